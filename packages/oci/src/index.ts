@@ -1,0 +1,7 @@
+export * from './digest.ts'
+export * from './errors.ts'
+export * from './json.ts'
+export * from './manifest.ts'
+export * from './media-types.ts'
+export * from './platform.ts'
+export * from './reference.ts'
