@@ -1,0 +1,151 @@
+// The order of what reaches the disk: bytes, then the map that names them.
+import assert from 'node:assert/strict'
+import { test, type TestContext } from 'node:test'
+import { pino } from 'pino'
+import { BlobFile } from './blob-file.ts'
+import { ChunkMap } from './chunk-map.ts'
+import { ChunkSyncer } from './chunk-syncer.ts'
+import { StoreFailedError } from './errors.ts'
+import type { LevelStore } from './level-store.ts'
+import type { FilePartialBlob } from './partial-blob.ts'
+import { PARTIAL_MAPS } from './store-index.ts'
+import { assertBytes, readAll, temporaryFolder, testBlob, testStore, writeAll, type TestBlob } from './store-fixture.ts'
+
+const blob = testBlob(5 * 256 * 1024)
+
+async function recorded(store: LevelStore, { digest, chunkCount }: TestBlob): Promise<number[]> {
+  const bytes = await store.index.get(PARTIAL_MAPS, digest)
+  return bytes === undefined ? [] : [...ChunkMap.fromBytes(chunkCount, bytes).indices()]
+}
+
+/** Lets the test decide when (and whether) bytes reach the disk. */
+function holdDisk(t: TestContext): { reached: () => Promise<void>; finish: (error?: Error) => void } {
+  const waiting = Promise.withResolvers<void>()
+  const done = Promise.withResolvers<void>()
+  t.mock.method(BlobFile.prototype, 'datasync', () => {
+    waiting.resolve()
+    return done.promise
+  })
+  const finish = (error?: Error): void => {
+    if (error === undefined) done.resolve()
+    else done.reject(error)
+  }
+  return { reached: () => waiting.promise, finish }
+}
+
+test('a chunk is in the durable map only after its bytes are on the disk', async (t) => {
+  const store = await testStore(t)
+  const partial = (await store.openPartial(blob.digest, blob.size)) as FilePartialBlob
+  await writeAll(partial, blob, [0, 1, 2])
+  const disk = holdDisk(t)
+  const syncing = partial.sync()
+  await disk.reached()
+  assert.deepEqual(await recorded(store, blob), [])
+  // Chunk 1 is taken back and written anew, and 3 is written, while the bytes of the old ones are on their way.
+  await partial.discard([1])
+  await writeAll(partial, blob, [1, 3])
+  disk.finish()
+  await syncing
+  assert.deepEqual(await recorded(store, blob), [0, 2])
+  await partial.sync()
+  assert.deepEqual(await recorded(store, blob), [0, 1, 2, 3])
+  await partial.discard([0, 3])
+  assert.deepEqual(await recorded(store, blob), [1, 2], 'a chunk leaves the map before its place is written again')
+})
+
+test('chunks that did not reach the disk are not there any more', async (t) => {
+  const directory = await temporaryFolder(t)
+  const store = await testStore(t, { directory })
+  const partial = (await store.openPartial(blob.digest, blob.size)) as FilePartialBlob
+  await writeAll(partial, blob, [0, 1])
+  await partial.sync()
+  await writeAll(partial, blob, [2])
+  const stream = assert.rejects(readAll(partial.createReadStream()), StoreFailedError)
+  const disk = holdDisk(t)
+  const syncing = partial.sync()
+  await disk.reached()
+  disk.finish(Object.assign(new Error('input/output error'), { code: 'EIO' }))
+  await assert.rejects(syncing, { name: 'StoreFailedError', code: 'EIO' })
+  await stream
+  await assert.rejects(partial.writeChunk(3, blob.chunk(3)), { code: 'EIO' })
+  await assert.rejects(partial.complete(), { code: 'EIO' })
+  t.mock.restoreAll()
+  await partial.close()
+  const again = await store.openPartial(blob.digest, blob.size)
+  assert.deepEqual([...again.chunks.indices()], [0, 1])
+  assert.equal(store.usage().storedBytes, 2 * 256 * 1024)
+  await writeAll(again, blob)
+  await again.complete()
+  await again.close()
+})
+
+test('those who wait for the last chunk need not wait for the disk', async (t) => {
+  const store = await testStore(t)
+  const partial = await store.openPartial(blob.digest, blob.size)
+  await writeAll(partial, blob)
+  const disk = holdDisk(t)
+  const completing = partial.complete()
+  assertBytes(await readAll(partial.createReadStream()), blob.content)
+  assert.equal(store.has(blob.digest), false)
+  disk.finish()
+  await completing
+  assert.equal(store.has(blob.digest), true)
+  await partial.close()
+})
+
+test('the syncer waits five seconds, or for 256 MiB', async (t) => {
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const syncer = new ChunkSyncer(pino({ level: 'silent' }))
+  let synced = 0
+  let fails = false
+  const small = {
+    sync: async () => {
+      synced++
+      if (fails) throw new Error('not now')
+    },
+  }
+  const settled = (): Promise<void> => new Promise((resolve) => setImmediate(resolve))
+  syncer.mark(small, 1)
+  syncer.mark(small, 1)
+  t.mock.timers.tick(4999)
+  assert.equal(synced, 0)
+  t.mock.timers.tick(1)
+  assert.equal(synced, 1)
+  await settled()
+  syncer.mark(small, 256 * 1024 * 1024)
+  assert.equal(synced, 2)
+  await settled()
+  fails = true
+  syncer.mark(small, 1)
+  t.mock.timers.tick(5000)
+  await settled()
+  t.mock.timers.tick(5000)
+  assert.equal(synced, 4, 'what failed is tried again')
+  await syncer.close()
+})
+
+test('a read during which a chunk was replaced is made again', async (t) => {
+  const store = await testStore(t)
+  const partial = await store.openPartial(blob.digest, blob.size)
+  const wrong = Buffer.alloc(blob.chunk(0).byteLength, 1)
+  await partial.writeChunk(0, wrong)
+  const read = Object.getOwnPropertyDescriptor(BlobFile.prototype, 'read')?.value as BlobFile['read']
+  const arrived = [Promise.withResolvers<void>(), Promise.withResolvers<void>()]
+  const go = Promise.withResolvers<void>()
+  let reads = 0
+  t.mock.method(BlobFile.prototype, 'read', async function (this: BlobFile, into: Uint8Array, position: number) {
+    await read.call(this, into, position)
+    arrived[reads++]?.resolve()
+    await go.promise
+  })
+  const into = Buffer.alloc(wrong.byteLength)
+  const reading = partial.readChunk(0, into)
+  const streaming = readAll(partial.createReadStream({ end: wrong.byteLength - 1 }))
+  await Promise.all(arrived.map(({ promise }) => promise))
+  await partial.discard([0])
+  await partial.writeChunk(0, blob.chunk(0))
+  go.resolve()
+  await reading
+  assertBytes(into, blob.chunk(0))
+  assertBytes(await streaming, blob.chunk(0))
+})

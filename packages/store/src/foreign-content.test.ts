@@ -1,0 +1,73 @@
+import assert from 'node:assert/strict'
+import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import { assertBytes, readAll, temporaryFolder, testBlob, testStore, type TestBlob } from './store-fixture.ts'
+
+async function contentStore(
+  t: TestContext,
+  blobs: TestBlob[],
+): Promise<{ folder: string; file: (b: TestBlob) => string }> {
+  const folder = await temporaryFolder(t)
+  const file = (blob: TestBlob): string => join(folder, 'blobs', 'sha256', blob.digest.slice(7))
+  await mkdir(join(folder, 'blobs', 'sha256'), { recursive: true })
+  for (const blob of blobs) await writeFile(file(blob), blob.content)
+  return { folder, file }
+}
+
+test('blobs of containerd are served after they were verified, and count as nobody’s bytes', async (t) => {
+  const [good, bad, later] = [testBlob(700_000), testBlob(700_000), testBlob(10)]
+  const { folder, file } = await contentStore(t, [good, bad])
+  await writeFile(file(bad), Buffer.alloc(700_000))
+  const directory = await temporaryFolder(t)
+  let store = await testStore(t, { directory, containerdContentDirectory: folder, quotaBytes: 1000 })
+  assert.equal(store.has(good.digest), true)
+  const [stored, second] = await Promise.all([store.open(good.digest), store.open(good.digest)])
+  assertBytes(await readAll(stored!.createReadStream()), good.content)
+  assert.deepEqual(Buffer.from(stored!.chunkHashes).subarray(32, 64), good.hash(1))
+  stored!.release()
+  second!.release()
+  assert.equal(await store.open(bad.digest), undefined)
+  assert.equal(store.has(bad.digest), false)
+  assert.equal(store.usage().storedBytes, 0)
+  assert.deepEqual(
+    [...store.list()].map((entry) => [entry.digest, entry.storedBytes]),
+    [[good.digest, 0]],
+  )
+  assert.equal(await store.delete(good.digest), false)
+
+  assert.equal(await store.open(later.digest), undefined)
+  await writeFile(file(later), later.content)
+  const found = await store.open(later.digest)
+  assertBytes(await readAll(found!.createReadStream()), later.content)
+  found!.release()
+  await store.close()
+
+  await rm(file(later))
+  store = await testStore(t, { directory, containerdContentDirectory: folder })
+  assert.equal(store.has(later.digest), false)
+  assert.equal(await store.open(later.digest), undefined)
+  assert.equal([...store.list()].length, 1)
+  assert.deepEqual((await readdir(join(folder, 'blobs', 'sha256'))).length, 2)
+})
+
+test('what changed since it was verified is verified again', async (t) => {
+  const blob = testBlob(1000)
+  const { folder, file } = await contentStore(t, [blob])
+  const directory = await temporaryFolder(t)
+  const store = await testStore(t, { directory, containerdContentDirectory: folder })
+  ;(await store.open(blob.digest))!.release()
+  await store.close()
+  await writeFile(file(blob), Buffer.alloc(1000))
+  const again = await testStore(t, { directory, containerdContentDirectory: folder })
+  assert.equal(await again.open(blob.digest), undefined)
+  await writeFile(file(blob), blob.content)
+  const stored = await again.open(blob.digest)
+  assertBytes(await readAll(stored!.createReadStream()), blob.content)
+  stored!.release()
+})
+
+test('a content store that is not there is no error', async (t) => {
+  const store = await testStore(t, { containerdContentDirectory: '/nowhere/at/all' })
+  assert.equal(await store.open(testBlob(1).digest), undefined)
+})

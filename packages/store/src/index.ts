@@ -1,0 +1,8 @@
+export * from './chunk-geometry.ts'
+export * from './chunk-hasher.ts'
+export * from './chunk-map.ts'
+export * from './errors.ts'
+export { KeyedLock } from './keyed-lock.ts'
+export { MAX_BLOB_BYTES } from './level-store.ts'
+export { openStore, type OpenStoreOptions } from './open-store.ts'
+export type * from './store.ts'
