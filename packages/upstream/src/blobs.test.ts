@@ -1,0 +1,241 @@
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { randomBytes } from 'node:crypto'
+import type { ServerResponse } from 'node:http'
+import { test } from 'node:test'
+import { digestOf } from '@shoal/oci'
+import { readAll, requestOptions, sendBlob, sendError, startServer, startUpstream, targetAt } from './testing.ts'
+import type { UpstreamErrorCode } from './upstream.ts'
+
+const content = randomBytes(300_000)
+const digest = digestOf(content)
+
+const fails = (code: UpstreamErrorCode, message?: RegExp) => (error: Error & { code?: string }) => {
+  assert.equal(error.code, code, error.stack ?? '')
+  if (message !== undefined) assert.match(error.message, message)
+  return true
+}
+
+test('a blob, whole and in parts', async (t) => {
+  const server = await startServer(t, (request, response) => sendBlob(request, response, content))
+  const upstream = startUpstream(t)
+  const target = targetAt(server.host)
+  assert.deepEqual(await upstream.headBlob(target, digest, requestOptions()), { sizeBytes: content.length })
+  const cases: [{ start: number; end?: number } | undefined, boolean, Buffer][] = [
+    [undefined, false, content],
+    [{ start: 0 }, true, content],
+    [{ start: 1000, end: 1000 }, true, content.subarray(1000, 1001)],
+    [{ start: 1000, end: 2999 }, true, content.subarray(1000, 3000)],
+    [{ start: 299_990 }, true, content.subarray(299_990)],
+    [{ start: 299_990, end: 999_999 }, true, content.subarray(299_990)],
+  ]
+  for (const [range, partial, bytes] of cases) {
+    const blob = await upstream.openBlob(target, digest, range, requestOptions())
+    assert.equal(blob.partial, partial)
+    assert.equal(blob.start, range?.start ?? 0)
+    assert.equal(blob.sizeBytes, content.length)
+    assert.deepEqual(await readAll(blob.body), bytes)
+  }
+  assert.equal(server.seen.at(-1)?.headers.range, 'bytes=299990-999999')
+  assert.equal(server.seen.at(-1)?.headers['accept-encoding'], 'identity')
+})
+
+test('an origin that ignores Range: the whole, and it says so', async (t) => {
+  const server = await startServer(t, (_request, response) => response.end(content) && undefined)
+  const blob = await startUpstream(t).openBlob(targetAt(server.host), digest, { start: 5000 }, requestOptions())
+  assert.deepEqual([blob.partial, blob.start, blob.sizeBytes], [false, 0, content.length])
+  assert.deepEqual(await readAll(blob.body), content)
+})
+
+test('416 for a range that is beyond the blob is an error; for one that is fine, the whole is fetched', async (t) => {
+  const server = await startServer(t, (request, response) => {
+    if (request.url.includes(digestOf('')) && request.headers.range === undefined) response.end()
+    else if (request.headers.range === undefined) sendBlob(request, response, content)
+    else if (request.url.includes(digestOf(''))) response.writeHead(416, { 'content-range': 'bytes */0' }).end()
+    else if (request.headers.range === 'bytes=7-') response.writeHead(416).end()
+    else sendBlob(request, response, content)
+  })
+  const upstream = startUpstream(t)
+  const target = targetAt(server.host)
+  const beyond = upstream.openBlob(target, digest, { start: content.length }, requestOptions())
+  await assert.rejects(beyond, (error: Error & { status?: number }) => {
+    assert.equal(error.status, 416)
+    return fails('PROTOCOL', /300000 bytes/)(error)
+  })
+  assert.equal(server.seen.length, 1)
+  const refused = await upstream.openBlob(target, digest, { start: 7 }, requestOptions())
+  assert.deepEqual([refused.partial, refused.start], [false, 0])
+  assert.deepEqual(await readAll(refused.body), content)
+  const empty = await upstream.openBlob(target, digestOf(''), { start: 0 }, requestOptions())
+  assert.deepEqual([empty.sizeBytes, (await readAll(empty.body)).length], [0, 0])
+})
+
+test('a Content-Range that is not what was asked for is refused', async (t) => {
+  for (const said of ['bytes 0-9/300000', 'bytes 10-18/300000', 'bytes 10-19', 'items 10-19/300000', undefined]) {
+    const server = await startServer(t, (_request, response) => {
+      response.writeHead(206, { 'content-length': 10, ...(said === undefined ? {} : { 'content-range': said }) })
+      response.end(Buffer.alloc(10))
+    })
+    const asked = startUpstream(t).openBlob(targetAt(server.host), digest, { start: 10, end: 19 }, requestOptions())
+    await assert.rejects(asked, fails('PROTOCOL', /Content-Range/), String(said))
+  }
+})
+
+test('a part whose length contradicts its Content-Range is refused', async (t) => {
+  const server = await startServer(t, (request, response) => {
+    response.writeHead(206, {
+      'content-range': 'bytes 10-19/300000',
+      ...(request.url.includes('/announced/') ? { 'content-length': 5 } : {}),
+    })
+    response.end(Buffer.alloc(5))
+  })
+  const upstream = startUpstream(t)
+  const range = { start: 10, end: 19 }
+  const announced = upstream.openBlob(targetAt(server.host, 'announced/x'), digest, range, requestOptions())
+  await assert.rejects(announced, fails('PROTOCOL', /5 bytes for a part of 10/))
+  const blob = await upstream.openBlob(targetAt(server.host), digest, range, requestOptions())
+  await assert.rejects(readAll(blob.body), fails('PROTOCOL', /5 bytes for a part of 10/))
+})
+
+test('without a length, the size is asked for and the body held to it', async (t) => {
+  const server = await startServer(t, (request, response) => {
+    if (request.method === 'HEAD') response.writeHead(200, { 'content-length': content.length }).end()
+    else if (request.headers.range !== undefined) {
+      response.writeHead(206, { 'content-range': 'bytes 100-199/*' })
+      response.end(content.subarray(100, 200))
+    } else {
+      response.write(content.subarray(0, 1000))
+      response.end(request.url.includes('/short/') ? undefined : content.subarray(1000))
+    }
+  })
+  const upstream = startUpstream(t)
+  const whole = await upstream.openBlob(targetAt(server.host), digest, undefined, requestOptions())
+  assert.deepEqual([whole.sizeBytes, whole.partial], [content.length, false])
+  assert.deepEqual(await readAll(whole.body), content)
+  const part = await upstream.openBlob(targetAt(server.host), digest, { start: 100, end: 199 }, requestOptions())
+  assert.deepEqual([part.sizeBytes, part.partial, part.start], [content.length, true, 100])
+  assert.deepEqual(await readAll(part.body), content.subarray(100, 200))
+  const short = await upstream.openBlob(targetAt(server.host, 'short/x'), digest, undefined, requestOptions())
+  await assert.rejects(readAll(short.body), fails('PROTOCOL', /1000 bytes for a blob of 300000/))
+})
+
+test('a size that nobody says is an error', async (t) => {
+  const server = await startServer(t, (request, response) => {
+    response.flushHeaders()
+    response.end(request.method === 'HEAD' ? undefined : content)
+  })
+  const upstream = startUpstream(t)
+  const opened = upstream.openBlob(targetAt(server.host), digest, undefined, requestOptions())
+  await assert.rejects(opened, fails('PROTOCOL', /how long/))
+})
+
+test('a body that is cut fails as unreachable, not as complete', async (t) => {
+  for (const way of ['FIN', 'RST']) {
+    const server = await startServer(t, (_request, response) => {
+      response.writeHead(200, { 'content-length': content.length })
+      response.write(content.subarray(0, 1000), () => {
+        if (way === 'FIN') response.socket?.end()
+        else response.socket?.resetAndDestroy()
+      })
+    })
+    const upstream = startUpstream(t)
+    // A reset may overtake the headers; then the cut shows when opening.
+    const pulled = upstream
+      .openBlob(targetAt(server.host), digest, undefined, requestOptions())
+      .then((blob) => readAll(blob.body))
+    await assert.rejects(pulled, fails('UNREACHABLE', /closed the connection/), way)
+  }
+})
+
+test('a body that stalls fails; a slow one does not, however long it takes', async (t) => {
+  const responses: ServerResponse[] = []
+  const server = await startServer(t, (_request, response) => {
+    response.writeHead(200, { 'content-length': 800 })
+    responses.push(response)
+    response.write(Buffer.alloc(100, 1))
+  })
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const upstream = startUpstream(t, { stallTimeoutMs: 10_000 })
+  const { body } = await upstream.openBlob(targetAt(server.host), digest, undefined, requestOptions())
+  const failed = new Promise<Error>((resolve) => body.once('error', resolve))
+  for (let received = 0; received < 500;) {
+    const [piece] = (await once(body, 'data')) as [Buffer]
+    received += piece.length
+    t.mock.timers.tick(9000)
+    assert.equal(body.destroyed, false)
+    if (received < 500) responses[0]?.write(Buffer.alloc(100, 1))
+  }
+  t.mock.timers.tick(1001)
+  assert.ok(fails('TIMEOUT', /stopped sending/)(await failed))
+})
+
+test('a reader that pauses is not a stall of the origin', async (t) => {
+  const big = Buffer.alloc(8 * 1024 * 1024, 7)
+  const server = await startServer(t, (_request, response) => response.end(big) && undefined)
+  t.mock.timers.enable({ apis: ['setTimeout'] })
+  const { body } = await startUpstream(t, { stallTimeoutMs: 10_000 }).openBlob(
+    targetAt(server.host),
+    digest,
+    undefined,
+    requestOptions(),
+  )
+  await once(body, 'readable')
+  while (body.readableLength < body.readableHighWaterMark) await new Promise((resolve) => setImmediate(resolve))
+  t.mock.timers.tick(60_000)
+  assert.equal((await readAll(body)).length, big.length)
+})
+
+test('a body that breaks before anybody reads it tells its reader later, and nobody else', async (t) => {
+  const server = await startServer(t, (_request, response) => {
+    response.writeHead(200, { 'content-length': content.length })
+    response.write(content.subarray(0, 1000), () => response.socket?.end())
+  })
+  const { body } = await startUpstream(t).openBlob(targetAt(server.host), digest, undefined, requestOptions())
+  await new Promise((resolve) => body.once('close', resolve))
+  await assert.rejects(readAll(body), fails('UNREACHABLE'))
+})
+
+test('destroying a body frees the connection', async (t) => {
+  const closed = Promise.withResolvers<undefined>()
+  const server = await startServer(t, (_request, response) => {
+    response.on('close', () => closed.resolve(undefined))
+    response.writeHead(200, { 'content-length': content.length })
+    response.write(content.subarray(0, 1000))
+  })
+  const blob = await startUpstream(t).openBlob(targetAt(server.host), digest, undefined, requestOptions())
+  blob.body.destroy()
+  await closed.promise
+})
+
+test('aborting ends a body with the reason, and a request that hangs at once', async (t) => {
+  const asked = Promise.withResolvers<undefined>()
+  const server = await startServer(t, (request, response) => {
+    if (request.url.includes('/hanging/')) return asked.resolve(undefined)
+    response.writeHead(200, { 'content-length': content.length })
+    response.write(content.subarray(0, 1000))
+  })
+  const upstream = startUpstream(t)
+  const first = new AbortController()
+  const blob = await upstream.openBlob(targetAt(server.host), digest, undefined, { signal: first.signal })
+  const reading = assert.rejects(readAll(blob.body), /client has gone/)
+  first.abort(new Error('client has gone'))
+  await reading
+  const second = new AbortController()
+  const hanging = upstream.openBlob(targetAt(server.host, 'hanging/x'), digest, undefined, { signal: second.signal })
+  const rejected = assert.rejects(hanging, /client has gone/)
+  await asked.promise
+  second.abort(new Error('client has gone'))
+  await rejected
+})
+
+test('a blob that is not there, and ranges that are not ranges', async (t) => {
+  const server = await startServer(t, (_request, response) => sendError(response, 404, 'BLOB_UNKNOWN'))
+  const upstream = startUpstream(t)
+  const target = targetAt(server.host)
+  await assert.rejects(upstream.openBlob(target, digest, { start: 1 }, requestOptions()), fails('NOT_FOUND'))
+  await assert.rejects(upstream.headBlob(target, digest, requestOptions()), fails('NOT_FOUND'))
+  for (const range of [{ start: -1 }, { start: 5, end: 4 }, { start: 0.5 }, { start: Number.NaN }]) {
+    await assert.rejects(upstream.openBlob(target, digest, range, requestOptions()), fails('PROTOCOL'))
+  }
+  assert.equal(server.seen.length, 2)
+})

@@ -1,0 +1,132 @@
+// Puts the parts together: the client of origin registries that agents use.
+import { isDigest, isRepositoryName, parseRegistry, type Digest } from '@shoal/oci'
+import { openBlob, headBlob, type ByteRange } from './blobs.ts'
+import { Connections } from './connections.ts'
+import { Credentials } from './credentials.ts'
+import { Lanes } from './lanes.ts'
+import { fetchChunkList, listReferrers, listTags } from './listings.ts'
+import { getManifest, headManifest, type Place } from './manifests.ts'
+import { UpstreamMetrics } from './metrics.ts'
+import { resolveLimits, SettingsBook, type RegistrySettings, type UpstreamOptions } from './options.ts'
+import { ProxyRules, proxyOptionsFromEnvironment } from './proxies.ts'
+import { RegistryRules } from './registry-rules.ts'
+import { Sender } from './sender.ts'
+import { Session } from './session.ts'
+import { Tokens } from './tokens.ts'
+import { UpstreamError, type RepositoryTarget, type RequestOptions, type Upstream } from './upstream.ts'
+
+/**
+ * Creates a client of origin registries.
+ * @throws InvalidUpstreamOptionError when an option makes no sense or a file it names cannot be read
+ */
+export function createUpstream(options: UpstreamOptions = {}): Upstream {
+  const limits = resolveLimits(options)
+  const settings = new SettingsBook(options.registries ?? {})
+  const rules = new RegistryRules(options.allowRegistries ?? ['*'], options.denyRegistries ?? [])
+  const proxyOptions = options.proxy === false ? {} : (options.proxy ?? proxyOptionsFromEnvironment(process.env))
+  const connections = new Connections(limits, new ProxyRules(proxyOptions), options.lookup)
+  const { logger } = options
+  const random = options.random ?? Math.random
+  const now = Date.now
+  const sender = new Sender({
+    settings,
+    rules,
+    allowPrivateAddresses: options.allowPrivateAddresses ?? true,
+    connections,
+    lanes: new Lanes(limits.concurrency),
+    limits,
+    userAgent: options.userAgent ?? 'shoal/0.1',
+    metrics: options.metrics && new UpstreamMetrics(options.metrics),
+  })
+  const credentials = new Credentials({
+    dockerConfigFile: options.dockerConfigFile,
+    helperTimeoutMs: options.credentialHelperTimeoutMs ?? 10_000,
+    cacheMs: options.credentialCacheMs ?? 300_000,
+    logger,
+  })
+  const tokens = new Tokens({ sender, limits, random, now, logger })
+  const session = new Session({ sender, credentials, tokens, limits, random, now, logger })
+  return new RegistryClient({ settings, sender, session, tokens, connections })
+}
+
+interface Parts {
+  settings: SettingsBook
+  sender: Sender
+  session: Session
+  tokens: Tokens
+  connections: Connections
+}
+
+class RegistryClient implements Upstream {
+  readonly #parts: Parts
+
+  constructor(parts: Parts) {
+    this.#parts = parts
+  }
+
+  async headManifest(target: RepositoryTarget, reference: string, options: RequestOptions) {
+    return await headManifest(this.#parts.session, this.#place(target), reference, options)
+  }
+
+  async getManifest(target: RepositoryTarget, reference: string, options: RequestOptions) {
+    return await getManifest(this.#parts.session, this.#place(target), reference, options)
+  }
+
+  async headBlob(target: RepositoryTarget, digest: Digest, options: RequestOptions) {
+    return await headBlob(this.#parts.session, this.#place(target), checked(target, digest), options)
+  }
+
+  async openBlob(target: RepositoryTarget, digest: Digest, range: ByteRange | undefined, options: RequestOptions) {
+    return await openBlob(this.#parts.session, this.#place(target), checked(target, digest), range, options)
+  }
+
+  async listTags(target: RepositoryTarget, page: { limit?: number; after?: string }, options: RequestOptions) {
+    return await listTags(this.#parts.session, this.#place(target), page, options)
+  }
+
+  async listReferrers(
+    target: RepositoryTarget,
+    digest: Digest,
+    artifactType: string | undefined,
+    options: RequestOptions,
+  ) {
+    const place = this.#place(target)
+    return await listReferrers(this.#parts.session, place, checked(target, digest), artifactType, options)
+  }
+
+  async chunkList(target: RepositoryTarget, digest: Digest, options: RequestOptions) {
+    return await fetchChunkList(this.#parts.session, this.#place(target), checked(target, digest), options)
+  }
+
+  checkAllowed(registry: string): void {
+    this.#parts.sender.checkRegistry(this.#settings(registry))
+  }
+
+  async close(): Promise<void> {
+    this.#parts.tokens.close()
+    await this.#parts.connections.close()
+  }
+
+  #settings(registry: string): RegistrySettings {
+    try {
+      return this.#parts.settings.of(parseRegistry(registry))
+    } catch (cause) {
+      const message = `${JSON.stringify(registry.slice(0, 160))} is not the name of a registry`
+      throw new UpstreamError('REFUSED_BY_POLICY', registry, message, { cause })
+    }
+  }
+
+  #place({ registry, repository }: RepositoryTarget): Place {
+    const settings = this.#settings(registry)
+    if (!isRepositoryName(repository)) {
+      const message = `${JSON.stringify(repository.slice(0, 160))} is not the name of a repository`
+      throw new UpstreamError('NOT_FOUND', settings.registry, message)
+    }
+    return { settings, repository: settings.repositoryPrefix + repository }
+  }
+}
+
+function checked({ registry }: RepositoryTarget, digest: Digest): Digest {
+  if (isDigest(digest)) return digest
+  throw new UpstreamError('NOT_FOUND', registry, 'what was asked for is not a digest')
+}

@@ -1,0 +1,92 @@
+// Connections to registries: one pool of them for each set of TLS settings, address policy and proxy.
+import { createSecureContext, getCACertificates, type SecureContextOptions } from 'node:tls'
+import type { LookupFunction } from 'node:net'
+import { Agent, ProxyAgent, type buildConnector, type Dispatcher } from 'undici'
+import { guardedLookup, type AddressPolicy } from './addresses.ts'
+import type { Limits, TlsSettings } from './options.ts'
+import type { ProxyRules } from './proxies.ts'
+
+const KEEP_ALIVE_MS = 15_000
+
+export interface ConnectionNeeds {
+  url: URL
+  tls: TlsSettings
+  policy: AddressPolicy
+  /** A proxy for this registry alone. */
+  proxy: string | undefined
+}
+
+export class Connections {
+  readonly #pools = new Map<string, Dispatcher>()
+  readonly #tlsNumbers = new Map<string, number>()
+  readonly #limits: Limits
+  readonly #proxies: ProxyRules
+  readonly #lookup: LookupFunction | undefined
+
+  constructor(limits: Limits, proxies: ProxyRules, lookup: LookupFunction | undefined) {
+    this.#limits = limits
+    this.#proxies = proxies
+    this.#lookup = lookup
+  }
+
+  /** The pool for a request. There are only so many: they follow from the configuration, not from what clients name. */
+  poolFor({ url, tls, policy, proxy }: ConnectionNeeds): Dispatcher {
+    const through = proxy ?? this.#proxies.proxyFor(url)
+    const key = [this.#numberOf(tls), policy.allowPrivate, policy.allowLoopback, through ?? ''].join(' ')
+    let pool = this.#pools.get(key)
+    if (pool === undefined) {
+      pool = this.#open(tls, policy, through)
+      this.#pools.set(key, pool)
+    }
+    return pool
+  }
+
+  /** Breaks what is under way. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#pools.values()].map(async (pool) => pool.destroy()))
+    this.#pools.clear()
+  }
+
+  #open(tls: TlsSettings, policy: AddressPolicy, proxy: string | undefined): Dispatcher {
+    const security = {
+      rejectUnauthorized: !tls.insecureSkipVerify,
+      ...(needsContext(tls) ? { secureContext: createSecureContext(contextOptions(tls)) } : {}),
+    }
+    const common: Agent.Options = { keepAliveTimeout: KEEP_ALIVE_MS, keepAliveMaxTimeout: KEEP_ALIVE_MS }
+    const timeout = this.#limits.connectTimeoutMs
+    if (proxy === undefined) {
+      const connect = { ...security, timeout, lookup: guardedLookup(policy, this.#lookup) }
+      return new Agent({ ...common, connect: connect as buildConnector.BuildOptions })
+    }
+    return new ProxyAgent({
+      ...common,
+      uri: proxy,
+      requestTls: { ...security, timeout } as buildConnector.BuildOptions,
+      proxyTls: { timeout } as buildConnector.BuildOptions,
+      // Most proxies refuse CONNECT to anything but TLS ports.
+      proxyTunnel: false,
+    })
+  }
+
+  #numberOf(tls: TlsSettings): number {
+    const key = JSON.stringify([tls.ca, tls.cert, tls.key, tls.insecureSkipVerify])
+    const number = this.#tlsNumbers.get(key) ?? this.#tlsNumbers.size
+    this.#tlsNumbers.set(key, number)
+    return number
+  }
+}
+
+function needsContext(tls: TlsSettings): boolean {
+  return tls.ca !== undefined || tls.cert !== undefined
+}
+
+function contextOptions(tls: TlsSettings): SecureContextOptions {
+  const options: SecureContextOptions = {}
+  // An own list replaces the system's, but an operator means it to come on top.
+  if (tls.ca !== undefined) options.ca = [...getCACertificates('default'), tls.ca]
+  if (tls.cert !== undefined && tls.key !== undefined) {
+    options.cert = tls.cert
+    options.key = tls.key
+  }
+  return options
+}

@@ -1,0 +1,71 @@
+// Which registries an operator lets clients name.
+import { parseRegistry } from '@shoal/oci'
+import { InvalidUpstreamOptionError } from './options.ts'
+
+interface Rule {
+  text: string
+  /** Whether subdomains of `host` are meant instead of `host` itself. */
+  subdomains: boolean
+  /** `*` is every host. */
+  host: string
+  /** `*` is every port, undefined is none written. */
+  port: string | undefined
+}
+
+/** Allow and deny rules; a deny rule wins. */
+export class RegistryRules {
+  readonly #allow: Rule[]
+  readonly #deny: Rule[]
+
+  /** @throws InvalidUpstreamOptionError */
+  constructor(allow: readonly string[], deny: readonly string[]) {
+    this.#allow = allow.map((text) => parseRule(text, 'allowRegistries'))
+    this.#deny = deny.map((text) => parseRule(text, 'denyRegistries'))
+  }
+
+  /** Why the registry may not be asked; undefined if it may. */
+  refusal(registry: string): string | undefined {
+    const denied = this.denial(registry)
+    if (denied !== undefined) return denied
+    const [host, port] = split(registry)
+    const allowed = this.#allow.some(
+      (rule) => matchesHost(rule, host) && (rule.host === '*' || rule.port === '*' || rule.port === port),
+    )
+    return allowed ? undefined : `no rule in allowRegistries covers it; add ${JSON.stringify(registry)} there`
+  }
+
+  /** Why a host may not be asked even as the target of a redirect; undefined if it may. */
+  denial(registry: string): string | undefined {
+    const [host, port] = split(registry)
+    const found = this.#deny.find(
+      (rule) => matchesHost(rule, host) && (rule.port === undefined || rule.port === '*' || rule.port === port),
+    )
+    return found && `the rule ${JSON.stringify(found.text)} in denyRegistries covers it`
+  }
+}
+
+function matchesHost(rule: Rule, host: string): boolean {
+  if (rule.host === '*') return true
+  return rule.subdomains ? host.endsWith(`.${rule.host}`) : host === rule.host
+}
+
+function split(registry: string): [host: string, port: string | undefined] {
+  const match = /^(.*?)(?::([0-9]+|\*))?$/.exec(
+    registry.startsWith('[') ? registry.slice(registry.indexOf(']')) : registry,
+  )
+  const host = registry.startsWith('[') ? registry.slice(0, registry.indexOf(']') + 1) : (match?.[1] ?? registry)
+  return [host.replace(/\.$/, ''), match?.[2]]
+}
+
+function parseRule(text: string, where: string): Rule {
+  if (text === '*') return { text, subdomains: false, host: '*', port: '*' }
+  const subdomains = text.startsWith('*.')
+  const [host, port] = split((subdomains ? text.slice(2) : text).toLowerCase())
+  try {
+    // In normal form, so that a rule for registry-1.docker.io means docker.io.
+    return { text, subdomains, host: subdomains ? host : parseRegistry(host), port }
+  } catch (cause) {
+    const form = 'a host with an optional port, *.domain or *'
+    throw new InvalidUpstreamOptionError(`${where}: ${JSON.stringify(text)} is not ${form}`, { cause })
+  }
+}
