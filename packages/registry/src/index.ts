@@ -1,0 +1,6 @@
+export * from './backend.ts'
+export { ClientGoneError, endpointOf } from './call.ts'
+export { sendError, toOciError } from './errors.ts'
+export { createRegistryMetrics, type RegistryMetrics, type RegistryMetricsOptions } from './metrics.ts'
+export { registryPlugin, type RegistryPluginOptions } from './plugin.ts'
+export { closeRegistryServer, createRegistryServer, type RegistryServer, type RegistryServerOptions } from './server.ts'
