@@ -1,0 +1,450 @@
+// The control plane: the libp2p node, its DHT, the connections to the configured nodes and the control channels.
+import type { Connection, Stream } from '@libp2p/interface'
+import type { Digest } from '@shoal/oci'
+import { peerIdFromString } from '@libp2p/peer-id'
+import { multiaddr, type Multiaddr } from '@multiformats/multiaddr'
+import type { Logger } from 'pino'
+import { Counter, Gauge, type Registry } from 'prom-client'
+import {
+  advertisedHost,
+  dialable,
+  endpointMultiaddr,
+  hostPort,
+  parseEndpoint,
+  resolveEndpoint,
+  type ControlEndpoint,
+} from './addresses.ts'
+import { Bootstrap } from './bootstrap.ts'
+import { ChannelRegistry } from './channel-registry.ts'
+import { contentIdOf } from './content-id.ts'
+import { messageOf, NetworkError } from './errors.ts'
+import type { StreamLimits } from './framed-stream.ts'
+import type { Identity } from './identity.ts'
+import { createHost, PROVIDER_VALIDITY_MS, routingTableOf, type Host } from './libp2p-host.ts'
+import { MAX_CONTROL_MESSAGE_BYTES, type NodeAddress } from './messages.ts'
+import type { ControlChannel, ControlPlane } from './network.ts'
+import { Providing } from './providing.ts'
+import type { SwarmKeys } from './swarm-key.ts'
+
+export const CONTROL_PROTOCOL = '/shoal/control/1.0.0'
+
+export interface ControlPlaneOptions {
+  identity: Identity
+  swarmKeys: SwarmKeys
+  /** What hello says of the program: `shoal-agent/0.1.0`. */
+  agent: string
+  logger: Logger
+  /** @default '' */
+  zone?: string
+  /** @default 0.0.0.0 */
+  host?: string
+  /** 0 takes any free port. @default 7701 */
+  port?: number
+  /**
+   * Port of this node's transfer plane; 0 for nodes without one (trackers). A function where the port is known only
+   * once the transfer plane listens. @default 0
+   */
+  transferPort?: number | (() => number)
+  /** Address or name that others reach this node by, on both planes. @default the address listened on */
+  advertiseHost?: string
+  /** Multiaddrs that others are told instead of what follows from `advertiseHost`. */
+  announce?: string[]
+  /** Trackers and static peers to stay connected to: `host:port` or multiaddrs. */
+  bootstrap?: string[]
+  /** Folder where known peers are kept over restarts. @default memory only */
+  datastorePath?: string
+  /** @default 2000 */
+  maxConnections?: number
+  metrics?: Registry
+  /** For tests; each has a default for production. */
+  timing?: Partial<ControlTiming>
+}
+
+export interface ControlTiming {
+  /** How long a peer may take to say hello. @default 10 s */
+  helloTimeoutMs: number
+  /** How long a channel may take to open. @default 15 s */
+  openTimeoutMs: number
+  stream: Partial<StreamLimits>
+}
+
+const MIB = 1024 * 1024
+const STREAM_LIMITS: StreamLimits = {
+  maxFrameBytes: MAX_CONTROL_MESSAGE_BYTES,
+  maxQueuedBytes: 8 * MIB,
+  drainTimeoutMs: 30_000,
+  heartbeatMs: 15_000,
+  silenceTimeoutMs: 60_000,
+}
+/** Control streams that one peer may have open: one in use, one on the way, one that is being replaced, one to spare. */
+const STREAMS_PER_PEER = 4
+/** Enough for every interface that leads anywhere. */
+const MAX_TOLD_ADDRESSES = 16
+/** A misbehaving cluster must not fill the memory with the names of the banned. */
+const MAX_BANS = 10_000
+
+/** A control plane that is not started yet. @throws NetworkError for addresses that make no sense */
+export async function createControlPlane(options: ControlPlaneOptions): Promise<Libp2pControlPlane> {
+  return await Libp2pControlPlane.create(options)
+}
+
+export class Libp2pControlPlane implements ControlPlane {
+  readonly peerId: string
+  onChannel: (channel: ControlChannel) => void = () => undefined
+  onPeerConnected: (peerId: string) => void = () => undefined
+
+  readonly #options: ControlPlaneOptions
+  readonly #logger: Logger
+  readonly #host: Host
+  readonly #closeDatastore: () => Promise<void>
+  readonly #channels: ChannelRegistry
+  readonly #bootstrap: Bootstrap
+  readonly #providing: Providing
+  readonly #bans: Map<string, number>
+  #isRunning = false
+
+  static async create(options: ControlPlaneOptions): Promise<Libp2pControlPlane> {
+    const bans = new Map<string, number>()
+    const failures = options.metrics && membershipFailures(options.metrics)
+    const listenHost = options.host ?? '0.0.0.0'
+    const { host, closeDatastore } = await createHost({
+      identity: options.identity,
+      membership: {
+        swarmKeys: options.swarmKeys,
+        onFailure: (direction, reason, peer) => {
+          failures?.inc({ direction, reason })
+          options.logger.debug({ direction, reason, peer }, 'a connection did not get in')
+        },
+      },
+      listen: endpointMultiaddr(listenHost, options.port ?? 7701),
+      announce: announced(options),
+      datastorePath: options.datastorePath,
+      maxConnections: options.maxConnections ?? 2000,
+      isRefused: (peerId) => isBanned(bans, peerId),
+    })
+    return new Libp2pControlPlane(options, host, closeDatastore, bans)
+  }
+
+  private constructor(
+    options: ControlPlaneOptions,
+    host: Host,
+    closeDatastore: () => Promise<void>,
+    bans: Map<string, number>,
+  ) {
+    const endpoints = (options.bootstrap ?? []).map(parseEndpoint)
+    this.peerId = options.identity.peerId
+    this.#options = options
+    this.#logger = options.logger
+    this.#host = host
+    this.#closeDatastore = closeDatastore
+    this.#bans = bans
+    const counters = options.metrics && channelCounters(options.metrics)
+    this.#channels = new ChannelRegistry({
+      peerId: this.peerId,
+      describe: () => ({ agent: options.agent, node: this.address }),
+      dial: (peer, signal) => this.#openStream(peer, signal),
+      isRefused: (peerId) => isBanned(bans, peerId),
+      onChannel: (channel) => this.#opened(channel),
+      streamLimits: { ...STREAM_LIMITS, ...options.timing?.stream },
+      helloTimeoutMs: options.timing?.helloTimeoutMs ?? 10_000,
+      openTimeoutMs: options.timing?.openTimeoutMs ?? 15_000,
+      logger: options.logger,
+      observer: {
+        sent: (message, bytes) => {
+          counters?.messages.inc({ direction: 'sent', type: message.type })
+          counters?.bytes.inc({ direction: 'sent' }, bytes)
+        },
+        received: (bytes) => counters?.bytes.inc({ direction: 'received' }, bytes),
+      },
+    })
+    this.#bootstrap = new Bootstrap({
+      endpoints,
+      connect: async (address, signal) => (await this.#connect([address], signal)).remotePeer.toString(),
+      isConnected: (peerId) => this.#openConnection(peerId) !== undefined,
+      self: this.peerId,
+      logger: options.logger,
+    })
+    this.#providing = new Providing({
+      provide: async (digest, signal) => {
+        const id = contentIdOf(digest)
+        if (id !== undefined) await host.contentRouting.provide(id, { signal })
+      },
+      cancel: async (digest) => {
+        const id = contentIdOf(digest)
+        if (id !== undefined) await host.contentRouting.cancelReprovide(id)
+      },
+      routingTableSize: () => this.routingTableSize(),
+      logger: options.logger,
+      repeatMs: PROVIDER_VALIDITY_MS / 2,
+    })
+    if (options.metrics !== undefined) this.#registerGauges(options.metrics)
+  }
+
+  get address(): NodeAddress {
+    const { transferPort: transfer = 0, advertiseHost, announce, host = '0.0.0.0', zone = '' } = this.#options
+    const transferPort = typeof transfer === 'function' ? transfer() : transfer
+    const multiaddrs =
+      announce !== undefined || advertiseHost === undefined
+        ? this.#host.getMultiaddrs()
+        : [endpointMultiaddr(advertiseHost, this.port, this.peerId)]
+    return {
+      peerId: this.peerId,
+      multiaddrs: multiaddrs.slice(0, MAX_TOLD_ADDRESSES).map((address) => address.toString()),
+      transfer: transferPort === 0 ? '' : hostPort(advertiseHost ?? advertisedHost(host), transferPort),
+      zone,
+    }
+  }
+
+  /** The TCP port that it listens on. */
+  get port(): number {
+    const { port = 7701 } = this.#options
+    const [first] = this.#host.getMultiaddrs()
+    return port !== 0 || first === undefined ? port : parseEndpoint(first.toString()).port
+  }
+
+  async start(): Promise<void> {
+    await this.#host.handle(CONTROL_PROTOCOL, (stream, connection) => this.#accept(stream, connection), {
+      maxInboundStreams: STREAMS_PER_PEER,
+      maxOutboundStreams: STREAMS_PER_PEER,
+    })
+    this.#host.addEventListener('connection:close', () => this.#bootstrap.wake())
+    this.#host.addEventListener('peer:connect', (event) => this.#connected(event.detail.toString()))
+    routingTableOf(this.#host).addEventListener('peer:add', () => this.#providing.peerFound())
+    this.#isRunning = true
+    await this.#host.start()
+    this.#providing.start()
+    this.#bootstrap.start()
+    const { peerId, multiaddrs, transfer } = this.address
+    this.#logger.info({ peerId, multiaddrs, transfer }, 'control plane listens')
+  }
+
+  async stop(): Promise<void> {
+    if (!this.#isRunning) return
+    this.#isRunning = false
+    await this.#bootstrap.stop()
+    this.#providing.stop()
+    await this.#channels.stop()
+    await this.#host.stop()
+    await this.#closeDatastore()
+  }
+
+  async channel(peer: NodeAddress, signal: AbortSignal): Promise<ControlChannel> {
+    this.#requireRunning()
+    return await this.#channels.open(peer, signal)
+  }
+
+  async channelTo(address: string, signal: AbortSignal): Promise<ControlChannel> {
+    this.#requireRunning()
+    const endpoint = parseEndpoint(address)
+    return await this.#channels.open(await this.#identify(endpoint, signal), signal)
+  }
+
+  openChannel(peerId: string): ControlChannel | undefined {
+    return this.#channels.get(peerId)
+  }
+
+  channels(): ControlChannel[] {
+    return this.#channels.all().filter((channel) => channel.hello.node.transfer !== '')
+  }
+
+  connectedPeers(): string[] {
+    return this.#host.getPeers().map((peerId) => peerId.toString())
+  }
+
+  routingTableSize(): number {
+    return routingTableOf(this.#host).size
+  }
+
+  async provide(digest: Digest, signal: AbortSignal): Promise<void> {
+    this.#requireRunning()
+    if (contentIdOf(digest) === undefined) return
+    await this.#providing.add(digest, signal)
+  }
+
+  async stopProviding(digest: Digest): Promise<void> {
+    await this.#providing.remove(digest)
+  }
+
+  async *findProviders(digest: Digest, signal: AbortSignal): AsyncIterable<NodeAddress> {
+    this.#requireRunning()
+    const id = contentIdOf(digest)
+    // Without anybody to ask, libp2p would wait for somebody until the signal fires.
+    if (id === undefined || this.routingTableSize() === 0) return
+    const seen = new Set<string>([this.peerId])
+    try {
+      for await (const provider of this.#host.contentRouting.findProviders(id, { signal })) {
+        const peerId = provider.id.toString()
+        if (seen.has(peerId) || isBanned(this.#bans, peerId)) continue
+        seen.add(peerId)
+        const multiaddrs = [...new Set(provider.multiaddrs.map((address) => address.toString()))]
+        yield { peerId, multiaddrs, transfer: '', zone: '' }
+      }
+    } catch (error) {
+      // Whoever fires the signal knows; that a query failed half way is nothing a caller could act upon.
+      if (!signal.aborted) this.#logger.debug({ digest, reason: messageOf(error) }, 'the DHT query ended early')
+    }
+  }
+
+  sign(bytes: Uint8Array): Uint8Array {
+    return this.#options.identity.sign(bytes)
+  }
+
+  isBanned(peerId: string): boolean {
+    return isBanned(this.#bans, peerId)
+  }
+
+  async ban(peerId: string, durationMs: number): Promise<void> {
+    this.#bans.delete(peerId)
+    this.#bans.set(peerId, performance.now() + durationMs)
+    for (const oldest of this.#bans.keys()) {
+      if (this.#bans.size <= MAX_BANS) break
+      this.#bans.delete(oldest)
+    }
+    this.#logger.warn({ peer: peerId, durationMs }, 'peer banned')
+    this.#channels.drop(peerId, 'banned')
+    for (const connection of this.#host.getConnections()) {
+      if (connection.remotePeer.toString() === peerId) connection.abort(new Error('banned'))
+    }
+  }
+
+  #requireRunning(): void {
+    if (!this.#isRunning) throw new NetworkError('NOT_RUNNING', 'The control plane is not running')
+  }
+
+  async #accept(stream: Stream, connection: Connection): Promise<void> {
+    await this.#channels.accept(stream, connection.remotePeer.toString())
+  }
+
+  #connected(peerId: string): void {
+    try {
+      this.onPeerConnected(peerId)
+    } catch (error) {
+      // In an event listener this would end the process.
+      this.#logger.error({ err: error, peer: peerId }, 'the listener for new connections failed')
+    }
+  }
+
+  #opened(channel: ControlChannel): void {
+    const { agent, node } = channel.hello
+    this.#logger.debug({ peer: channel.peerId, agent, zone: node.zone }, 'control channel open')
+    this.onChannel(channel)
+  }
+
+  #openConnection(peerId: string): Connection | undefined {
+    try {
+      return this.#host.getConnections(peerIdFromString(peerId)).find(({ status }) => status === 'open')
+    } catch {
+      return undefined
+    }
+  }
+
+  async #openStream(peer: NodeAddress, signal: AbortSignal): Promise<Stream> {
+    const existing = this.#openConnection(peer.peerId)
+    if (existing !== undefined) {
+      try {
+        return await existing.newStream(CONTROL_PROTOCOL, { signal, maxOutboundStreams: STREAMS_PER_PEER })
+      } catch (error) {
+        if (existing.status === 'open') {
+          throw new NetworkError('REFUSED', `${peer.peerId} opens no control stream: ${messageOf(error)}`, {
+            cause: error,
+          })
+        }
+      }
+    }
+    const connection = await this.#connect(dialable(peer), signal, peer.peerId)
+    try {
+      return await connection.newStream(CONTROL_PROTOCOL, { signal, maxOutboundStreams: STREAMS_PER_PEER })
+    } catch (error) {
+      throw new NetworkError('REFUSED', `${peer.peerId} opens no control stream: ${messageOf(error)}`, { cause: error })
+    }
+  }
+
+  /** Connects to whoever answers at an endpoint, or to the peer it names. */
+  async #identify(endpoint: ControlEndpoint, signal: AbortSignal): Promise<NodeAddress> {
+    const addresses = await resolveEndpoint(endpoint, signal)
+    let failure: unknown
+    for (const address of addresses) {
+      try {
+        const { remotePeer } = await this.#connect([address], signal)
+        return { peerId: remotePeer.toString(), multiaddrs: [address.toString()], transfer: '', zone: '' }
+      } catch (error) {
+        failure = error
+        if (signal.aborted) break
+      }
+    }
+    if (failure instanceof NetworkError) throw failure
+    throw new NetworkError('UNREACHABLE', `Nobody at ${hostPort(endpoint.host, endpoint.port)}`, { cause: failure })
+  }
+
+  async #connect(addresses: Multiaddr[], signal: AbortSignal, peerId?: string): Promise<Connection> {
+    try {
+      const target = addresses.length > 0 || peerId === undefined ? addresses : peerIdFromString(peerId)
+      return await this.#host.dial(target, { signal })
+    } catch (error) {
+      if (signal.aborted) throw new NetworkError('ABORTED', 'The caller gave up', { cause: error })
+      const where = peerId ?? addresses.map((address) => address.toString()).join(', ')
+      throw new NetworkError('UNREACHABLE', `Cannot connect to ${where}: ${messageOf(error)}`, { cause: error })
+    }
+  }
+
+  #registerGauges(registry: Registry): void {
+    const gauge = (name: string, help: string, value: () => number): void => {
+      new Gauge({
+        name,
+        help,
+        registers: [registry],
+        collect() {
+          this.set(value())
+        },
+      })
+    }
+    gauge('shoal_peers_connected', 'Nodes connected on the control plane', () => this.#host.getPeers().length)
+    gauge('shoal_dht_routing_table_peers', "Peers in the DHT's routing table", () => this.routingTableSize())
+    gauge('shoal_dht_provided_blobs', 'Blobs that the DHT is told of', () => this.#providing.size)
+    gauge('shoal_dht_provides_pending', 'Blobs that the DHT was not told of yet', () => this.#providing.untold)
+    gauge('shoal_control_channels', 'Open control channels', () => this.#channels.all().length)
+  }
+}
+
+function isBanned(bans: Map<string, number>, peerId: string): boolean {
+  const until = bans.get(peerId)
+  if (until === undefined) return false
+  if (performance.now() < until) return true
+  bans.delete(peerId)
+  return false
+}
+
+function announced({ announce, advertiseHost, port = 7701 }: ControlPlaneOptions): Multiaddr[] {
+  if (announce !== undefined) return announce.map((text) => multiaddr(text))
+  // Before the start nobody knows which port 0 will be.
+  return advertiseHost === undefined || port === 0 ? [] : [endpointMultiaddr(advertiseHost, port)]
+}
+
+function membershipFailures(registry: Registry): Counter<'direction' | 'reason'> {
+  return new Counter({
+    name: 'shoal_membership_failures_total',
+    help: 'Connections on the control plane that failed before membership was proven',
+    labelNames: ['direction', 'reason'],
+    registers: [registry],
+  })
+}
+
+function channelCounters(registry: Registry): {
+  messages: Counter<'direction' | 'type'>
+  bytes: Counter<'direction'>
+} {
+  return {
+    messages: new Counter({
+      name: 'shoal_control_messages_total',
+      help: 'Control messages',
+      labelNames: ['direction', 'type'],
+      registers: [registry],
+    }),
+    bytes: new Counter({
+      name: 'shoal_control_bytes_total',
+      help: 'Bytes of control messages',
+      labelNames: ['direction'],
+      registers: [registry],
+    }),
+  }
+}

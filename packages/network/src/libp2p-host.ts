@@ -1,0 +1,128 @@
+// The libp2p node under the control plane, set up for a cluster on private addresses. Most of what is set here differs
+// from the defaults because those are made for the open internet; each difference was found by running it.
+import { identify } from '@libp2p/identify'
+import type { Libp2p } from '@libp2p/interface'
+import { kadDHT, passthroughMapper, type KadDHT } from '@libp2p/kad-dht'
+import { ping, type Ping } from '@libp2p/ping'
+import { tcp } from '@libp2p/tcp'
+import { yamux } from '@libp2p/yamux'
+import type { Multiaddr } from '@multiformats/multiaddr'
+import { LevelDatastore } from 'datastore-level'
+import { createLibp2p } from 'libp2p'
+import { isLoopback } from './addresses.ts'
+import type { Identity } from './identity.ts'
+import { membershipEncrypter, type MembershipInit } from './membership.ts'
+
+const MIB = 1024 * 1024
+export const DHT_PROTOCOL = '/shoal/kad/1.0.0'
+/** How long others keep a provider record. */
+export const PROVIDER_VALIDITY_MS = 2 * 3600_000
+/** With 8 instead of 20 an announcement costs a quarter, and a lookup one hop more in a big cluster. */
+const BUCKET_SIZE = 8
+/** TCP and the encrypted handshake on a cluster network; what takes longer is not there. */
+const DIAL_TIMEOUT_MS = 5000
+const ADDRESS_DIAL_TIMEOUT_MS = 3000
+
+export type Host = Libp2p<{ dht: KadDHT; identify: unknown; ping: Ping }>
+
+/** The part of the DHT that its own types leave out. */
+interface RoutingTable {
+  readonly size: number
+  addEventListener: (event: 'peer:add', listener: () => void) => void
+}
+
+export function routingTableOf(host: Host): RoutingTable {
+  return (host.services.dht as unknown as { routingTable: RoutingTable }).routingTable
+}
+
+export interface HostInit {
+  identity: Identity
+  membership: Omit<MembershipInit, 'peerId'>
+  listen: Multiaddr
+  /** What others are told instead of the addresses listened on. */
+  announce: Multiaddr[]
+  /** Folder of peers that are remembered over restarts; none: memory only. */
+  datastorePath: string | undefined
+  maxConnections: number
+  isRefused: (peerId: string) => boolean
+}
+
+/** A node that is not started yet, and what closes its datastore. */
+export async function createHost(init: HostInit): Promise<{ host: Host; closeDatastore: () => Promise<void> }> {
+  const datastore = init.datastorePath === undefined ? undefined : await openDatastore(init.datastorePath)
+  const isRefused = (peerId: { toString(): string }): boolean => init.isRefused(peerId.toString())
+  const host = await createLibp2p({
+    start: false,
+    privateKey: init.identity.privateKey,
+    ...(datastore === undefined ? {} : { datastore }),
+    addresses: {
+      listen: [init.listen.toString()],
+      announce: init.announce.map((address) => address.toString()),
+      // Told to others, a loopback address leads them to themselves.
+      announceFilter: (addresses) => {
+        const outside = addresses.filter((address) => !isLoopback(address))
+        return outside.length > 0 ? outside : addresses
+      },
+    },
+    transports: [tcp()],
+    connectionEncrypters: [membershipEncrypter({ ...init.membership, peerId: init.identity.peerId })],
+    streamMuxers: [
+      yamux({
+        // A remote that dials and opens several protocols at once gets there before our upgrade has ended.
+        maxEarlyStreams: 128,
+        streamOptions: {
+          // A window above the read buffer breaks a stream that is paused.
+          maxStreamWindowSize: 1 * MIB,
+          maxReadBufferLength: 4 * MIB,
+          maxWriteBufferLength: 16 * MIB,
+        },
+      }),
+    ],
+    connectionManager: {
+      maxConnections: init.maxConnections,
+      // A rack behind one address, or a whole test cluster on one machine, dials at once.
+      inboundConnectionThreshold: 1000,
+      maxIncomingPendingConnections: 500,
+      dialTimeout: DIAL_TIMEOUT_MS,
+      addressDialTimeout: ADDRESS_DIAL_TIMEOUT_MS,
+    },
+    // The monitor takes a busy connection for a dead one. Control channels notice the dead by themselves.
+    connectionMonitor: { abortConnectionOnPingFailure: false, pingInterval: 60_000 },
+    connectionGater: {
+      // The default refuses to dial private addresses in some environments: a cluster has no others.
+      denyDialMultiaddr: () => false,
+      denyDialPeer: isRefused,
+      denyInboundEncryptedConnection: isRefused,
+      denyOutboundEncryptedConnection: isRefused,
+    },
+    services: {
+      identify: identify(),
+      ping: ping(),
+      dht: kadDHT({
+        protocol: DHT_PROTOCOL,
+        // By default a node without a public address takes no part, and private addresses are left out.
+        clientMode: false,
+        peerInfoMapper: passthroughMapper,
+        kBucketSize: BUCKET_SIZE,
+        alpha: 3,
+        disjointPaths: 1,
+        // By default every first query waits for a second.
+        initialQuerySelfInterval: 50,
+        // Own records are repeated by Providing, which knows which blobs are still there. This expires others'.
+        reprovide: { validity: PROVIDER_VALIDITY_MS, threshold: 1, interval: 10 * 60_000, concurrency: 1 },
+      }),
+    },
+  })
+  const closeDatastore = async (): Promise<void> => {
+    await datastore?.close()
+  }
+  return { host, closeDatastore }
+}
+
+/** Opens the store of known peers. What it says of providers is of an earlier run, and may not be true any more. */
+async function openDatastore(path: string): Promise<LevelDatastore> {
+  const datastore = new LevelDatastore(path)
+  await datastore.open()
+  for await (const key of datastore.queryKeys({ prefix: '/dht/provider' })) await datastore.delete(key)
+  return datastore
+}
