@@ -1,0 +1,275 @@
+// How a download finds its swarm: from the tracker, from the agents that are connected anyway, and from the DHT. The
+// tracker's answer takes a round trip; where it does not come or names nobody, the others are asked within 300 ms. All
+// at once would be no faster, and lookups in the DHT cost more CPU than all else in a rollout
+// (docs/decisions/0006-asking-connected-agents.md).
+import { setTimeout as delay } from 'node:timers/promises'
+import type { ControlMessage, LeaseGrant, NodeAddress, TrackerPeers } from '@shoal/network'
+import type { Download } from './download.ts'
+import type { OriginRuns } from './origin-runs.ts'
+import type { TrackerSession } from './tracker-client.ts'
+
+/** How long connected agents have to say that they take part, before this node acts as if it were alone. */
+const ALONE_GRACE_MS = 300
+/** A tracker has this long to answer the join before the download acts without it. */
+const TRACKER_GRACE_MS = 1500
+/** The tracker is told what this node has at most this often. */
+const PROGRESS_INTERVAL_MS = 1000
+/** A starved download asks for more neighbours at most this often. */
+const MORE_PEERS_INTERVAL_MS = 500
+/** With fewer neighbours than this a starved download asks the DHT again, and this often. */
+const FEW_NEIGHBOURS = 4
+const DHT_INTERVAL_MS = 2000
+const DHT_TIMEOUT_MS = 10_000
+/** A peer that could not be reached is tried again after so long. */
+const RETRY_PEER_MS = 5000
+/** Connections that are being made at a time. */
+const MAX_CONNECTING = 8
+/** Candidates that are remembered. */
+const MAX_CANDIDATES = 256
+
+/** The ways in which one download learns of other nodes. */
+export class Discovery implements TrackerSession {
+  readonly #download: Download
+  readonly #origin: OriginRuns
+  readonly #originHost: string
+  readonly #candidates = new Map<string, NodeAddress>()
+  readonly #connecting = new Set<string>()
+  /** Peers that were asked and have not answered yet. */
+  readonly #asked = new Set<string>()
+  /** Peers that could not be reached, and when: they are not tried again at once. */
+  readonly #failedMs = new Map<string, number>()
+  readonly #startedMs = performance.now()
+  #tracked = false
+  #trackerNewsMs = 0
+  #toldMs = 0
+  #toldCredit = 0
+  #morePeersMs = 0
+  #dhtMs = -Infinity
+  #dhtRunning = false
+  #broadcast = false
+  #closed = false
+  #grace: NodeJS.Timeout | undefined
+
+  constructor(download: Download, origin: OriginRuns, originHost: string) {
+    this.#download = download
+    this.#origin = origin
+    this.#originHost = originHost
+  }
+
+  /** Connections and questions that are still open. */
+  get connecting(): number {
+    return this.#connecting.size + this.#asked.size
+  }
+
+  start(): void {
+    const { context, digest } = this.#download
+    this.#tracked = context.trackers.join(digest, this)
+    for (const address of context.interestedPeers(digest)) this.candidate(address)
+    if (!this.#tracked) this.#askConnectedAgents()
+    if (!this.#tracked) this.#askDht()
+    this.#grace = setTimeout(() => {
+      // The tracker has named nobody, or has not answered: then the DHT is asked, too.
+      if (this.#download.neighbourhood.size === 0) this.#askDht()
+      this.#download.wake()
+    }, ALONE_GRACE_MS + 1)
+  }
+
+  /** A node that is said to take part. */
+  candidate(address: NodeAddress): void {
+    const { context, neighbourhood } = this.#download
+    const { peerId } = address
+    if (this.#closed || peerId === context.control.peerId || context.isBanned(peerId)) return
+    if (performance.now() - (this.#failedMs.get(peerId) ?? -Infinity) < RETRY_PEER_MS) return
+    if (neighbourhood.has(peerId) || this.#connecting.has(peerId) || this.#asked.has(peerId)) return
+    if (this.#candidates.size >= MAX_CANDIDATES && !this.#candidates.has(peerId)) return
+    this.#candidates.set(peerId, address)
+    this.#connect()
+  }
+
+  /** A peer has answered the question whether it takes part. */
+  answered(peerId: string): void {
+    if (!this.#asked.delete(peerId)) return
+    this.#connect()
+    // It may have been the last one that was waited for.
+    this.#download.wake()
+  }
+
+  /** Whether the download has to decide by itself what to take from the origin. */
+  alone(nowMs: number): boolean {
+    const { context } = this.#download
+    const sinceStartMs = nowMs - this.#startedMs
+    if (this.#tracked) {
+      const silentMs = nowMs - Math.max(this.#trackerNewsMs, this.#startedMs)
+      return silentMs > (this.#trackerNewsMs === 0 ? TRACKER_GRACE_MS : context.timings.trackerSilenceMs)
+    }
+    return this.connecting === 0 || sinceStartMs > ALONE_GRACE_MS
+  }
+
+  /** Regular look: tells the tracker what has come, and asks for more neighbours when there is nothing to do. */
+  look(nowMs: number): void {
+    const { context, digest, neighbourhood } = this.#download
+    this.#tellTracker(nowMs)
+    if (this.alone(nowMs)) this.#askConnectedAgents()
+    const starved = this.#isStarved()
+    if (starved && neighbourhood.size < context.parameters.acceptedNeighbours) {
+      if (this.#tracked && nowMs - this.#morePeersMs > MORE_PEERS_INTERVAL_MS) {
+        this.#morePeersMs = nowMs
+        context.trackers.send(digest, { type: 'tracker-peers-wanted', digest, exclude: neighbourhood.peerIds() })
+      }
+      if (neighbourhood.size < FEW_NEIGHBOURS && nowMs - this.#dhtMs > DHT_INTERVAL_MS) this.#askDht()
+    }
+    this.#connect()
+  }
+
+  /** The blob is whole: the tracker and, in time, the DHT are told. */
+  completed(): void {
+    const { context, digest } = this.#download
+    context.trackers.send(digest, {
+      type: 'tracker-progress',
+      digest,
+      chunks: new Uint8Array(),
+      complete: true,
+      leaseCredit: 0,
+    })
+    context.announce(digest)
+    this.#close()
+  }
+
+  /** The download has failed: this node is no member any more. */
+  left(): void {
+    const { context, digest } = this.#download
+    context.trackers.send(digest, { type: 'tracker-leave', digest })
+    this.#close()
+  }
+
+  // ---- TrackerSession -------------------------------------------------------------------------------------------
+
+  describe(): ControlMessage {
+    const { digest, partial } = this.#download
+    this.#toldMs = performance.now()
+    this.#toldCredit = this.#origin.credit(this.#toldMs)
+    return {
+      type: 'tracker-join',
+      digest,
+      sizeBytes: partial.sizeBytes,
+      originHost: this.#originHost,
+      chunks: partial.chunks.count === 0 ? new Uint8Array() : partial.chunks.toBytes(),
+      complete: false,
+      leaseCredit: this.#toldCredit,
+    }
+  }
+
+  onPeers(message: TrackerPeers): void {
+    this.#trackerNewsMs = performance.now()
+    for (const address of message.peers) this.candidate(address)
+    this.#download.wake()
+  }
+
+  onLease(message: LeaseGrant): void {
+    this.#trackerNewsMs = performance.now()
+    // A lease is a reason to wait, as long as leases bring something.
+    if (this.#origin.hopeful) this.#download.progressed()
+    this.#origin.onLease(message)
+  }
+
+  onTracker(connected: boolean): void {
+    this.#tracked = connected
+    this.#trackerNewsMs = connected ? performance.now() : 0
+    if (!connected) {
+      this.#origin.trackerLost()
+      this.#askConnectedAgents()
+      this.#askDht()
+    }
+    this.#download.wake()
+  }
+
+  // ---- private --------------------------------------------------------------------------------------------------
+
+  #close(): void {
+    this.#closed = true
+    clearTimeout(this.#grace)
+    this.#candidates.clear()
+    this.#download.context.trackers.leave(this.#download.digest)
+  }
+
+  #isStarved(): boolean {
+    const { board, neighbourhood } = this.#download
+    for (const neighbour of neighbourhood.all()) if (neighbour.outstanding > 0) return false
+    return board.open.count > 0
+  }
+
+  #tellTracker(nowMs: number): void {
+    const { context, digest, partial } = this.#download
+    const leaseCredit = this.#origin.credit(nowMs)
+    if (!this.#tracked || (nowMs - this.#toldMs < PROGRESS_INTERVAL_MS && leaseCredit === this.#toldCredit)) return
+    this.#toldMs = nowMs
+    this.#toldCredit = leaseCredit
+    context.trackers.send(digest, {
+      type: 'tracker-progress',
+      digest,
+      chunks: partial.chunks.count === 0 ? new Uint8Array() : partial.chunks.toBytes(),
+      complete: false,
+      leaseCredit,
+    })
+  }
+
+  #askConnectedAgents(): void {
+    if (this.#broadcast) return
+    this.#broadcast = true
+    for (const address of this.#download.context.knownAgents()) this.candidate(address)
+  }
+
+  #connect(): void {
+    const { context, neighbourhood } = this.#download
+    const room = () => neighbourhood.size + this.#connecting.size + this.#asked.size < context.parameters.neighbours
+    for (const [peerId, address] of this.#candidates) {
+      if (this.#connecting.size >= MAX_CONNECTING || !room()) return
+      this.#candidates.delete(peerId)
+      if (neighbourhood.has(peerId)) continue
+      this.#connecting.add(peerId)
+      this.#ask(address).catch((error: unknown) => {
+        this.#failedMs.set(peerId, performance.now())
+        context.logger.debug({ err: error, peer: peerId }, 'a member of the swarm was not reached')
+      })
+    }
+  }
+
+  async #ask(address: NodeAddress): Promise<void> {
+    const { context, signal } = this.#download
+    const { peerId } = address
+    try {
+      const deadline = AbortSignal.timeout(context.timings.connectTimeoutMs)
+      const channel = await context.control.channel(address, AbortSignal.any([signal, deadline]))
+      this.#asked.add(peerId)
+      this.#download.neighbourhood.joinTo(channel, true)
+    } finally {
+      this.#connecting.delete(peerId)
+      if (!this.#closed) this.#connect()
+    }
+    // A peer that keeps the question open counts as silent after a while: others may take its place.
+    await delay(context.timings.connectTimeoutMs, undefined, { signal, ref: false })
+    this.answered(peerId)
+  }
+
+  #askDht(): void {
+    if (this.#dhtRunning) return
+    this.#dhtRunning = true
+    this.#dhtMs = performance.now()
+    this.#searchDht()
+      .catch((error: unknown) => {
+        this.#download.context.logger.debug({ err: error, digest: this.#download.digest }, 'the DHT gave no answer')
+      })
+      .finally(() => {
+        this.#dhtRunning = false
+      })
+  }
+
+  async #searchDht(): Promise<void> {
+    const { context, digest, signal } = this.#download
+    const bounded = AbortSignal.any([signal, AbortSignal.timeout(DHT_TIMEOUT_MS)])
+    for await (const address of context.control.findProviders(digest, bounded)) {
+      this.candidate(address)
+      if (this.#closed) return
+    }
+  }
+}

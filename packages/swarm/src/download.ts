@@ -1,0 +1,395 @@
+// The download of one blob at one node: carries out what the policy decides, until the blob is whole. However many
+// clients wait for the blob, there is one of these.
+import { createHash } from 'node:crypto'
+import type { Readable } from 'node:stream'
+import type { Digest } from '@shoal/oci'
+import { ChunkMismatchError, DigestMismatchError, type PartialBlob, type ReadOptions } from '@shoal/store'
+import { ChunkBoard } from './chunk-board.ts'
+import type { OriginSource, SwarmContext } from './context.ts'
+import { Discovery } from './discovery.ts'
+import { DownloadError } from './errors.ts'
+import type { Neighbour } from './neighbour.ts'
+import { Neighbourhood } from './neighbourhood.ts'
+import { OriginRuns, type RunOwner } from './origin-runs.ts'
+import { PeerRequests } from './peer-requests.ts'
+import { Readers } from './readers.ts'
+import { repair } from './repair.ts'
+import { VoucherBook } from './voucher-book.ts'
+
+/** How often a download looks for what has stalled, in milliseconds. */
+const WATCH_INTERVAL_MS = 100
+/** A fatal answer of the origin ends the download only after peers had so long to show up. */
+const DISCOVERY_GRACE_MS = 1500
+const EMPTY = new Uint8Array()
+
+export interface DownloadOptions {
+  partial: PartialBlob
+  /** Content type to store it with, where it is known. */
+  mediaType: string
+  origin: OriginSource | undefined
+  /** Follows the pull through the logs of the nodes. */
+  requestId: string
+}
+
+export interface DownloadProgress {
+  digest: Digest
+  sizeBytes: number
+  receivedBytes: number
+  fromPeersBytes: number
+  fromOriginBytes: number
+  neighbours: number
+  state: 'active' | 'complete' | 'failed'
+}
+
+/** One blob on its way to this node. */
+export class Download implements RunOwner {
+  readonly context: SwarmContext
+  readonly partial: PartialBlob
+  readonly board: ChunkBoard
+  readonly book: VoucherBook
+  readonly requestId: string
+  mediaType: string
+  fromPeersBytes = 0
+  fromOriginBytes = 0
+  /** Settles when the blob is whole and stored; rejects with DownloadError. */
+  readonly done: Promise<void>
+  /** The other nodes in the swarm of this blob. */
+  readonly neighbourhood: Neighbourhood
+  readonly #origin: OriginRuns
+  readonly #requests: PeerRequests
+  readonly #discovery: Discovery
+  readonly #abort = new AbortController()
+  readonly #settle = Promise.withResolvers<void>()
+  readonly #readers: Readers
+  /** Chunks of an earlier run: who vouched for them then is not known any more. */
+  #resumed: number[] = []
+  readonly #unsubscribe: () => void
+  readonly #watch: NodeJS.Timeout
+  readonly #startedMs = performance.now()
+  #state: DownloadProgress['state'] = 'active'
+  #pumping = false
+  #finishing = false
+  #progressMs = performance.now()
+
+  constructor(context: SwarmContext, options: DownloadOptions) {
+    this.context = context
+    this.partial = options.partial
+    this.mediaType = options.mediaType
+    this.requestId = options.requestId
+    this.board = new ChunkBoard(this.partial.chunks)
+    this.book = new VoucherBook({
+      digest: this.digest,
+      chunkCount: this.partial.chunkCount,
+      self: context.control.peerId,
+      sign: (bytes) => context.control.sign(bytes),
+      verify: context.verify,
+    })
+    this.#readers = new Readers(this.partial, context.timings.lingerMs, () => {
+      this.#fail(new DownloadError('STOPPED', this.digest, 'nobody waits for the blob any more'))
+    })
+    this.done = this.#settle.promise
+    // Whoever waits gets the error by its own await; nobody waiting is not a crash.
+    this.done.catch(() => undefined)
+    this.#origin = new OriginRuns(this, options.origin)
+    this.#requests = new PeerRequests(this)
+    this.#discovery = new Discovery(this, this.#origin, options.origin?.host ?? '')
+    this.neighbourhood = new Neighbourhood({
+      context,
+      partial: this.partial,
+      board: this.board,
+      book: this.book,
+      mediaType: this.mediaType,
+      claimed: () => this.#origin.claimed(),
+      answered: (peerId) => this.#discovery.answered(peerId),
+      candidate: (address) => this.#discovery.candidate(address),
+      dropped: (peerId) => this.#requests.abortPeer(peerId),
+      changed: () => this.wake(),
+    })
+    this.#resume()
+    this.#unsubscribe = this.partial.onChunk((chunk) => this.#chunkKept(chunk))
+    context.budget.join(this)
+    context.metrics.active.inc()
+    this.#watch = setInterval(() => this.#look(), WATCH_INTERVAL_MS)
+    if (this.partial.chunks.isFull) this.#finishOrGoOn()
+    else {
+      this.#discovery.start()
+      this.wake()
+    }
+  }
+
+  get digest(): Digest {
+    return this.partial.digest
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal
+  }
+
+  get isOver(): boolean {
+    return this.#state !== 'active'
+  }
+
+  progress(): DownloadProgress {
+    const { chunks, chunkSizeBytes, sizeBytes } = this.partial
+    return {
+      digest: this.digest,
+      sizeBytes,
+      receivedBytes: Math.min(sizeBytes, chunks.count * chunkSizeBytes),
+      fromPeersBytes: this.fromPeersBytes,
+      fromOriginBytes: this.fromOriginBytes,
+      neighbours: this.neighbourhood.size,
+      state: this.#state,
+    }
+  }
+
+  // ---- who waits for it -----------------------------------------------------------------------------------------
+
+  /** Keeps the download going until the returned function is called. */
+  hold(): () => void {
+    return this.#readers.hold()
+  }
+
+  /** Streams the blob to a client while it arrives; the last chunk only after the whole digest has matched. */
+  createReadStream(options: ReadOptions): Readable {
+    const stream = this.#readers.open(options)
+    this.wake()
+    return stream
+  }
+
+  /** Ends the download; what has come stays on the disk. */
+  async close(reason: Error): Promise<void> {
+    this.#fail(new DownloadError('STOPPED', this.digest, reason.message, reason))
+    await this.partial.close(reason)
+  }
+
+  // ---- RunOwner -------------------------------------------------------------------------------------------------
+
+  async keepFromOrigin(chunk: number, data: Uint8Array): Promise<void> {
+    const suspect = this.book.hash(chunk) !== undefined
+    let hash = await this.partial.writeChunk(chunk, data)
+    // A peer's copy may have been written meanwhile. What this node vouches for must be the origin's own bytes.
+    if (suspect && !createHash('sha256').update(data).digest().equals(hash)) {
+      await this.partial.discard([chunk])
+      hash = await this.partial.writeChunk(chunk, data)
+    }
+    this.fromOriginBytes += data.length
+    this.context.metrics.received.inc({ source: 'origin' }, data.length)
+    const { contradicted } = this.book.vouch([chunk], hash)
+    this.neighbourhood.hashKnown(chunk)
+    this.neighbourhood.tellSoon(chunk)
+    for (const signer of contradicted) await this.#distrust(signer, 'vouched for a hash that the origin contradicts')
+    this.#finishOrGoOn()
+  }
+
+  get expectsMembers(): boolean {
+    return this.#discovery.connecting > 0
+  }
+
+  activeMembers(nowMs: number): number[] {
+    return this.neighbourhood.activeMembers(nowMs)
+  }
+
+  isClaimed(chunk: number, nowMs: number): boolean {
+    return this.neighbourhood.isClaimed(chunk, nowMs)
+  }
+
+  tellClaim(indices: number[], active: boolean): void {
+    if (indices.length > 0 && !this.isOver)
+      this.neighbourhood.tell({ type: 'claim', digest: this.digest, indices, active })
+  }
+
+  progressed(): void {
+    this.#progressMs = performance.now()
+  }
+
+  /** Something has changed: decide again, once for all that happens in this turn. */
+  wake(): void {
+    if (this.#pumping || this.isOver) return
+    this.#pumping = true
+    queueMicrotask(() => {
+      this.#pumping = false
+      if (!this.isOver && !this.#finishing) this.#pump()
+    })
+  }
+
+  // ---- a peer sent a chunk --------------------------------------------------------------------------------------
+
+  /** Checks and keeps a chunk that a peer sent. False when it was wrong: then the peer is out. */
+  async keepFromPeer(neighbour: Neighbour, chunk: number, data: Uint8Array, hash: Uint8Array): Promise<boolean> {
+    // While the chunk was on its way, the word on its hash may have been withdrawn.
+    const isCurrent = () => Buffer.compare(this.book.hash(chunk) ?? EMPTY, hash) === 0
+    if (!isCurrent()) return false
+    try {
+      const isNew = !this.partial.chunks.has(chunk)
+      await this.partial.writeChunk(chunk, data, hash)
+      if (!isCurrent()) {
+        await this.#discardStale(chunk, hash)
+        return false
+      }
+      if (isNew) {
+        this.fromPeersBytes += data.length
+        this.context.metrics.received.inc({ source: 'peer' }, data.length)
+      }
+      return true
+    } catch (error) {
+      if (!(error instanceof ChunkMismatchError)) throw error
+      this.context.metrics.rejected.inc({ reason: 'hash' })
+      this.context.blame(neighbour.peerId, this.digest, 'sent a chunk that does not match its hash')
+      return false
+    }
+  }
+
+  /** A chunk was kept under a hash that does not hold any more. */
+  async #discardStale(chunk: number, hash: Uint8Array): Promise<void> {
+    const kept = this.partial.hashOf(chunk)
+    if (kept !== undefined && Buffer.compare(kept, hash) === 0) await this.#drop([chunk])
+  }
+
+  /** Takes chunks back that are here, from the store, from the neighbours and from clients. */
+  async #drop(chunks: number[]): Promise<void> {
+    if (chunks.length === 0) return
+    await this.partial.discard(chunks)
+    for (const chunk of chunks) if (!this.partial.chunks.has(chunk)) this.board.lost(chunk)
+    this.neighbourhood.hashesForgotten(chunks.filter((chunk) => this.book.hash(chunk) === undefined))
+    this.neighbourhood.tell({ type: 'lost', digest: this.digest, indices: chunks })
+    // A client that has some of these bytes already must not take them for the blob.
+    const first = chunks.reduce((least, chunk) => Math.min(least, chunk)) * this.partial.chunkSizeBytes
+    this.#readers.cut(first, new DownloadError('CORRUPT', this.digest, 'bytes that were sent turned out to be wrong'))
+  }
+
+  /** Something that no other peer can mend (the disk is full, …): the download is over. */
+  failWith(error: unknown): void {
+    this.#fail(error instanceof Error ? error : new DownloadError('NO_SOURCE', this.digest, String(error)))
+  }
+
+  // ---- private --------------------------------------------------------------------------------------------------
+
+  /** Chunks of an earlier run are good (the store has checked them), but nobody vouches for them any more: this node does. */
+  #resume(): void {
+    const kept = [...this.partial.chunks.indices()]
+    if (kept.length === 0) return
+    this.#resumed = kept
+    const hashes = Buffer.concat(kept.map((chunk) => this.partial.hashOf(chunk)!))
+    this.book.vouch(kept, hashes)
+  }
+
+  #pump(): void {
+    const now = performance.now()
+    this.board.front = this.#readers.front()
+    this.#requests.pump(now)
+    if (this.#discovery.alone(now)) this.#origin.pumpAlone(now)
+  }
+
+  /** Regular look at what takes too long. */
+  #look(): void {
+    if (this.isOver || this.#finishing) return
+    const now = performance.now()
+    this.neighbourhood.resume(now)
+    this.#requests.abortStalled(now)
+    this.#discovery.look(now)
+    const silentMs = now - this.#progressMs
+    if (silentMs > this.context.timings.noProgressTimeoutMs) {
+      const message = `nothing has come for ${Math.round(silentMs / 1000)} s, from ${this.neighbourhood.size} peers or the origin`
+      this.#fail(new DownloadError('NO_PROGRESS', this.digest, message, this.#origin.lastError))
+    } else if (!this.#origin.usable && this.#nobodyCanGive(now)) {
+      const cause = this.#origin.refusal
+      const message =
+        cause === undefined ? 'no peer has it and no origin is known' : `no peer has it, and ${cause.message}`
+      this.#fail(new DownloadError('NO_SOURCE', this.digest, message, cause))
+    } else this.wake()
+  }
+
+  /** Without an origin: whether some chunk is at no neighbour, and everyone who might know more has had time to say so. */
+  #nobodyCanGive(nowMs: number): boolean {
+    if (nowMs - this.#startedMs < DISCOVERY_GRACE_MS || this.#discovery.connecting > 0) return false
+    if (this.neighbourhood.hasIncomplete) return false
+    return this.board.onlyAtOrigin(() => false).count > 0
+  }
+
+  #chunkKept(chunk: number): void {
+    this.progressed()
+    this.board.arrived(chunk)
+    // A chunk of the origin is told of once it is vouched for: without its hash it would be of no use to anybody.
+    if (this.book.hash(chunk) !== undefined) this.neighbourhood.tellSoon(chunk)
+    this.#finishOrGoOn()
+  }
+
+  /** The last chunk is here when it is vouched for, too: should the digest differ, it must be known whose word it is. */
+  #finishOrGoOn(): void {
+    if (!this.partial.chunks.isFull || this.book.known < this.partial.chunkCount) return this.wake()
+    if (this.#finishing || this.isOver) return
+    this.#finishing = true
+    this.#complete().then(
+      () => undefined,
+      (error: unknown) => this.#fail(error instanceof Error ? error : new Error(String(error))),
+    )
+  }
+
+  async #complete(): Promise<void> {
+    try {
+      await this.partial.complete(this.mediaType === '' ? undefined : this.mediaType)
+    } catch (error) {
+      if (!(error instanceof DigestMismatchError)) throw error
+      await this.#repair(error)
+      return
+    }
+    this.#state = 'complete'
+    this.neighbourhood.tellComplete()
+    this.#discovery.completed()
+    this.#close('complete')
+    // Streams go on; without this the blob could never be evicted.
+    await this.partial.close()
+    this.#settle.resolve()
+  }
+
+  /** All chunks are here, but the digest differs: chunks are taken back, and fetched again. */
+  async #repair(mismatch: Error): Promise<void> {
+    this.context.metrics.rejected.inc({ reason: 'digest' })
+    this.context.logger.warn({ digest: this.digest }, 'the blob does not match its digest: looking for what is wrong')
+    await repair({
+      book: this.book,
+      partial: this.partial,
+      resumed: this.#resumed.splice(0),
+      mismatch,
+      fetchChunk: (chunk) => this.#origin.fetchChunk(chunk, this.signal),
+      drop: (chunks) => this.#drop(chunks),
+      distrust: (signer, reason) => this.#distrust(signer, reason),
+    })
+    this.#finishing = false
+    this.progressed()
+    this.#finishOrGoOn()
+  }
+
+  async #distrust(signer: string, reason: string): Promise<void> {
+    const forgotten = this.book.distrust(signer)
+    this.neighbourhood.hashesForgotten(forgotten)
+    await this.#drop(forgotten.filter((chunk) => this.partial.chunks.has(chunk)))
+    this.context.blame(signer, this.digest, reason)
+  }
+
+  #fail(error: Error): void {
+    if (this.isOver) return
+    this.#state = 'failed'
+    this.context.logger.warn({ err: error, digest: this.digest, requestId: this.requestId }, 'download failed')
+    this.neighbourhood.tell({ type: 'swarm-leave', digest: this.digest })
+    this.#discovery.left()
+    this.#close('failed')
+    this.#settle.reject(error)
+    this.partial.close(error).catch((closing: unknown) => {
+      this.context.logger.error({ err: closing, digest: this.digest }, 'the partial blob could not be closed')
+    })
+  }
+
+  #close(outcome: 'complete' | 'failed'): void {
+    this.#abort.abort(new DownloadError('STOPPED', this.digest, 'the download is over'))
+    this.#origin.close()
+    this.#unsubscribe()
+    clearInterval(this.#watch)
+    this.#readers.close()
+    this.#requests.close()
+    this.neighbourhood.close()
+    this.context.budget.leave(this)
+    this.context.metrics.active.dec()
+    this.context.metrics.downloadSeconds.observe({ outcome }, (performance.now() - this.#startedMs) / 1000)
+  }
+}

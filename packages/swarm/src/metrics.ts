@@ -1,0 +1,70 @@
+// Counters of the swarm room, by the names that DESIGN fixes.
+import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+
+export interface SwarmMetrics {
+  /** Chunk bytes that were checked and kept, by where they came from. */
+  received: Counter<'source'>
+  /** Chunks that were refused, by reason: `hash`, `voucher`, `digest`. */
+  rejected: Counter<'reason'>
+  active: Gauge
+  busy: Counter<'side'>
+  /** Requests to peers that ended without a chunk, by reason. */
+  failed: Counter<'reason'>
+  chunkSeconds: Histogram
+  runSeconds: Histogram
+  downloadSeconds: Histogram<'outcome'>
+}
+
+/** Registers the metrics of one swarm; call it once for each registry. */
+export function createSwarmMetrics(registry: Registry): SwarmMetrics {
+  const registers = [registry]
+  const metrics: SwarmMetrics = {
+    received: new Counter({
+      name: 'shoal_chunk_bytes_received_total',
+      help: 'Bytes of chunks that were checked and kept, by source.',
+      labelNames: ['source'],
+      registers,
+    }),
+    rejected: new Counter({
+      name: 'shoal_chunks_rejected_total',
+      help: 'Chunks, vouchers and blobs that were refused because they did not match, by reason.',
+      labelNames: ['reason'],
+      registers,
+    }),
+    active: new Gauge({ name: 'shoal_downloads_active', help: 'Blobs that are being downloaded.', registers }),
+    busy: new Counter({
+      name: 'shoal_chunk_busy_total',
+      help: 'Requests answered busy: by this node (`sent`) or to it (`received`).',
+      labelNames: ['side'],
+      registers,
+    }),
+    failed: new Counter({
+      name: 'shoal_chunk_requests_failed_total',
+      help: 'Chunk requests to peers that gave no chunk, by reason.',
+      labelNames: ['reason'],
+      registers,
+    }),
+    chunkSeconds: new Histogram({
+      name: 'shoal_chunk_fetch_seconds',
+      help: 'Time from the request for a chunk at a peer until it was kept.',
+      buckets: [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+      registers,
+    }),
+    runSeconds: new Histogram({
+      name: 'shoal_origin_run_seconds',
+      help: 'Time from a lease (or claim) until its run of chunks had come from the origin.',
+      buckets: [0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30],
+      registers,
+    }),
+    downloadSeconds: new Histogram({
+      name: 'shoal_download_seconds',
+      help: 'Time from the first request for a blob until it was whole or had failed.',
+      labelNames: ['outcome'],
+      buckets: [0.05, 0.1, 0.5, 1, 2, 5, 10, 20, 40, 80, 160, 320],
+      registers,
+    }),
+  }
+  for (const source of ['peer', 'origin']) metrics.received.inc({ source }, 0)
+  for (const reason of ['hash', 'voucher', 'digest']) metrics.rejected.inc({ reason }, 0)
+  return metrics
+}

@@ -1,0 +1,144 @@
+// Another node in the swarm of one blob, as this node sees it.
+import type { ChunkVoucher, ControlChannel, Have, NodeAddress } from '@shoal/network'
+import { ChunkMap } from '@shoal/store'
+import type { Digest } from '@shoal/oci'
+import { textHash, type NeighbourView } from './policy/index.ts'
+import type { ChunkBoard } from './chunk-board.ts'
+import type { VoucherBook } from './voucher-book.ts'
+
+/** Failures in a row after which a neighbour is given up. */
+const MAX_STRIKES = 3
+
+/** A neighbour in one swarm. Keeps the board's availability right for what it offers. */
+export class Neighbour implements NeighbourView {
+  channel: ControlChannel
+  readonly hash: number
+  outstanding = 0
+  notBeforeMs = 0
+  freeSlots = 0
+  strikes = 0
+  complete = false
+  /** When it last showed that it is getting chunks from the origin or elsewhere. */
+  lastNewsMs: number
+  /** Chunks that it claims to be fetching from the origin, with the time of the claim. */
+  readonly claims = new Map<number, number>()
+  /** Chunks that it has and whose hash is known here: those that can be asked for. */
+  readonly chunks: ChunkMap
+  /** Chunks that it says it has. */
+  readonly #said: ChunkMap
+  /** Chunks whose hash this neighbour has told, or was told. */
+  readonly #hashTold: ChunkMap
+  readonly #board: ChunkBoard
+  readonly #book: VoucherBook
+  /** After a failure: what it has does not count as available. */
+  #suspended = false
+
+  constructor(channel: ControlChannel, board: ChunkBoard, book: VoucherBook, nowMs: number) {
+    this.channel = channel
+    this.hash = textHash(channel.peerId)
+    this.lastNewsMs = nowMs
+    this.#board = board
+    this.#book = book
+    this.chunks = new ChunkMap(board.open.length)
+    this.#said = new ChunkMap(board.open.length)
+    this.#hashTold = new ChunkMap(board.open.length)
+  }
+
+  get peerId(): string {
+    return this.channel.peerId
+  }
+
+  get address(): NodeAddress {
+    return this.channel.hello.node
+  }
+
+  /** It says it has these chunks. */
+  offers(indices: Iterable<number>): void {
+    for (const chunk of indices) {
+      if (chunk >= this.#said.length) continue
+      this.#said.add(chunk)
+      this.claims.delete(chunk)
+      if (this.#book.hash(chunk) !== undefined) this.#usable(chunk)
+    }
+  }
+
+  /** Replaces what it was believed to have. */
+  offersExactly(map: ChunkMap): void {
+    for (const chunk of [...this.#said.indices()]) if (!map.has(chunk)) this.withdraws(chunk)
+    this.offers(map.indices())
+  }
+
+  /** It does not have this chunk (any more). */
+  withdraws(chunk: number): void {
+    if (chunk >= this.#said.length) return
+    this.#said.delete(chunk)
+    this.#unusable(chunk)
+  }
+
+  /** The hash of a chunk has become known: it can be asked for now if this neighbour has it. */
+  hashKnown(chunk: number): void {
+    if (this.#said.has(chunk)) this.#usable(chunk)
+  }
+
+  /** The hash of a chunk is not known any more (its signer lied). */
+  hashForgotten(chunk: number): void {
+    this.#hashTold.delete(chunk)
+    this.#unusable(chunk)
+  }
+
+  /** Notes which hashes it knows, so that they are not told to it again. */
+  toldHashes(vouchers: Iterable<ChunkVoucher>): void {
+    for (const voucher of vouchers) {
+      for (const chunk of voucher.indices) if (chunk < this.#hashTold.length) this.#hashTold.add(chunk)
+    }
+  }
+
+  /** Vouchers for these chunks that it has not seen yet; counts them as told. */
+  vouchersToTell(indices: Iterable<number>): ChunkVoucher[] {
+    const unknown: number[] = []
+    for (const chunk of indices) if (!this.#hashTold.has(chunk)) unknown.push(chunk)
+    const vouchers = this.#book.vouchersFor(unknown)
+    this.toldHashes(vouchers)
+    return vouchers
+  }
+
+  /** Tells it of chunks that it does not have itself: of others the news would be of no use to it. */
+  tellHave(digest: Digest, chunks: readonly number[], complete: boolean, freeSlots: number): void {
+    const indices = chunks.filter((chunk) => !this.#said.has(chunk))
+    if (indices.length === 0 && !complete) return
+    const message: Have = { type: 'have', digest, indices, vouchers: this.vouchersToTell(indices), complete, freeSlots }
+    this.channel.send(message)
+  }
+
+  /**
+   * A request to it failed: it is left alone for a while, longer each time, and what it has is taken from others or the
+   * origin meanwhile. Returns whether to give it up.
+   */
+  strike(nowMs: number): boolean {
+    this.strikes++
+    if (!this.#suspended) for (const chunk of this.chunks.indices()) this.#board.availability[chunk]!--
+    this.#suspended = true
+    this.notBeforeMs = nowMs + 500 * 2 ** this.strikes
+    return this.strikes >= MAX_STRIKES
+  }
+
+  /** Counts it again when the wait after a failure is over. */
+  resume(nowMs: number): void {
+    if (!this.#suspended || this.notBeforeMs > nowMs) return
+    this.#suspended = false
+    for (const chunk of this.chunks.indices()) this.#board.availability[chunk]!++
+  }
+
+  /** Takes everything that it offers off the board. */
+  leave(): void {
+    for (const chunk of [...this.chunks.indices()]) this.withdraws(chunk)
+  }
+
+  #usable(chunk: number): void {
+    if (this.chunks.add(chunk) && !this.#suspended) this.#board.availability[chunk]!++
+  }
+
+  #unusable(chunk: number): void {
+    if (this.chunks.delete(chunk) && !this.#suspended) this.#board.availability[chunk]!--
+  }
+}

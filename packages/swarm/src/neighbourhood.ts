@@ -1,0 +1,284 @@
+// The other nodes in the swarm of one blob: who they are, what they say, and what they are told.
+import type {
+  ChunkVoucher,
+  Claim,
+  ControlChannel,
+  ControlMessage,
+  Have,
+  Lost,
+  NodeAddress,
+  SwarmJoin,
+  SwarmRefuse,
+} from '@shoal/network'
+import { ChunkMap, type PartialBlob } from '@shoal/store'
+import type { ChunkBoard } from './chunk-board.ts'
+import type { SwarmContext } from './context.ts'
+import { sendJoin } from './join-message.ts'
+import { Neighbour } from './neighbour.ts'
+import { acceptNeighbour, haveBatchMs } from './policy/index.ts'
+import type { VoucherBook } from './voucher-book.ts'
+
+/** A member that has just been met may have had no time for a claim yet. */
+const NEW_MEMBER_GRACE_MS = 1000
+const EMPTY = new Uint8Array()
+
+export interface NeighbourhoodOptions {
+  context: SwarmContext
+  partial: PartialBlob
+  board: ChunkBoard
+  book: VoucherBook
+  mediaType: string
+  /** Chunks that this node is fetching from the origin without a lease. */
+  claimed: () => number[]
+  /** A peer has answered the question whether it takes part. */
+  answered: (peerId: string) => void
+  /** A node of which it is said that it takes part. */
+  candidate: (address: NodeAddress) => void
+  /** A peer is no neighbour any more. */
+  dropped: (peerId: string) => void
+  /** Something has changed that decisions depend on. */
+  changed: () => void
+}
+
+/** Keeps up the links of one download to its neighbours. */
+export class Neighbourhood {
+  readonly #options: NeighbourhoodOptions
+  readonly #neighbours = new Map<string, Neighbour>()
+  readonly #toTell: number[] = []
+  /** What peers were told that were asked to become neighbours and have not answered yet. */
+  readonly #toldAtJoin = new Map<string, ChunkMap>()
+  #batch: NodeJS.Timeout | undefined
+  #closed = false
+
+  constructor(options: NeighbourhoodOptions) {
+    this.#options = options
+  }
+
+  get size(): number {
+    return this.#neighbours.size
+  }
+
+  all(): Neighbour[] {
+    return [...this.#neighbours.values()]
+  }
+
+  has(peerId: string): boolean {
+    return this.#neighbours.has(peerId)
+  }
+
+  peerIds(): string[] {
+    return [...this.#neighbours.keys()]
+  }
+
+  get hasIncomplete(): boolean {
+    return this.all().some(({ complete }) => !complete)
+  }
+
+  // ---- what they say --------------------------------------------------------------------------------------------
+
+  /** A peer takes part in the swarm. */
+  onJoin(channel: ControlChannel, message: SwarmJoin): void {
+    const { context, partial } = this.#options
+    if (this.#closed) return
+    this.#options.answered(channel.peerId)
+    let neighbour = this.#neighbours.get(channel.peerId)
+    if (neighbour === undefined) {
+      if (message.sizeBytes !== 0 && message.sizeBytes !== partial.sizeBytes) {
+        context.logger.warn({ peer: channel.peerId, digest: partial.digest }, 'peer names another size for the blob')
+        return
+      }
+      if (!acceptNeighbour(this.#neighbours.size, context.parameters)) {
+        if (message.reply) this.#refuse(channel)
+        return
+      }
+      neighbour = new Neighbour(channel, this.#options.board, this.#options.book, performance.now())
+      this.#neighbours.set(channel.peerId, neighbour)
+      // What has come since this node's own join went out, the peer has not heard of: it was no neighbour then.
+      if (!message.reply) this.#catchUp(neighbour)
+    }
+    neighbour.channel = channel
+    neighbour.freeSlots = message.freeSlots
+    this.#learn(neighbour, message.vouchers)
+    try {
+      if (message.complete) neighbour.offersExactly(ChunkMap.full(partial.chunkCount))
+      else if (message.chunks.length > 0)
+        neighbour.offersExactly(ChunkMap.fromBytes(partial.chunkCount, message.chunks))
+    } catch (error) {
+      context.logger.warn({ err: error, peer: channel.peerId }, 'peer sent a chunk map that does not fit')
+    }
+    neighbour.complete = message.complete
+    if (message.reply) this.joinTo(channel, false)
+    this.#options.changed()
+  }
+
+  onRefuse(channel: ControlChannel, message: SwarmRefuse): void {
+    this.#toldAtJoin.delete(channel.peerId)
+    this.#options.answered(channel.peerId)
+    for (const other of message.others) this.#options.candidate(other)
+  }
+
+  onHave(channel: ControlChannel, message: Have): void {
+    const neighbour = this.#neighbours.get(channel.peerId)
+    if (neighbour === undefined) return
+    neighbour.lastNewsMs = performance.now()
+    neighbour.freeSlots = message.freeSlots
+    this.#learn(neighbour, message.vouchers)
+    if (message.complete) {
+      neighbour.complete = true
+      neighbour.offers(ChunkMap.full(this.#options.partial.chunkCount).indices())
+    } else neighbour.offers(message.indices)
+    this.#options.changed()
+  }
+
+  onLost(channel: ControlChannel, message: Lost): void {
+    for (const chunk of message.indices) this.#neighbours.get(channel.peerId)?.withdraws(chunk)
+  }
+
+  onClaim(channel: ControlChannel, message: Claim): void {
+    const neighbour = this.#neighbours.get(channel.peerId)
+    if (neighbour === undefined) return
+    const now = performance.now()
+    neighbour.lastNewsMs = now
+    for (const chunk of message.indices) {
+      if (chunk >= this.#options.partial.chunkCount) continue
+      if (message.active) neighbour.claims.set(chunk, now)
+      else neighbour.claims.delete(chunk)
+    }
+    if (!message.active) this.#options.changed()
+  }
+
+  /** A peer has a new channel: what went over the old one last may not have arrived. */
+  reconnected(channel: ControlChannel): void {
+    const neighbour = this.#neighbours.get(channel.peerId)
+    if (neighbour === undefined || neighbour.channel === channel) return
+    neighbour.channel = channel
+    this.joinTo(channel, true)
+  }
+
+  /** A peer has left, is banned, or its channel is over. */
+  drop(peerId: string): void {
+    this.#toldAtJoin.delete(peerId)
+    const neighbour = this.#neighbours.get(peerId)
+    if (neighbour === undefined) return
+    neighbour.leave()
+    this.#neighbours.delete(peerId)
+    this.#options.dropped(peerId)
+    this.#options.changed()
+  }
+
+  // ---- what they are told ---------------------------------------------------------------------------------------
+
+  /** Tells a peer of the part that this node takes. */
+  joinTo(channel: ControlChannel, reply: boolean): void {
+    const { context, partial, book, mediaType } = this.#options
+    const { chunks, digest, sizeBytes } = partial
+    const known = book.vouchersFor(chunks.indices())
+    const neighbour = this.#neighbours.get(channel.peerId)
+    if (neighbour === undefined) this.#toldAtJoin.set(channel.peerId, chunks.clone())
+    else neighbour.toldHashes(known)
+    const map = chunks.count === 0 ? EMPTY : chunks.toBytes()
+    const freeSlots = context.freeSlots()
+    sendJoin(channel, { digest, sizeBytes, mediaType, chunks: map, complete: false, reply, freeSlots }, known)
+    const claimed = this.#options.claimed()
+    if (claimed.length > 0) channel.send({ type: 'claim', digest, indices: claimed, active: true })
+  }
+
+  /** The same message to all. */
+  tell(message: ControlMessage): void {
+    for (const { channel } of this.#neighbours.values()) channel.send(message)
+  }
+
+  /** A chunk is here and vouched for: all are told of it, together with others that come within a few milliseconds. */
+  tellSoon(chunk: number): void {
+    if (this.#closed) return
+    this.#toTell.push(chunk)
+    const { board, context } = this.#options
+    this.#batch ??= setTimeout(() => this.#tellHaves(false), haveBatchMs(context.timings.haveBatchMs, board.usualMs))
+  }
+
+  /** The blob is whole here. */
+  tellComplete(): void {
+    this.#tellHaves(true)
+  }
+
+  #tellHaves(complete: boolean): void {
+    clearTimeout(this.#batch)
+    this.#batch = undefined
+    const { context, partial } = this.#options
+    const indices = this.#toTell.splice(0)
+    const freeSlots = context.freeSlots()
+    for (const neighbour of this.#neighbours.values()) neighbour.tellHave(partial.digest, indices, complete, freeSlots)
+  }
+
+  #catchUp(neighbour: Neighbour): void {
+    const { partial, context } = this.#options
+    const told = this.#toldAtJoin.get(neighbour.peerId)
+    this.#toldAtJoin.delete(neighbour.peerId)
+    const missed = [...partial.chunks.indices()].filter((chunk) => told?.has(chunk) !== true)
+    if (missed.length > 0) neighbour.tellHave(partial.digest, missed, false, context.freeSlots())
+  }
+
+  #refuse(channel: ControlChannel): void {
+    const others = this.all().slice(0, this.#options.context.parameters.introducedNeighbours)
+    channel.send({
+      type: 'swarm-refuse',
+      digest: this.#options.partial.digest,
+      reason: 'full',
+      others: others.map(({ address }) => address),
+    })
+  }
+
+  // ---- what is known of hashes ----------------------------------------------------------------------------------
+
+  hashKnown(chunk: number): void {
+    for (const neighbour of this.#neighbours.values()) neighbour.hashKnown(chunk)
+  }
+
+  hashesForgotten(chunks: readonly number[]): void {
+    for (const neighbour of this.#neighbours.values()) for (const chunk of chunks) neighbour.hashForgotten(chunk)
+  }
+
+  #learn(neighbour: Neighbour, vouchers: readonly ChunkVoucher[]): void {
+    const { book, context, partial } = this.#options
+    neighbour.toldHashes(vouchers)
+    for (const voucher of vouchers) {
+      const { learned, invalid } = book.add(voucher)
+      if (invalid) {
+        context.metrics.rejected.inc({ reason: 'voucher' })
+        context.blame(neighbour.peerId, partial.digest, 'sent a voucher that its signer did not make')
+        return
+      }
+      for (const chunk of learned) this.hashKnown(chunk)
+    }
+  }
+
+  // ---- who may be counted on ------------------------------------------------------------------------------------
+
+  /** Rendezvous hashes of the members that show signs of fetching their share. */
+  activeMembers(nowMs: number): number[] {
+    const patienceMs = Math.max(this.#options.context.timings.takeoverMs, NEW_MEMBER_GRACE_MS)
+    // A claim is news, too.
+    const active = this.all().filter(({ complete, lastNewsMs }) => !complete && nowMs - lastNewsMs < patienceMs)
+    return active.map(({ hash }) => hash)
+  }
+
+  isClaimed(chunk: number, nowMs: number): boolean {
+    for (const { claims } of this.#neighbours.values()) {
+      const atMs = claims.get(chunk)
+      if (atMs !== undefined && nowMs - atMs < this.#options.context.timings.takeoverMs) return true
+    }
+    return false
+  }
+
+  /** Takes those into account again that have been left alone long enough after a failure. */
+  resume(nowMs: number): void {
+    for (const neighbour of this.#neighbours.values()) neighbour.resume(nowMs)
+  }
+
+  close(): void {
+    this.#closed = true
+    clearTimeout(this.#batch)
+    for (const neighbour of this.#neighbours.values()) neighbour.leave()
+    this.#neighbours.clear()
+  }
+}

@@ -1,0 +1,145 @@
+// The requests of one download to its neighbours: what the policy chose is asked for, watched, checked and kept.
+import { TransferError } from '@shoal/network'
+import { chunkLength } from '@shoal/store'
+import { Superseded } from './chunk-board.ts'
+import type { Download } from './download.ts'
+import type { Neighbour } from './neighbour.ts'
+import { busyRetryMs, chooseRequest, isStalled } from './policy/index.ts'
+
+class Stalled extends Error {
+  override readonly name = 'Stalled'
+  constructor() {
+    super('the peer has sent nothing for too long')
+  }
+}
+
+class PeerLeft extends Error {
+  override readonly name = 'PeerLeft'
+  constructor() {
+    super('the peer has left the swarm')
+  }
+}
+
+/** Requests for chunks that are under way at neighbours. */
+export class PeerRequests {
+  readonly #download: Download
+  #retry: NodeJS.Timeout | undefined
+  #retryAtMs = Infinity
+
+  constructor(download: Download) {
+    this.#download = download
+  }
+
+  /** Makes as many requests as there are slots, buffers and neighbours that have something. */
+  pump(nowMs: number): void {
+    const { board, context, neighbourhood, partial } = this.#download
+    if (board.open.count === 0) board.markLate(nowMs)
+    const views = neighbourhood.all()
+    while (context.budget.canTake(this.#download)) {
+      const choice = chooseRequest(board, views, context.parameters, nowMs, Math.random)
+      if (choice === undefined) break
+      const buffer = context.pool.take(partial.chunkSizeBytes)
+      if (buffer === undefined) break
+      context.budget.take(this.#download)
+      const neighbour = views[choice.neighbour]!
+      neighbour.outstanding++
+      this.#request(neighbour, choice.chunk, buffer, nowMs).catch((error: unknown) => this.#download.failWith(error))
+    }
+    this.#armRetry(views, nowMs)
+  }
+
+  /** Gives up requests that have stalled. */
+  abortStalled(nowMs: number): void {
+    const { board, context } = this.#download
+    for (const request of board.pending()) {
+      if (request.peerId === undefined) continue
+      if (isStalled(request, board.usualMs, context.timings.stallTimeoutMs, nowMs)) request.abort.abort(new Stalled())
+    }
+  }
+
+  abortPeer(peerId: string): void {
+    for (const request of this.#download.board.pending()) {
+      if (request.peerId === peerId) request.abort.abort(new PeerLeft())
+    }
+  }
+
+  close(): void {
+    clearTimeout(this.#retry)
+    for (const request of this.#download.board.pending()) request.abort.abort(new Superseded())
+  }
+
+  /** Rejects only with what ends the whole download, such as a full disk. */
+  async #request(neighbour: Neighbour, chunk: number, buffer: Buffer, startedMs: number): Promise<void> {
+    const { board, book, context, partial, digest } = this.#download
+    const request = board.begin(chunk, neighbour.peerId, startedMs, new AbortController())
+    const { signal } = request.abort
+    const hash = book.hash(chunk)!
+    const into = buffer.subarray(0, chunkLength(partial.sizeBytes, chunk))
+    let kept = false
+    try {
+      const outcome = await context.transfer.fetch(neighbour.address, {
+        digest,
+        index: chunk,
+        into,
+        requestId: this.#download.requestId,
+        signal,
+        onBytes: () => {
+          request.lastBytesMs = performance.now()
+          this.#download.progressed()
+        },
+      })
+      const now = performance.now()
+      if (outcome.status === 'busy') {
+        context.metrics.busy.inc({ side: 'received' })
+        neighbour.freeSlots = 0
+        neighbour.notBeforeMs =
+          now + Math.max(outcome.retryAfterMs, busyRetryMs(context.parameters, Math.random, board.usualMs))
+      } else if (outcome.status === 'missing') {
+        neighbour.withdraws(chunk)
+        context.metrics.failed.inc({ reason: 'missing' })
+      } else {
+        await context.limits.download(into.length, signal)
+        if (!this.#download.isOver) kept = await this.#download.keepFromPeer(neighbour, chunk, into, hash)
+        if (kept) {
+          neighbour.strikes = 0
+          context.metrics.chunkSeconds.observe((performance.now() - startedMs) / 1000)
+        }
+      }
+    } catch (error) {
+      if (!signal.aborted && !(error instanceof TransferError)) throw error
+      this.#failed(neighbour, signal.aborted ? signal.reason : error)
+    } finally {
+      neighbour.outstanding--
+      context.pool.give(buffer)
+      board.end(request, performance.now(), kept)
+      context.budget.give(this.#download)
+      this.#download.wake()
+    }
+  }
+
+  #failed(neighbour: Neighbour, error: unknown): void {
+    const { context, digest } = this.#download
+    if (error instanceof Superseded || error instanceof PeerLeft || this.#download.isOver) return
+    const reason =
+      error instanceof Stalled ? 'stalled' : error instanceof TransferError ? error.code.toLowerCase() : 'other'
+    context.metrics.failed.inc({ reason })
+    context.logger.debug({ err: error, peer: neighbour.peerId, digest }, 'a peer did not deliver')
+    if (neighbour.strike(performance.now())) this.#download.neighbourhood.drop(neighbour.peerId)
+  }
+
+  /** Comes back when the first of the neighbours that were busy may be asked again. */
+  #armRetry(views: readonly Neighbour[], nowMs: number): void {
+    let atMs = Infinity
+    for (const { notBeforeMs } of views) if (notBeforeMs > nowMs) atMs = Math.min(atMs, notBeforeMs)
+    if (atMs === Infinity || (atMs >= this.#retryAtMs && this.#retryAtMs > nowMs)) return
+    clearTimeout(this.#retry)
+    this.#retryAtMs = atMs
+    this.#retry = setTimeout(
+      () => {
+        this.#retryAtMs = Infinity
+        this.#download.wake()
+      },
+      Math.ceil(atMs - nowMs),
+    )
+  }
+}

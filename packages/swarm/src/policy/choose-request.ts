@@ -1,0 +1,154 @@
+// Which chunk to ask of which neighbour next: the peer first, then the rarest chunk that it has.
+// Choosing the chunk first was measured worse (p99 1.09 against 1.06, docs/decisions/0002-swarm-policy.md).
+import type { ChunkMap } from '@shoal/store'
+import type { Random, SwarmParameters } from './parameters.ts'
+
+/** What a node knows of a neighbour when it chooses. */
+export interface NeighbourView {
+  /** Chunks that the neighbour has. */
+  readonly chunks: ChunkMap
+  /** Requests to it that are under way. */
+  readonly outstanding: number
+  /** It said busy, or misbehaved: not to be asked before this time. */
+  readonly notBeforeMs: number
+  /** Upload slots that it said are free. */
+  readonly freeSlots: number
+  /** It is in another zone: asked without a zone lease only where `acrossZones` says so. @default false */
+  readonly remote?: boolean
+}
+
+/** What a node knows of itself, for one blob. */
+export interface WantView {
+  /** Chunks that are neither here nor on their way. */
+  readonly open: ChunkMap
+  /** Chunks whose only request takes much longer than usual: they may be asked for twice (end game). */
+  readonly late: ChunkMap
+  /** Number of neighbours that have each chunk. */
+  readonly availability: Uint16Array
+  /** First chunk that a client waits for; -1 when nobody reads along. */
+  readonly front: number
+  /** Neighbours of other zones may be asked (see `mayAskAcross`). @default false */
+  readonly acrossZones?: boolean
+}
+
+export interface ChosenRequest {
+  /** Index into the neighbours that were passed in. */
+  neighbour: number
+  chunk: number
+  /** A second request for a chunk that is on its way already. */
+  duplicate: boolean
+}
+
+/**
+ * Chooses the next request of a node, or none when no neighbour that may be asked has anything that is wanted. The
+ * caller holds to `pipeline`.
+ */
+export function chooseRequest(
+  want: WantView,
+  neighbours: readonly NeighbourView[],
+  parameters: Readonly<SwarmParameters>,
+  nowMs: number,
+  random: Random,
+): ChosenRequest | undefined {
+  const duplicate = want.open.count === 0
+  const wanted = duplicate ? want.late : want.open
+  if (wanted.count === 0) return undefined
+  const candidates = candidatesFor(neighbours.length)
+  let count = 0
+  for (let index = 0; index < neighbours.length; index++) {
+    const neighbour = neighbours[index]!
+    if (neighbour.remote === true && want.acrossZones !== true) continue
+    if (neighbour.outstanding < parameters.requestsPerNeighbour && neighbour.notBeforeMs <= nowMs)
+      candidates[count++] = index
+  }
+  while (count > 0) {
+    const at = mostFreeSlots(candidates, count, neighbours, random)
+    const index = candidates[at]!
+    const chunk = chooseChunk(neighbours[index]!.chunks, wanted, want, parameters, random)
+    if (chunk >= 0) return { neighbour: index, chunk, duplicate }
+    candidates[at] = candidates[--count]!
+  }
+  return undefined
+}
+
+/** The rarest wanted chunk that is offered, ties random; from the front window for a share of the requests. */
+export function chooseChunk(
+  offered: ChunkMap,
+  wanted: ChunkMap,
+  want: Pick<WantView, 'availability' | 'front'>,
+  parameters: Readonly<SwarmParameters>,
+  random: Random,
+): number {
+  if (want.front >= 0 && random() < parameters.frontShare) {
+    const chunk = rarest(
+      offered,
+      wanted,
+      want.availability,
+      want.front,
+      want.front + parameters.frontWindowChunks,
+      random,
+    )
+    if (chunk >= 0) return chunk
+  }
+  return rarest(offered, wanted, want.availability, 0, offered.length, random)
+}
+
+function rarest(
+  offered: ChunkMap,
+  wanted: ChunkMap,
+  availability: Uint16Array,
+  from: number,
+  to: number,
+  random: Random,
+): number {
+  const offeredBytes = offered.bytes
+  const wantedBytes = wanted.bytes
+  let best = -1
+  let bestAvailability = Infinity
+  let ties = 0
+  for (let byte = from >> 3; byte < offeredBytes.length && byte << 3 < to; byte++) {
+    let bits = offeredBytes[byte]! & wantedBytes[byte]!
+    while (bits !== 0) {
+      const bit = bits & -bits
+      bits ^= bit
+      const chunk = (byte << 3) + 31 - Math.clz32(bit)
+      if (chunk < from || chunk >= to) continue
+      const copies = availability[chunk]!
+      if (copies > bestAvailability) continue
+      if (copies < bestAvailability) {
+        bestAvailability = copies
+        best = chunk
+        ties = 1
+      } else if (random() * ++ties < 1) best = chunk
+    }
+  }
+  return best
+}
+
+/** Space for the candidates of one choice, used again for the next: this is the innermost loop of a busy node. */
+let scratch = new Int32Array(64)
+
+function candidatesFor(length: number): Int32Array {
+  if (scratch.length < length) scratch = new Int32Array(length * 2)
+  return scratch
+}
+
+function mostFreeSlots(
+  candidates: Readonly<Int32Array>,
+  count: number,
+  neighbours: readonly NeighbourView[],
+  random: Random,
+): number {
+  let best = 0
+  let bestSlots = -Infinity
+  let ties = 0
+  for (let at = 0; at < count; at++) {
+    const slots = neighbours[candidates[at]!]!.freeSlots
+    if (slots > bestSlots) {
+      bestSlots = slots
+      best = at
+      ties = 1
+    } else if (slots === bestSlots && random() * ++ties < 1) best = at
+  }
+  return best
+}

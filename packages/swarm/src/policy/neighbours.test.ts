@@ -1,0 +1,53 @@
+import { strict as assert } from 'node:assert'
+import { test } from 'node:test'
+import fc from 'fast-check'
+import { acceptNeighbour, chooseNeighbours } from './neighbours.ts'
+import { DEFAULT_PARAMETERS } from './parameters.ts'
+
+function randomOf(seed: number): () => number {
+  let state = seed >>> 0
+  return () => {
+    state = (Math.imul(state, 1664525) + 1013904223) >>> 0
+    return state / 4_294_967_296
+  }
+}
+
+const swarms = fc.array(fc.record({ zone: fc.constantFrom('a', 'b', 'c'), degree: fc.nat({ max: 20 }) }), {
+  maxLength: 300,
+})
+
+test('as many different members as asked for, as far as there are any', () => {
+  fc.assert(
+    fc.property(swarms, fc.nat({ max: 30 }), fc.nat(), (members, count, seed) => {
+      const chosen = chooseNeighbours(members, 'a', count, DEFAULT_PARAMETERS, randomOf(seed))
+      assert.equal(new Set(chosen).size, chosen.length)
+      assert.ok(chosen.every((index) => members[index] !== undefined))
+      assert.equal(chosen.length, Math.min(count, members.length))
+    }),
+  )
+})
+
+test('mostly the own zone, with a few across, and those with the fewest neighbours first', () => {
+  const members = Array.from({ length: 60 }, (_, index) => ({ zone: index < 40 ? 'a' : 'b', degree: index % 10 }))
+  const chosen = chooseNeighbours(members, 'a', 8, DEFAULT_PARAMETERS, randomOf(1)).map((index) => members[index]!)
+  assert.equal(chosen.filter(({ zone }) => zone === 'b').length, DEFAULT_PARAMETERS.crossZoneNeighbours)
+  for (const { degree } of chosen) assert.ok(degree <= 1)
+})
+
+test('newcomers that are given the least connected members make a graph that is close to regular', () => {
+  const random = randomOf(3)
+  const members: { zone: string; degree: number }[] = []
+  for (let index = 0; index < 500; index++) {
+    const chosen = chooseNeighbours(members, '', DEFAULT_PARAMETERS.introducedNeighbours, DEFAULT_PARAMETERS, random)
+    for (const other of chosen) members[other]!.degree++
+    members.push({ zone: '', degree: chosen.length })
+  }
+  const degrees = members.map(({ degree }) => degree).sort((a, b) => a - b)
+  assert.ok(degrees[25]! >= 8 && degrees[250]! >= 14, `${degrees[25]} ${degrees[250]}`)
+  assert.ok(degrees.at(-1)! <= DEFAULT_PARAMETERS.acceptedNeighbours + 2, `${degrees.at(-1)}`)
+})
+
+test('neighbours are accepted up to the limit', () => {
+  assert.equal(acceptNeighbour(DEFAULT_PARAMETERS.acceptedNeighbours - 1, DEFAULT_PARAMETERS), true)
+  assert.equal(acceptNeighbour(DEFAULT_PARAMETERS.acceptedNeighbours, DEFAULT_PARAMETERS), false)
+})

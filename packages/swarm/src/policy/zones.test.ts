@@ -1,0 +1,63 @@
+import { strict as assert } from 'node:assert'
+import { test } from 'node:test'
+import { ChunkMap } from '@shoal/store'
+import fc from 'fast-check'
+import { chooseRequest } from './choose-request.ts'
+import { DEFAULT_PARAMETERS } from './parameters.ts'
+import { chooseZoneSource, grantZoneLease, mayAskAcross, zoneLeasesPerNode } from './zones.ts'
+
+test('a zone lease is for one chunk that the zone lacks, and none is given for what is not wanted', () => {
+  const wanted = new ChunkMap(50)
+  const candidates = [{ chunks: new ChunkMap(50), granted: 0, held: 0 }]
+  const view = { wanted, incompleteMembers: 1 }
+  assert.equal(
+    grantZoneLease(view, candidates, DEFAULT_PARAMETERS, () => 0.3),
+    undefined,
+  )
+  wanted.add(17)
+  wanted.add(18)
+  const decision = grantZoneLease(view, candidates, DEFAULT_PARAMETERS, () => 0.3)
+  assert.deepEqual(decision, { candidate: 0, first: 17, count: 1 })
+})
+
+test('the members of a zone can together hold all leases of the zone, none more than its pipeline', () => {
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 1000 }), (members) => {
+      const each = zoneLeasesPerNode(members, DEFAULT_PARAMETERS)
+      assert.ok(each >= 1 && each <= DEFAULT_PARAMETERS.pipeline)
+      if (members * DEFAULT_PARAMETERS.pipeline >= DEFAULT_PARAMETERS.leasesPerZone)
+        assert.ok(each * members >= DEFAULT_PARAMETERS.leasesPerZone)
+    }),
+  )
+})
+
+test('what is sent across the border is spread over those that have it', () => {
+  assert.equal(
+    chooseZoneSource([{ crossings: 2 }, { crossings: 0 }, { crossings: 1 }], () => 0.5),
+    1,
+  )
+  assert.equal(
+    chooseZoneSource([], () => 0.5),
+    -1,
+  )
+})
+
+test('a neighbour of another zone is asked only where the border is open', () => {
+  const remote = { chunks: ChunkMap.full(4), outstanding: 0, notBeforeMs: 0, freeSlots: 9, remote: true }
+  const want = { open: ChunkMap.full(4), late: new ChunkMap(4), availability: new Uint16Array(4), front: -1 }
+  assert.equal(
+    chooseRequest(want, [remote], DEFAULT_PARAMETERS, 0, () => 0),
+    undefined,
+  )
+  assert.notEqual(
+    chooseRequest({ ...want, acrossZones: true }, [remote], DEFAULT_PARAMETERS, 0, () => 0),
+    undefined,
+  )
+})
+
+test('without leases a starved node opens the border for itself, with leases never', () => {
+  const { crossZoneAfterMs } = DEFAULT_PARAMETERS
+  assert.equal(mayAskAcross(false, crossZoneAfterMs, DEFAULT_PARAMETERS), true)
+  assert.equal(mayAskAcross(false, crossZoneAfterMs - 1, DEFAULT_PARAMETERS), false)
+  assert.equal(mayAskAcross(true, 1e9, DEFAULT_PARAMETERS), false)
+})

@@ -1,0 +1,62 @@
+// What crosses the border of a zone. Borders are narrow and shared, so each chunk comes into a zone once: one member
+// fetches it under a zone lease, from a member of another zone that has it, and the origin is asked only for what no
+// zone has (docs/decisions/0002-swarm-policy.md has what other rules cost).
+import type { ChunkMap } from '@shoal/store'
+import { chooseLeaseHolder, type LeaseCandidate, type LeaseDecision } from './leases.ts'
+import type { Random, SwarmParameters } from './parameters.ts'
+
+/** A blob in one zone, as the tracker sees it. */
+export interface ZoneView {
+  /** Chunks that another zone has, this one has not, and nobody of this one holds a lease for (of either kind). */
+  readonly wanted: ChunkMap
+  /** Members of the zone that are not complete. */
+  readonly incompleteMembers: number
+}
+
+/** A member of another zone that has a chunk. */
+export interface ZoneSource {
+  /** Chunks that it sends across the border now, as far as the tracker has arranged it. */
+  readonly crossings: number
+}
+
+/**
+ * Chooses the next zone lease: a member of the zone and one chunk. The caller holds to `leasesPerZone` outstanding ones;
+ * `candidates` are members of the zone.
+ */
+export function grantZoneLease(
+  view: ZoneView,
+  candidates: readonly LeaseCandidate[],
+  parameters: Readonly<SwarmParameters>,
+  random: Random,
+): LeaseDecision | undefined {
+  const limit = zoneLeasesPerNode(view.incompleteMembers, parameters)
+  return chooseLeaseHolder(view.wanted, candidates, limit, 1, random)
+}
+
+/** Leases that one member of a zone may hold: few members have to carry what many would share. */
+export function zoneLeasesPerNode(members: number, parameters: Readonly<SwarmParameters>): number {
+  const share = Math.ceil(parameters.leasesPerZone / Math.max(1, members))
+  return Math.max(parameters.leasesPerNode, Math.min(parameters.pipeline, share))
+}
+
+/** Which member of another zone a chunk is fetched from: the one that sends the least across, ties random. */
+export function chooseZoneSource(sources: readonly ZoneSource[], random: Random): number {
+  let best = -1
+  let ties = 0
+  for (let index = 0; index < sources.length; index++) {
+    const crossings = sources[index]!.crossings
+    if (best < 0 || crossings < sources[best]!.crossings) {
+      best = index
+      ties = 1
+    } else if (crossings === sources[best]!.crossings && random() * ++ties < 1) best = index
+  }
+  return best
+}
+
+/**
+ * Whether a node may ask a neighbour of another zone without a zone lease: only when nobody gives leases (`tracked` is
+ * false), and no neighbour of its own zone has had anything that it lacks for a while.
+ */
+export function mayAskAcross(tracked: boolean, starvedMs: number, parameters: Readonly<SwarmParameters>): boolean {
+  return !tracked && starvedMs >= parameters.crossZoneAfterMs
+}

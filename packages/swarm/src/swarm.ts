@@ -1,0 +1,378 @@
+// The swarm room's front: the downloads of this node, what it serves, and the control messages of other agents.
+import type { Digest } from '@shoal/oci'
+import type {
+  ControlChannel,
+  ControlMessage,
+  ControlPlane,
+  NodeAddress,
+  SwarmJoin,
+  TagKnown,
+  TransferPlane,
+  VerifySignature,
+} from '@shoal/network'
+import { chunkCountFor, type Store } from '@shoal/store'
+import { LRUCache } from 'lru-cache'
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import { Announcer } from './announcer.ts'
+import { BufferPool } from './buffer-pool.ts'
+import { DEFAULT_TIMINGS, type OriginSource, type SwarmContext, type SwarmTimings } from './context.ts'
+import { Download } from './download.ts'
+import { createSwarmMetrics, type SwarmMetrics } from './metrics.ts'
+import { DEFAULT_PARAMETERS, type SwarmParameters } from './policy/index.ts'
+import type { RateLimits } from './rate-limits.ts'
+import { RequestBudget } from './request-budget.ts'
+import { SizeQuestions, type SizeAnswer } from './size-questions.ts'
+import type { TagFound } from './tracker-client.ts'
+import { TrackerClient } from './tracker-client.ts'
+import { TagQuestions } from './tag-questions.ts'
+import { Uploads } from './uploads.ts'
+import { vouchForBlob } from './voucher-book.ts'
+
+/** Blobs whose interested peers are remembered, and peers for each. */
+const INTERESTS = 512
+const INTERESTED_PEERS = 32
+const INTEREST_TTL_MS = 60_000
+
+export interface SwarmOptions {
+  store: Store
+  control: ControlPlane
+  /** Made after the swarm, because it serves through `swarm.uploads`. */
+  transfer: TransferPlane
+  uploads: Uploads
+  verify: VerifySignature
+  /** `host:port` or multiaddr of each tracker. */
+  trackers: readonly string[]
+  parameters?: Partial<SwarmParameters>
+  timings?: Partial<SwarmTimings>
+  limits: RateLimits
+  metrics: SwarmMetrics
+  /** Most bytes of chunks in memory, all downloads together. @default 96 MiB */
+  bufferBytes?: number
+  /** What this node knows of a tag, for agents that cannot ask the origin. */
+  knownTag: (reference: string) => Promise<(TagFound & { ageMs: number }) | undefined>
+  logger: Logger
+}
+
+export interface DownloadRequest {
+  digest: Digest
+  sizeBytes: number
+  mediaType?: string
+  origin: OriginSource | undefined
+  requestId: string
+}
+
+/** All swarms that this node takes part in. */
+export class Swarm {
+  readonly trackers: TrackerClient
+  readonly limits: RateLimits
+  readonly #options: SwarmOptions
+  readonly #context: SwarmContext
+  readonly #downloads = new Map<Digest, Download>()
+  readonly #starting = new Map<Digest, Promise<Download>>()
+  readonly #banned: LRUCache<string, string>
+  readonly #interest = new LRUCache<Digest, Map<string, NodeAddress>>({ max: INTERESTS, ttl: INTEREST_TTL_MS })
+  readonly #tags: TagQuestions
+  readonly #sizes: SizeQuestions
+  readonly #announcer: Announcer
+  #closed = false
+
+  constructor(options: SwarmOptions) {
+    const { control, logger, store } = options
+    const parameters = { ...DEFAULT_PARAMETERS, ...options.parameters }
+    const timings = { ...DEFAULT_TIMINGS, ...options.timings }
+    this.#options = options
+    this.limits = options.limits
+    this.#banned = new LRUCache({ max: 10_000, ttl: timings.banMs })
+    const holdings = () =>
+      [...store.list()].filter(({ complete }) => complete).sort((a, b) => b.lastUsedMs - a.lastUsedMs)
+    this.trackers = new TrackerClient({ control, addresses: options.trackers, holdings, logger })
+    const idle = (signal: AbortSignal) => this.idle(signal)
+    this.#announcer = new Announcer({ control, store, trackers: this.trackers, idle, logger })
+    this.#tags = new TagQuestions(() => this.#agentChannels())
+    this.#sizes = new SizeQuestions({
+      control,
+      agents: () => this.#agentChannels(),
+      askTracker: (digest, signal) => this.trackers.askSize(digest, signal),
+    })
+    this.#context = {
+      store,
+      control,
+      transfer: options.transfer,
+      trackers: this.trackers,
+      verify: options.verify,
+      parameters,
+      timings,
+      metrics: options.metrics,
+      logger,
+      pool: new BufferPool(options.bufferBytes ?? 96 * 1024 * 1024),
+      budget: new RequestBudget(parameters.pipeline),
+      limits: this.limits,
+      freeSlots: () => options.uploads.freeSlots,
+      isBanned: (peerId) => this.#banned.has(peerId),
+      blame: (peerId, digest, reason) => this.#blame(peerId, digest, reason),
+      announce: (digest) => this.#announcer.announce(digest),
+      knownAgents: () => this.#agentChannels().map(({ hello }) => hello.node),
+      interestedPeers: (digest) => [...(this.#interest.get(digest)?.values() ?? [])],
+    }
+    control.onChannel = (channel) => this.#opened(channel)
+    control.onPeerConnected = (peerId) => this.#greet(peerId)
+  }
+
+  /** Starts what runs by itself. The control plane must have been started. */
+  start(): void {
+    this.trackers.start()
+    this.#announcer.start()
+    for (const peerId of this.#options.control.connectedPeers()) this.#greet(peerId)
+  }
+
+  async stop(): Promise<void> {
+    this.#closed = true
+    this.#announcer.stop()
+    const reason = new Error('the agent is shutting down')
+    await Promise.allSettled([...this.#downloads.values()].map((download) => download.close(reason)))
+    await this.trackers.stop()
+    this.#options.uploads.close()
+  }
+
+  /** The download of a blob: the one that runs, or a new one. Undefined when the blob is whole in the store by now. */
+  async download(request: DownloadRequest): Promise<Download | undefined> {
+    const { digest } = request
+    for (;;) {
+      const running = this.#downloads.get(digest)
+      if (running !== undefined && !running.isOver) return running
+      if (this.#options.store.has(digest)) return undefined
+      const starting = this.#starting.get(digest)
+      if (starting === undefined) break
+      await starting
+    }
+    if (this.#closed) throw new Error('the agent is shutting down')
+    const starting = this.#begin(request)
+    this.#starting.set(digest, starting)
+    try {
+      return await starting
+    } finally {
+      this.#starting.delete(digest)
+    }
+  }
+
+  downloads(): Download[] {
+    return [...this.#downloads.values()]
+  }
+
+  /** Waits until no download is active, or the signal ends it. */
+  async idle(signal: AbortSignal): Promise<void> {
+    const aborted = new Promise<void>((resolve) => signal.addEventListener('abort', () => resolve(), { once: true }))
+    while (this.#downloads.size > 0 && !signal.aborted) {
+      await Promise.race([Promise.allSettled([...this.#downloads.values()].map(({ done }) => done)), aborted])
+    }
+  }
+
+  /** Agents with an open control channel. */
+  get connectedAgents(): number {
+    return this.#agentChannels().length
+  }
+
+  /** Size and content type of a blob that some agent has; undefined when none is found in time. */
+  async askSize(digest: Digest, timeoutMs: number): Promise<SizeAnswer | undefined> {
+    return await this.#sizes.ask(digest, timeoutMs)
+  }
+
+  /** What connected agents know of a tag, the youngest answer. */
+  async askTag(reference: string, timeoutMs: number): Promise<(TagFound & { ageMs: number }) | undefined> {
+    return await this.#tags.ask(reference, timeoutMs)
+  }
+
+  /** Peers that were caught lying, with the reason. */
+  banned(): [string, string][] {
+    return [...this.#banned.entries()]
+  }
+
+  async #begin(request: DownloadRequest): Promise<Download> {
+    const partial = await this.#options.store.openPartial(request.digest, request.sizeBytes)
+    if (this.#closed) {
+      await partial.close()
+      throw new Error('the agent is shutting down')
+    }
+    const download = new Download(this.#context, {
+      partial,
+      mediaType: request.mediaType ?? '',
+      origin: request.origin,
+      requestId: request.requestId,
+    })
+    this.#downloads.set(request.digest, download)
+    const over = () => {
+      if (this.#downloads.get(request.digest) === download) this.#downloads.delete(request.digest)
+      if (this.#downloads.size === 0) this.#context.pool.trim()
+    }
+    download.done.then(over, over)
+    return download
+  }
+
+  // ---- channels -------------------------------------------------------------------------------------------------
+
+  #agentChannels(): ControlChannel[] {
+    const channels = this.#options.control.channels()
+    return channels.filter(({ peerId, isOpen }) => isOpen && !this.trackers.isTracker(peerId))
+  }
+
+  /** Agents that are connected anyway (the DHT keeps some twenty) get a control channel: they are asked first. */
+  #greet(peerId: string): void {
+    if (this.#closed || this.#banned.has(peerId)) return
+    const { control, logger } = this.#options
+    control.channel({ peerId, multiaddrs: [] }, AbortSignal.timeout(this.#context.timings.connectTimeoutMs)).then(
+      () => undefined,
+      (error: unknown) => logger.debug({ err: error, peer: peerId }, 'no control channel to a connected peer'),
+    )
+  }
+
+  #opened(channel: ControlChannel): void {
+    if (this.#banned.has(channel.peerId)) {
+      channel.close().catch(() => undefined)
+      return
+    }
+    channel.onMessage = (message) => this.#receive(channel, message)
+    for (const download of this.#downloads.values()) download.neighbourhood.reconnected(channel)
+    channel.closed
+      .then(() => {
+        // A newer channel to the same peer may have taken its place.
+        if (this.#options.control.openChannel(channel.peerId) !== undefined) return
+        for (const download of this.#downloads.values()) download.neighbourhood.drop(channel.peerId)
+      })
+      .catch((error: unknown) => this.#options.logger.error({ err: error }, 'a channel was not cleared away'))
+  }
+
+  #receive(channel: ControlChannel, message: ControlMessage): void {
+    switch (message.type) {
+      case 'swarm-join':
+        this.#onJoin(channel, message)
+        break
+      case 'swarm-refuse':
+        this.#sizes.refused(channel.peerId, message.digest)
+        this.#downloads.get(message.digest)?.neighbourhood.onRefuse(channel, message)
+        break
+      case 'swarm-leave':
+        this.#interest.get(message.digest)?.delete(channel.peerId)
+        this.#downloads.get(message.digest)?.neighbourhood.drop(channel.peerId)
+        break
+      case 'have':
+        this.#downloads.get(message.digest)?.neighbourhood.onHave(channel, message)
+        break
+      case 'lost':
+        this.#downloads.get(message.digest)?.neighbourhood.onLost(channel, message)
+        break
+      case 'claim':
+        this.#downloads.get(message.digest)?.neighbourhood.onClaim(channel, message)
+        break
+      case 'tag-query':
+        this.#answerTag(channel, message.requestId, message.reference)
+        break
+      case 'tag-known':
+        this.#tags.answered(channel.peerId, message)
+        break
+      default:
+        this.trackers.receive(message)
+    }
+  }
+
+  #onJoin(channel: ControlChannel, message: SwarmJoin): void {
+    const { digest } = message
+    if (message.complete || message.chunks.length > 0) this.#sizes.answered(digest, message)
+    const download = this.#downloads.get(digest)
+    if (download !== undefined && !download.isOver) {
+      download.neighbourhood.onJoin(channel, message)
+      return
+    }
+    if (!message.reply) return
+    if (this.#options.store.has(digest)) {
+      this.#answerAsSeed(channel, digest).catch((error: unknown) => {
+        this.#options.logger.warn({ err: error, digest }, 'a stored blob could not be offered')
+      })
+      return
+    }
+    if (!message.complete && message.sizeBytes !== 0) this.#noteInterest(channel, digest)
+    channel.send({ type: 'swarm-refuse', digest, reason: 'unknown', others: [] })
+  }
+
+  #noteInterest(channel: ControlChannel, digest: Digest): void {
+    let peers = this.#interest.get(digest)
+    if (peers === undefined) {
+      peers = new Map()
+      this.#interest.set(digest, peers)
+    }
+    if (peers.size < INTERESTED_PEERS) peers.set(channel.peerId, channel.hello.node)
+  }
+
+  /** This node has the whole blob: it says so and vouches for all its chunks. Nothing has to be remembered for it. */
+  async #answerAsSeed(channel: ControlChannel, digest: Digest): Promise<void> {
+    const { store, control, uploads } = this.#options
+    const blob = await store.open(digest)
+    if (blob === undefined) {
+      channel.send({ type: 'swarm-refuse', digest, reason: 'unknown', others: [] })
+      return
+    }
+    try {
+      const count = chunkCountFor(blob.sizeBytes)
+      const vouchers =
+        count === 0 ? [] : [vouchForBlob(digest, blob.chunkHashes, control.peerId, (bytes) => control.sign(bytes))]
+      channel.send({
+        type: 'swarm-join',
+        digest,
+        sizeBytes: blob.sizeBytes,
+        mediaType: blob.mediaType ?? '',
+        chunks: new Uint8Array(),
+        complete: true,
+        vouchers,
+        reply: false,
+        freeSlots: uploads.freeSlots,
+      })
+    } finally {
+      blob.release()
+    }
+  }
+
+  #answerTag(channel: ControlChannel, requestId: number, reference: string): void {
+    const answer = (known: (TagFound & { ageMs: number }) | undefined): void => {
+      const message: TagKnown = {
+        type: 'tag-known',
+        requestId,
+        digest: known?.digest ?? '',
+        mediaType: known?.mediaType ?? '',
+        sizeBytes: known?.sizeBytes ?? 0,
+        ageMs: Math.round(known?.ageMs ?? 0),
+      }
+      channel.send(message)
+    }
+    this.#options
+      .knownTag(reference)
+      .then(answer, () => answer(undefined))
+      .catch((error: unknown) => this.#options.logger.warn({ err: error, reference }, 'a tag could not be told'))
+  }
+
+  #blame(peerId: string, digest: Digest, reason: string): void {
+    const { control, transfer, logger } = this.#options
+    if (peerId === control.peerId || this.#banned.has(peerId)) return
+    this.#banned.set(peerId, reason)
+    logger.warn({ peer: peerId, digest, reason }, 'peer was caught and is refused')
+    for (const download of this.#downloads.values()) download.neighbourhood.drop(peerId)
+    this.trackers.send(digest, { type: 'peer-report', digest, peerId, reason })
+    transfer.disconnect(peerId)
+    control.ban(peerId, this.#context.timings.banMs).catch((error: unknown) => {
+      logger.warn({ err: error, peer: peerId }, 'the peer could not be cut off')
+    })
+  }
+}
+
+/** Everything that has to exist before the transfer plane, which in turn has to exist before the swarm. */
+export function createUploads(
+  store: Store,
+  registry: Registry,
+  parameters: Partial<SwarmParameters>,
+  limits: RateLimits,
+): { uploads: Uploads; metrics: SwarmMetrics } {
+  const metrics = createSwarmMetrics(registry)
+  return {
+    metrics,
+    uploads: new Uploads({ store, parameters: { ...DEFAULT_PARAMETERS, ...parameters }, metrics, limits }),
+  }
+}

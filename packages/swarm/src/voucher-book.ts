@@ -1,0 +1,171 @@
+// What a node knows about the hashes of a blob's chunks, and who vouches for it. The blob's own digest is the root of
+// trust: until the whole blob has matched it, every hash is the word of its signer, and the signer is who is to blame.
+import type { Digest } from '@shoal/oci'
+import type { ChunkVoucher, VerifySignature } from '@shoal/network'
+
+const HASH_BYTES = 32
+
+export interface VoucherBookOptions {
+  digest: Digest
+  chunkCount: number
+  /** Own peer id. */
+  self: string
+  sign: (bytes: Uint8Array) => Uint8Array
+  verify: VerifySignature
+}
+
+/** What came of a voucher. */
+export interface VoucherOutcome {
+  /** Chunks whose hash is known now and was not before. */
+  learned: number[]
+  /** The signature does not fit, or it names chunks that do not exist. */
+  invalid: boolean
+}
+
+/** The hashes of one blob's chunks with their signers. */
+export class VoucherBook {
+  readonly #options: VoucherBookOptions
+  readonly #byChunk: (ChunkVoucher | undefined)[]
+  readonly #hashes: (Uint8Array | undefined)[]
+  readonly #distrusted = new Set<string>()
+  #known = 0
+
+  constructor(options: VoucherBookOptions) {
+    this.#options = options
+    this.#byChunk = new Array<ChunkVoucher | undefined>(options.chunkCount)
+    this.#hashes = new Array<Uint8Array | undefined>(options.chunkCount)
+  }
+
+  /** How many chunks have a known hash. */
+  get known(): number {
+    return this.#known
+  }
+
+  hash(chunk: number): Uint8Array | undefined {
+    return this.#hashes[chunk]
+  }
+
+  signer(chunk: number): string | undefined {
+    return this.#byChunk[chunk]?.signer
+  }
+
+  /** Takes the word of another node. The first word on a chunk stands until its signer is distrusted. */
+  add(voucher: ChunkVoucher): VoucherOutcome {
+    const { indices, hashes, signer } = voucher
+    const fits =
+      indices.length > 0 &&
+      hashes.length === indices.length * HASH_BYTES &&
+      indices.every((index) => index < this.#options.chunkCount)
+    if (!fits) return { learned: [], invalid: true }
+    // Nothing new in it: no need to check a signature (the usual case, every neighbour tells the same).
+    if (this.#distrusted.has(signer) || indices.every((index) => this.#hashes[index] !== undefined)) {
+      return { learned: [], invalid: false }
+    }
+    if (!this.#options.verify(signer, signedBytes(this.#options.digest, indices, hashes), voucher.signature)) {
+      return { learned: [], invalid: true }
+    }
+    return { learned: this.#enter(voucher, false), invalid: false }
+  }
+
+  /**
+   * Vouches for chunks that came from the origin itself. Own knowledge replaces the word of others; returns the signers
+   * that had said otherwise.
+   */
+  vouch(indices: number[], hashes: Uint8Array): { voucher: ChunkVoucher; contradicted: Set<string> } {
+    const contradicted = new Set<string>()
+    indices.forEach((index, at) => {
+      const before = this.#hashes[index]
+      const now = hashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES)
+      const signer = this.signer(index)
+      if (before !== undefined && signer !== undefined && Buffer.compare(before, now) !== 0) contradicted.add(signer)
+    })
+    contradicted.delete(this.#options.self)
+    const voucher: ChunkVoucher = {
+      indices,
+      hashes,
+      signer: this.#options.self,
+      signature: this.#options.sign(signedBytes(this.#options.digest, indices, hashes)),
+    }
+    this.#enter(voucher, true)
+    return { voucher, contradicted }
+  }
+
+  /** The vouchers that say the hashes of these chunks, each once. */
+  vouchersFor(indices: Iterable<number>): ChunkVoucher[] {
+    const vouchers = new Set<ChunkVoucher>()
+    for (const index of indices) {
+      const voucher = this.#byChunk[index]
+      if (voucher !== undefined) vouchers.add(voucher)
+    }
+    return [...vouchers]
+  }
+
+  /** Forgets all that a signer said, for good. Returns the chunks whose hash is unknown now. */
+  distrust(signer: string): number[] {
+    this.#distrusted.add(signer)
+    const chunks: number[] = []
+    this.#byChunk.forEach((voucher, index) => {
+      if (voucher?.signer === signer) chunks.push(index)
+    })
+    for (const index of chunks) this.#forget(index)
+    return chunks
+  }
+
+  /** Forgets the hashes of some chunks, whoever said them. */
+  forget(indices: Iterable<number>): void {
+    for (const index of indices) this.#forget(index)
+  }
+
+  #forget(index: number): void {
+    if (this.#hashes[index] === undefined) return
+    this.#hashes[index] = undefined
+    this.#byChunk[index] = undefined
+    this.#known--
+  }
+
+  /** All signers but this node, with the chunks they vouch for. */
+  signers(): Map<string, number[]> {
+    const signers = new Map<string, number[]>()
+    this.#byChunk.forEach((voucher, index) => {
+      if (voucher === undefined || voucher.signer === this.#options.self) return
+      const chunks = signers.get(voucher.signer)
+      if (chunks === undefined) signers.set(voucher.signer, [index])
+      else chunks.push(index)
+    })
+    return signers
+  }
+
+  #enter(voucher: ChunkVoucher, replace: boolean): number[] {
+    const learned: number[] = []
+    voucher.indices.forEach((index, at) => {
+      if (this.#hashes[index] !== undefined) {
+        if (!replace) return
+      } else {
+        this.#known++
+        learned.push(index)
+      }
+      this.#hashes[index] = voucher.hashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES)
+      this.#byChunk[index] = voucher
+    })
+    return learned
+  }
+}
+
+/** A voucher for a whole blob that this node has verified. */
+export function vouchForBlob(
+  digest: Digest,
+  hashes: Uint8Array,
+  signer: string,
+  sign: (bytes: Uint8Array) => Uint8Array,
+): ChunkVoucher {
+  const indices = Array.from({ length: hashes.length / HASH_BYTES }, (_, index) => index)
+  return { indices, hashes, signer, signature: sign(signedBytes(digest, indices, hashes)) }
+}
+
+/** What a voucher's signature covers; docs/protocol.md, "Vouchers". */
+function signedBytes(digest: Digest, indices: readonly number[], hashes: Uint8Array): Uint8Array {
+  const head = Buffer.from(`shoal-voucher-v1\0${digest}\0`)
+  const numbers = Buffer.alloc(indices.length * 4)
+  indices.forEach((index, at) => numbers.writeUInt32BE(index, at * 4))
+  return Buffer.concat([head, numbers, hashes])
+}
