@@ -1,0 +1,300 @@
+// Turns the messages of agents into entries in the books, and the books' decisions into messages.
+import type { Digest } from '@shoal/oci'
+import type { ControlChannel, ControlMessage, PeerReport, TrackerJoin } from '@shoal/network'
+import { DEFAULT_PARAMETERS, originLeaseLimit, usualTime, type SwarmParameters } from '@shoal/swarm'
+import { LRUCache } from 'lru-cache'
+import type { Logger } from 'pino'
+import type { TrackerMetrics } from './metrics.ts'
+import { TagTable } from './tag-table.ts'
+import { TrackedSwarm, type Member } from './tracked-swarm.ts'
+
+const SWEEP_INTERVAL_MS = 250
+/** Members that wait for others hear at least this often that the tracker is alive. */
+const HEARTBEAT_INTERVAL_MS = 2000
+/** Neighbours that are named to a member that asks for more. */
+const MORE_PEERS = 4
+/** A blob without members is forgotten after so long. */
+const FORGET_AFTER_MS = 60_000
+/** A peer that others report as a liar is not named to anybody for so long. */
+const REPORT_TTL_MS = 600_000
+/** One member's word keeps all from an origin for so long at most. */
+const MAX_PAUSE_MS = 10_000
+/** Reports by so many different nodes are needed for it. */
+const REPORTS_NEEDED = 2
+
+export interface CoordinatorOptions {
+  /** Leases outstanding per origin host at most; fewer while the origin is slow. */
+  originConcurrency: number
+  leaseIdleMs: number
+  tagTtlMs: number
+  logger: Logger
+  metrics: TrackerMetrics
+}
+
+/** All swarms and tags of one tracker. */
+export class Coordinator {
+  readonly swarms = new Map<Digest, TrackedSwarm>()
+  readonly tags: TagTable
+  readonly #options: CoordinatorOptions
+  readonly #parameters: Readonly<SwarmParameters>
+  readonly #outstanding = new Map<string, number>()
+  /** Moving average of the time from a grant to its chunk, for each origin host, in milliseconds. */
+  readonly #usualChunkMs = new LRUCache<string, number>({ max: 1000 })
+  readonly #pausedUntilMs = new LRUCache<string, number>({ max: 1000 })
+  readonly #reports = new LRUCache<string, Set<string>>({ max: 10_000, ttl: REPORT_TTL_MS })
+  /** Peers that were caught lying by enough others. */
+  readonly #outcasts = new LRUCache<string, true>({ max: 10_000, ttl: REPORT_TTL_MS })
+  readonly #sweep: NodeJS.Timeout
+  readonly #dirty = new Set<TrackedSwarm>()
+  #granting = false
+  #nextLeaseId = 1
+  #heartbeatMs = 0
+
+  constructor(options: CoordinatorOptions) {
+    this.#options = options
+    this.#parameters = { ...DEFAULT_PARAMETERS, leasesPerOrigin: options.originConcurrency }
+    this.tags = new TagTable({ ttlMs: options.tagTtlMs })
+    this.#sweep = setInterval(() => this.#sweepAll(), SWEEP_INTERVAL_MS)
+  }
+
+  close(): void {
+    clearInterval(this.#sweep)
+  }
+
+  /** A node is gone. */
+  left(channel: ControlChannel): void {
+    const now = performance.now()
+    for (const swarm of this.swarms.values()) {
+      if (swarm.members.get(channel.peerId)?.channel === channel) this.#leave(swarm, channel.peerId, now)
+    }
+    this.tags.expire(now)
+  }
+
+  receive(channel: ControlChannel, message: ControlMessage): void {
+    const now = performance.now()
+    this.#options.metrics.messages.inc({ type: message.type })
+    if (this.#outcasts.has(channel.peerId)) return
+    switch (message.type) {
+      case 'tracker-join':
+        this.#join(channel, message, now)
+        break
+      case 'tracker-leave': {
+        const swarm = this.swarms.get(message.digest)
+        if (swarm !== undefined) this.#leave(swarm, channel.peerId, now)
+        break
+      }
+      case 'tracker-progress': {
+        const swarm = this.swarms.get(message.digest)
+        swarm?.progress(channel.peerId, message, now)
+        this.#grantSoon(swarm)
+        break
+      }
+      case 'tracker-peers-wanted':
+        this.#morePeers(channel, message.digest, message.exclude, now)
+        break
+      case 'lease-progress':
+        this.swarms.get(message.digest)?.leaseProgress(message.leaseId, channel.peerId, message.receivedBytes, now)
+        break
+      case 'lease-done': {
+        const swarm = this.swarms.get(message.digest)
+        const lease = swarm?.leaseDone(message, channel.peerId, now)
+        if (swarm !== undefined && lease !== undefined) {
+          const { leaseId, failed } = message
+          this.#options.logger.debug(
+            { lease: leaseId, failed, tookMs: Math.round(now - lease.grantedMs) },
+            'lease over',
+          )
+          if (message.originBackoffMs > 0) this.#pause(swarm.originHost, message.originBackoffMs, now)
+          if (!message.failed) this.#noteSpeed(swarm.originHost, (now - lease.grantedMs) / lease.count)
+          this.#outstandingChanged(swarm.originHost, -1)
+        }
+        this.#grantSoon(swarm)
+        break
+      }
+      case 'tag-ask':
+        this.tags.ask(channel, message, now)
+        break
+      case 'tag-result':
+        this.tags.result(channel, message, now)
+        break
+      case 'peer-report':
+        this.#report(channel.peerId, message, now)
+        break
+      default:
+        break
+    }
+  }
+
+  #join(channel: ControlChannel, message: TrackerJoin, nowMs: number): void {
+    let swarm = this.swarms.get(message.digest)
+    if (swarm === undefined) {
+      if (message.sizeBytes === 0) {
+        this.#tellSize(channel, message.digest, 0, 0)
+        return
+      }
+      swarm = new TrackedSwarm({
+        digest: message.digest,
+        sizeBytes: message.sizeBytes,
+        originHost: message.originHost,
+        parameters: this.#parameters,
+        leaseIdleMs: this.#options.leaseIdleMs,
+        random: Math.random,
+      })
+      this.swarms.set(message.digest, swarm)
+    }
+    if (message.sizeBytes === 0) {
+      this.#tellSize(channel, message.digest, swarm.sizeBytes, swarm.members.size)
+      return
+    }
+    // A member with another size means another blob, or a lie: it gets no part in this one.
+    if (message.sizeBytes !== swarm.sizeBytes) return
+    const member = this.#counted(swarm, () => swarm.join(channel, message, nowMs))
+    if (!message.complete) this.#sendPeers(swarm, member, new Set(), this.#parameters.introducedNeighbours)
+    this.#grantSoon(swarm)
+  }
+
+  /** A node asks how large a blob is before it joins: it was asked for the blob by digest alone. */
+  #tellSize(channel: ControlChannel, digest: Digest, sizeBytes: number, members: number): void {
+    channel.send({ type: 'tracker-peers', digest, sizeBytes, members, peers: [] })
+  }
+
+  #morePeers(channel: ControlChannel, digest: Digest, exclude: readonly string[], nowMs: number): void {
+    const swarm = this.swarms.get(digest)
+    const member = swarm?.members.get(channel.peerId)
+    if (swarm === undefined || member === undefined) return
+    swarm.starved(member, nowMs)
+    this.#sendPeers(swarm, member, new Set(exclude), MORE_PEERS)
+    this.#grantSoon(swarm)
+  }
+
+  #sendPeers(swarm: TrackedSwarm, member: Member, exclude: Set<string>, count: number): void {
+    member.channel.send({
+      type: 'tracker-peers',
+      digest: swarm.digest,
+      sizeBytes: swarm.sizeBytes,
+      members: swarm.members.size,
+      peers: count === 0 ? [] : swarm.introduce(member, exclude, count),
+    })
+  }
+
+  #leave(swarm: TrackedSwarm, peerId: string, nowMs: number): void {
+    this.#counted(swarm, () => swarm.leave(peerId, nowMs))
+    this.#grantSoon(swarm)
+  }
+
+  /**
+   * Two members of a swarm say that a third sent them wrong bytes or hashes: it is no member of anything for a while.
+   * Nobody is named to it or it to others, it gets no lease, and what only it has counts as not there.
+   */
+  #report(reporter: string, { digest, peerId, reason }: PeerReport, nowMs: number): void {
+    const members = this.swarms.get(digest)?.members
+    if (members?.has(reporter) !== true || !members.has(peerId) || reporter === peerId) return
+    let reporters = this.#reports.get(peerId)
+    if (reporters === undefined) {
+      reporters = new Set()
+      this.#reports.set(peerId, reporters)
+    }
+    reporters.add(reporter)
+    this.#options.metrics.reports.inc()
+    this.#options.logger.warn({ peer: peerId, reporter, reason, reporters: reporters.size }, 'a peer was reported')
+    if (reporters.size < Math.min(REPORTS_NEEDED, members.size - 1)) return
+    this.#outcasts.set(peerId, true)
+    this.#options.logger.warn({ peer: peerId }, 'a peer is left out of all swarms')
+    for (const swarm of this.swarms.values()) if (swarm.members.has(peerId)) this.#leave(swarm, peerId, nowMs)
+  }
+
+  // ---- leases ---------------------------------------------------------------------------------------------------
+
+  /** Runs what may end leases of a swarm. Whatever comes of it, the count of its origin stays right. */
+  #counted<T>(swarm: TrackedSwarm, action: () => T): T {
+    const before = swarm.leases.size
+    try {
+      return action()
+    } finally {
+      this.#outstandingChanged(swarm.originHost, swarm.leases.size - before)
+    }
+  }
+
+  #outstandingChanged(host: string, by: number): void {
+    if (by === 0) return
+    const now = (this.#outstanding.get(host) ?? 0) + by
+    if (now <= 0) this.#outstanding.delete(host)
+    else this.#outstanding.set(host, now)
+    // Room at the origin is room for every blob of it.
+    if (by < 0) for (const swarm of this.swarms.values()) if (swarm.originHost === host) this.#grantSoon(swarm)
+  }
+
+  /** The origin itself asked for less: nobody is sent to it for a while. */
+  #pause(host: string, backoffMs: number, nowMs: number): void {
+    const untilMs = nowMs + Math.min(backoffMs, MAX_PAUSE_MS)
+    this.#pausedUntilMs.set(host, Math.max(this.#pausedUntilMs.get(host) ?? 0, untilMs))
+  }
+
+  #noteSpeed(host: string, chunkMs: number): void {
+    this.#usualChunkMs.set(host, usualTime(this.#usualChunkMs.get(host) ?? 0, chunkMs))
+  }
+
+  /** Grants once for all messages of this turn. */
+  #grantSoon(swarm: TrackedSwarm | undefined): void {
+    if (swarm === undefined) return
+    this.#dirty.add(swarm)
+    if (this.#granting) return
+    this.#granting = true
+    setImmediate(() => {
+      this.#granting = false
+      const swarms = [...this.#dirty]
+      this.#dirty.clear()
+      this.#grantAll(swarms)
+    })
+  }
+
+  /** One lease for each blob in turn, so that a large blob does not keep a small one waiting. */
+  #grantAll(swarms: TrackedSwarm[]): void {
+    const now = performance.now()
+    // Where there is room for one lease only, it goes to the blob that has waited longest.
+    swarms.sort((one, other) => one.lastLeaseId - other.lastLeaseId)
+    let wanting = swarms.filter((swarm) => swarm.wantsLeases)
+    while (wanting.length > 0) wanting = wanting.filter((swarm) => this.#grantOne(swarm, now))
+  }
+
+  #grantOne(swarm: TrackedSwarm, nowMs: number): boolean {
+    const usualChunkMs = this.#usualChunkMs.get(swarm.originHost) ?? 0
+    const limit = originLeaseLimit(usualChunkMs, this.#parameters)
+    if ((this.#outstanding.get(swarm.originHost) ?? 0) >= limit) return false
+    if (nowMs < (this.#pausedUntilMs.get(swarm.originHost) ?? 0)) return false
+    const lease = swarm.grant(this.#nextLeaseId, usualChunkMs, nowMs)
+    if (lease === undefined) return false
+    this.#nextLeaseId++
+    this.#outstandingChanged(swarm.originHost, 1)
+    this.#options.metrics.leases.inc({ kind: lease.rescue ? 'rescue' : 'regular' })
+    const { id, first, count, rescue } = lease
+    this.#options.logger.debug({ lease: id, peer: lease.member.channel.peerId, first, count, rescue }, 'lease granted')
+    lease.member.channel.send({
+      type: 'lease-grant',
+      digest: swarm.digest,
+      leaseId: lease.id,
+      first: lease.first,
+      count: lease.count,
+      idleLimitMs: this.#options.leaseIdleMs,
+    })
+    return true
+  }
+
+  #sweepAll(): void {
+    const now = performance.now()
+    const beat = now - this.#heartbeatMs >= HEARTBEAT_INTERVAL_MS
+    if (beat) this.#heartbeatMs = now
+    for (const [digest, swarm] of this.swarms) {
+      const expired = swarm.expire(now)
+      if (expired > 0) {
+        this.#options.metrics.expired.inc(expired)
+        this.#outstandingChanged(swarm.originHost, -expired)
+      }
+      if (swarm.members.size === 0 && now - swarm.emptySinceMs > FORGET_AFTER_MS) this.swarms.delete(digest)
+      else if (swarm.wantsLeases) this.#grantSoon(swarm)
+      if (!beat) continue
+      for (const member of swarm.members.values()) if (!member.complete) this.#sendPeers(swarm, member, new Set(), 0)
+    }
+    this.tags.expire(now)
+  }
+}

@@ -1,0 +1,53 @@
+// Counters of the tracker.
+import { Counter, Gauge, type Registry } from 'prom-client'
+
+export interface TrackerMetrics {
+  messages: Counter<'type'>
+  leases: Counter<'kind'>
+  expired: Counter
+  reports: Counter
+}
+
+/** Registers the tracker's metrics; the gauges read from what is passed in. */
+export function createTrackerMetrics(
+  registry: Registry,
+  read: { swarms: () => number; nodes: () => number; members: () => number },
+): TrackerMetrics {
+  const registers = [registry]
+  const gauge = (name: string, help: string, value: () => number) =>
+    new Gauge({
+      name,
+      help,
+      registers,
+      collect() {
+        this.set(value())
+      },
+    })
+  gauge('shoal_tracker_swarms', 'Blobs that the tracker knows of.', read.swarms)
+  gauge('shoal_tracker_nodes', 'Nodes with a control channel to the tracker.', read.nodes)
+  gauge('shoal_tracker_members', 'Memberships of nodes in swarms.', read.members)
+  return {
+    messages: new Counter({
+      name: 'shoal_tracker_messages_total',
+      help: 'Messages of agents, by type.',
+      labelNames: ['type'],
+      registers,
+    }),
+    leases: new Counter({
+      name: 'shoal_tracker_leases_total',
+      help: 'Origin leases granted: regular, or a rescue of a member that could not get a chunk from its peers.',
+      labelNames: ['kind'],
+      registers,
+    }),
+    expired: new Counter({
+      name: 'shoal_tracker_leases_expired_total',
+      help: 'Leases taken away because their holder made no progress.',
+      registers,
+    }),
+    reports: new Counter({
+      name: 'shoal_tracker_peer_reports_total',
+      help: 'Reports of peers that sent wrong bytes or wrong hashes.',
+      registers,
+    }),
+  }
+}

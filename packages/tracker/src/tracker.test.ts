@@ -1,0 +1,166 @@
+// A tracker and nodes in one process, talking over real sockets.
+import assert from 'node:assert/strict'
+import { once } from 'node:events'
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { createServer, type AddressInfo } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import test, { type TestContext } from 'node:test'
+import { MemoryOrigin, startNode, SWARM_KEY, until, type NodeOptions } from '@shoal/swarm/testing'
+import { pino } from 'pino'
+import { trackerConfig } from './config.ts'
+import { createTracker, type Tracker } from './tracker.ts'
+
+const MIB = 1024 * 1024
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as AddressInfo
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+interface TestTracker {
+  tracker: Tracker
+  address: string
+  api: string
+  close: () => Promise<void>
+}
+
+async function startTracker(t: TestContext, ports?: { p2pPort: number; httpPort: number }): Promise<TestTracker> {
+  const directory = await mkdtemp(join(tmpdir(), 'shoal-tracker-'))
+  let tracker: Tracker | undefined = undefined as Tracker | undefined
+  let closed: Promise<void> | undefined
+  const close = () => (closed ??= tracker?.close() ?? Promise.resolve())
+  t.after(async () => {
+    await close()
+    await rm(directory, { recursive: true, force: true })
+  })
+  const keyFile = join(directory, 'swarm.key')
+  await writeFile(keyFile, `shoal-swarm-key-v1:${Buffer.from(SWARM_KEY).toString('base64')}\n`)
+  await chmod(keyFile, 0o600)
+  const { p2pPort, httpPort } = ports ?? { p2pPort: await freePort(), httpPort: await freePort() }
+  const local = { p2pHost: '127.0.0.1', httpHost: '127.0.0.1', p2pPort, httpPort }
+  const config = trackerConfig({ swarmKeyFiles: [keyFile], dataDirectory: directory, ...local })
+  tracker = await createTracker(config, { logger: pino({ level: process.env['SHOAL_TEST_LOG'] ?? 'silent' }) })
+  await tracker.start()
+  return { tracker, address: `127.0.0.1:${p2pPort}`, api: `http://127.0.0.1:${httpPort}`, close }
+}
+
+async function startMembers(t: TestContext, count: number, trackers: TestTracker[], options: NodeOptions = {}) {
+  const addresses = trackers.map(({ address }) => address)
+  const nodes = await Promise.all(
+    Array.from({ length: count }, () => startNode(t, { ...options, trackers: addresses, bootstrap: addresses })),
+  )
+  const connected = () => nodes.every(({ swarm }) => swarm.trackers.status().every(({ connected }) => connected))
+  await until(connected, 'all nodes are connected to all trackers')
+  return nodes
+}
+
+test('four cold nodes that begin at once cost the origin exactly one copy', async (t) => {
+  const tracker = await startTracker(t)
+  const nodes = await startMembers(t, 4, [tracker])
+  const origin = new MemoryOrigin()
+  const digest = origin.add(8 * MIB + 3)
+  await Promise.all(nodes.map((node) => node.fetch(origin, digest)))
+  for (const node of nodes) assert.deepEqual(await node.bytes(digest), origin.content(digest))
+  assert.equal(origin.sentBytes, origin.size(digest))
+  for (const node of nodes) {
+    assert.ok(
+      (await node.metric('shoal_chunk_bytes_received_total', { source: 'origin' })) > 0,
+      'all nodes took a part',
+    )
+  }
+})
+
+test('many blobs of every size at once: each costs one copy', async (t) => {
+  const tracker = await startTracker(t)
+  const nodes = await startMembers(t, 4, [tracker])
+  const origin = new MemoryOrigin()
+  const digests = [0, 1, 1000, 256 * 1024, 256 * 1024 + 1, 3 * MIB].map((size) => origin.add(size))
+  await Promise.all(nodes.flatMap((node) => digests.map((digest) => node.fetch(origin, digest))))
+  const total = digests.reduce((sum, digest) => sum + origin.size(digest), 0)
+  assert.equal(origin.sentBytes, total)
+})
+
+test('a latecomer finds the swarm through the tracker and needs no origin', async (t) => {
+  const tracker = await startTracker(t)
+  const [first, second] = await startMembers(t, 2, [tracker])
+  const origin = new MemoryOrigin()
+  const digest = origin.add(2 * MIB)
+  await first!.fetch(origin, digest)
+  const download = await second!.fetch(origin, digest, false)
+  assert.equal(download.fromPeersBytes, origin.size(digest))
+})
+
+test('what the tracker knows is told over HTTP', async (t) => {
+  const tracker = await startTracker(t)
+  const [node] = await startMembers(t, 1, [tracker])
+  const origin = new MemoryOrigin()
+  const digest = origin.add(MIB)
+  await node!.fetch(origin, digest)
+  const swarms = async () =>
+    ((await (await fetch(`${tracker.api}/api/v1/swarms`)).json()) as { swarms: { completeMembers: number }[] }).swarms
+  let known = await swarms()
+  while (known[0]?.completeMembers !== 1) known = await swarms()
+  assert.equal(known.length, 1)
+  assert.equal((await fetch(`${tracker.api}/readyz`)).status, 200)
+})
+
+test('the tracker dies in the middle: all finish; it comes back and knows them again', async (t) => {
+  const tracker = await startTracker(t)
+  const nodes = await startMembers(t, 3, [tracker])
+  const origin = new MemoryOrigin()
+  const digest = origin.add(6 * MIB)
+  const gate = Promise.withResolvers<void>()
+  origin.pace = async () => {
+    if (origin.sentBytes > 2 * MIB) await gate.promise
+  }
+  const downloads = await Promise.all(nodes.map((node) => node.download(origin, digest)))
+  await until(() => origin.sentBytes > 2 * MIB, 'the origin is at it')
+  await tracker.close()
+  gate.resolve()
+  await Promise.all(downloads.map(({ done }) => done))
+  for (const node of nodes) assert.deepEqual(await node.bytes(digest), origin.content(digest))
+
+  const [p2pPort, httpPort] = [Number(tracker.address.split(':')[1]), Number(new URL(tracker.api).port)]
+  const again = await startTracker(t, { p2pPort, httpPort })
+  await until(() => nodes.every(({ swarm }) => swarm.trackers.status()[0]!.connected), 'all have found it again')
+  const held = async () => {
+    const answer = await fetch(`${again.api}/api/v1/swarms`)
+    const { swarms } = (await answer.json()) as { swarms: { completeMembers: number }[] }
+    return swarms[0]?.completeMembers
+  }
+  while ((await held()) !== 3) await new Promise((resolve) => setImmediate(resolve))
+})
+
+test('of two trackers one dies: its blobs go to the other, without a second copy', async (t) => {
+  const trackers = [await startTracker(t), await startTracker(t)]
+  const nodes = await startMembers(t, 3, trackers)
+  const origin = new MemoryOrigin()
+  const before = Array.from({ length: 4 }, () => origin.add(MIB))
+  await Promise.all(nodes.slice(0, 2).flatMap((node) => before.map((digest) => node.fetch(origin, digest))))
+  const copies = origin.sentBytes
+  assert.equal(copies, 4 * MIB)
+  await trackers[0]!.close()
+  await until(() => nodes.every(({ swarm }) => !swarm.trackers.status()[0]!.connected), 'its loss was noticed')
+  for (const digest of before) await nodes[2]!.fetch(origin, digest)
+  assert.equal(origin.sentBytes, copies)
+})
+
+test('a tag is looked up once for all nodes', async (t) => {
+  const tracker = await startTracker(t)
+  const nodes = await startMembers(t, 4, [tracker])
+  const found = { digest: new MemoryOrigin().add(10), mediaType: 'm', sizeBytes: 10 }
+  let lookups = 0
+  const lookup = async () => {
+    lookups++
+    await new Promise((resolve) => setImmediate(resolve))
+    return found
+  }
+  const outcomes = await Promise.all(nodes.map(({ swarm }) => swarm.trackers.askTag('r/app:1', lookup, 20_000)))
+  assert.equal(lookups, 1)
+  assert.deepEqual(outcomes.map((outcome) => outcome?.kind).sort(), ['own', 'told', 'told', 'told'])
+})

@@ -1,0 +1,105 @@
+// The tracker service: a libp2p node that agents talk to, the coordinator behind it, and its HTTP side.
+import { join } from 'node:path'
+import { createControlPlane, loadOrCreateIdentity, loadSwarmKeys, type ControlPlane } from '@shoal/network'
+import type { FastifyInstance } from 'fastify'
+import type { Logger } from 'pino'
+import { collectDefaultMetrics, Registry } from 'prom-client'
+import type { TrackerConfig } from './config.ts'
+import { Coordinator } from './coordinator.ts'
+import { createHttpApi } from './http-api.ts'
+import { createTrackerMetrics } from './metrics.ts'
+
+/** Every agent of the largest clusters keeps one connection open. */
+const MAX_CONNECTIONS = 20_000
+
+export interface TrackerOptions {
+  logger: Logger
+  /** Told on the status page. @default 0.0.0 */
+  version?: string
+}
+
+/** A tracker. What it knows of swarms is in memory only: agents tell it again whenever they connect. */
+export class Tracker {
+  readonly #config: TrackerConfig
+  readonly #control: ControlPlane
+  readonly #coordinator: Coordinator
+  readonly #http: FastifyInstance
+  readonly #logger: Logger
+  #ready = false
+
+  constructor(config: TrackerConfig, control: ControlPlane, registry: Registry, options: TrackerOptions) {
+    this.#config = config
+    this.#control = control
+    this.#logger = options.logger
+    const metrics = createTrackerMetrics(registry, {
+      swarms: () => this.#coordinator.swarms.size,
+      nodes: () => control.channels().length,
+      members: () => {
+        let members = 0
+        for (const swarm of this.#coordinator.swarms.values()) members += swarm.members.size
+        return members
+      },
+    })
+    this.#coordinator = new Coordinator({
+      originConcurrency: config.originConcurrency,
+      leaseIdleMs: config.leaseIdle,
+      tagTtlMs: config.tagTtl,
+      logger: options.logger,
+      metrics,
+    })
+    this.#http = createHttpApi({
+      coordinator: this.#coordinator,
+      control,
+      registry,
+      version: options.version ?? '0.0.0',
+      logger: options.logger,
+      isReady: () => this.#ready,
+    })
+    control.onChannel = (channel) => {
+      channel.onMessage = (message) => this.#coordinator.receive(channel, message)
+      channel.closed
+        .then(() => this.#coordinator.left(channel))
+        .catch((error: unknown) => this.#logger.error({ err: error }, 'a node was not cleared away'))
+    }
+  }
+
+  get peerId(): string {
+    return this.#control.peerId
+  }
+
+  /** @throws when a port is taken */
+  async start(): Promise<void> {
+    await this.#control.start()
+    await this.#http.listen({ host: this.#config.httpHost, port: this.#config.httpPort })
+    this.#ready = true
+    const { peerId, multiaddrs } = this.#control.address
+    this.#logger.info({ peerId, multiaddrs, http: this.#http.addresses() }, 'tracker is up')
+  }
+
+  async close(): Promise<void> {
+    this.#ready = false
+    this.#coordinator.close()
+    await this.#http.close()
+    await this.#control.stop()
+  }
+}
+
+/** Makes a tracker that is not started yet. @throws for key files that cannot be used */
+export async function createTracker(config: TrackerConfig, options: TrackerOptions): Promise<Tracker> {
+  const registry = new Registry()
+  collectDefaultMetrics({ register: registry })
+  const [advertiseHost] = config.announceAddresses
+  const control = await createControlPlane({
+    identity: await loadOrCreateIdentity(join(config.dataDirectory, 'identity.key')),
+    swarmKeys: await loadSwarmKeys(config.swarmKeyFiles),
+    agent: `shoal-tracker/${options.version ?? '0.0.0'}`,
+    logger: options.logger,
+    host: config.p2pHost,
+    port: config.p2pPort,
+    bootstrap: config.bootstrapPeers,
+    maxConnections: MAX_CONNECTIONS,
+    metrics: registry,
+    ...(advertiseHost === undefined ? {} : { advertiseHost }),
+  })
+  return new Tracker(config, control, registry, options)
+}
