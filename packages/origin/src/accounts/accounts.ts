@@ -1,0 +1,145 @@
+// Who is asking, and may they: puts accounts, rules, tokens and the limit on failed logins together.
+import { OciError } from '@shoal/oci'
+import type { RequestContext } from '@shoal/registry'
+import type { HtpasswdFile } from './htpasswd.ts'
+import type { LoginLimit } from './login-limit.ts'
+import type { AccessRules, Action } from './rules.ts'
+import { parseScope, type Grant, type IssuedToken, type Tokens } from './tokens.ts'
+
+/** What is looked at of a request. */
+export type Asking = Pick<RequestContext, 'authorization' | 'remoteAddress' | 'endpoint'>
+
+/** Somebody whose credentials were right, or who has shown none. */
+type Identity = { kind: 'nobody' } | { kind: 'user'; user: string } | { kind: 'token'; grant: Grant }
+
+export interface AccountsOptions {
+  htpasswd: HtpasswdFile
+  rules: AccessRules
+  tokens: Tokens
+  loginLimit: LoginLimit
+  /** What clients call this registry in their token requests. */
+  service: string
+  /** `https://registry.example.com`; undefined: what the client called it. */
+  publicUrl: string | undefined
+}
+
+export const TOKEN_PATH = '/token'
+
+export class Accounts {
+  readonly #options: AccountsOptions
+
+  constructor(options: AccountsOptions) {
+    this.#options = options
+  }
+
+  /** `GET /v2/`: everybody must show something, so that clients learn how to log in. */
+  async checkVersion(asking: Asking): Promise<void> {
+    const identity = await this.#identify(asking)
+    if (identity.kind === 'nobody') throw this.#challenge(asking, undefined)
+  }
+
+  /** @throws OciError(UNAUTHORIZED, DENIED) */
+  async require(asking: Asking, name: string, action: Action): Promise<void> {
+    const identity = await this.#identify(asking)
+    if (this.#may(identity, name, action)) return
+    if (identity.kind === 'user') {
+      throw new OciError('DENIED', `${identity.user} may not ${action} ${name}: ask who runs this registry for a rule`)
+    }
+    throw this.#challenge(asking, { name, action }, identity.kind === 'token')
+  }
+
+  /** Whether the request may do this, without an error when it may not. */
+  async filter(asking: Asking, action: Action): Promise<(name: string) => boolean> {
+    const identity = await this.#identify(asking)
+    const user = identity.kind === 'token' ? identity.grant.user : identity.kind === 'user' ? identity.user : undefined
+    return (name) => this.#options.rules.allowed(user, name).has(action)
+  }
+
+  /**
+   * The token endpoint: what was asked for, as far as the rules let.
+   * @throws OciError(UNAUTHORIZED, TOOMANYREQUESTS)
+   */
+  async token(
+    asking: Asking,
+    login: { user: string; password: string } | undefined,
+    scopes: string[],
+  ): Promise<IssuedToken> {
+    if (login) await this.#verify(asking, login.user, login.password)
+    const access = scopes.flatMap((scope) => {
+      const wanted = parseScope(scope)
+      if (!wanted) return []
+      const allowed = this.#options.rules.allowed(login?.user, wanted.name)
+      return [{ name: wanted.name, actions: wanted.actions.filter((action) => allowed.has(action)) }]
+    })
+    return this.#options.tokens.issue({ user: login?.user, access })
+  }
+
+  async #identify(asking: Asking): Promise<Identity> {
+    const { authorization } = asking
+    if (authorization === undefined) return { kind: 'nobody' }
+    const [scheme = '', value = ''] = authorization.split(/ +/, 2)
+    if (scheme.toLowerCase() === 'bearer') {
+      const grant = await this.#options.tokens.verify(value)
+      if (!grant) throw this.#challenge(asking, undefined, true)
+      return { kind: 'token', grant }
+    }
+    const login = readBasic(authorization)
+    if (!login) throw this.#challenge(asking, undefined)
+    await this.#verify(asking, login.user, login.password)
+    return { kind: 'user', user: login.user }
+  }
+
+  async #verify(asking: Asking, user: string, password: string): Promise<void> {
+    const { htpasswd, loginLimit } = this.#options
+    const address = asking.remoteAddress ?? 'unknown'
+    const waitMs = loginLimit.waitMs(address, Date.now())
+    if (waitMs > 0) {
+      throw new OciError('TOOMANYREQUESTS', 'too many failed logins from this address: try again later', {
+        headers: { 'retry-after': String(Math.ceil(waitMs / 1000)) },
+      })
+    }
+    if (await htpasswd.verify(user, password)) {
+      loginLimit.succeeded(address)
+      return
+    }
+    loginLimit.failed(address, Date.now())
+    throw new OciError('UNAUTHORIZED', 'incorrect user name or password', {
+      headers: { 'www-authenticate': `Basic realm="${this.#options.service}"` },
+    })
+  }
+
+  #may(identity: Identity, name: string, action: Action): boolean {
+    if (identity.kind === 'token') {
+      return identity.grant.access.some((granted) => granted.name === name && granted.actions.includes(action))
+    }
+    return this.#options.rules.allowed(identity.kind === 'user' ? identity.user : undefined, name).has(action)
+  }
+
+  /** Tells the client where to get a token, and for what (RFC 6750, section 3). */
+  #challenge(asking: Asking, wanted: { name: string; action: Action } | undefined, hadToken = false): OciError {
+    const { publicUrl, service } = this.#options
+    const base = publicUrl ?? asking.endpoint ?? ''
+    const parts = [`realm="${base}${TOKEN_PATH}"`, `service="${service}"`]
+    if (wanted) {
+      const actions = wanted.action === 'push' ? 'pull,push' : wanted.action
+      parts.push(`scope="repository:${wanted.name}:${actions}"`)
+    }
+    if (hadToken) parts.push(wanted ? 'error="insufficient_scope"' : 'error="invalid_token"')
+    const message = hadToken
+      ? wanted
+        ? `this login does not allow to ${wanted.action} ${wanted.name}`
+        : 'the token is not valid, or no longer'
+      : 'log in first'
+    return new OciError('UNAUTHORIZED', message, { headers: { 'www-authenticate': `Bearer ${parts.join(',')}` } })
+  }
+}
+
+/** User and password of an Authorization header (RFC 7617). */
+export function readBasic(authorization: string | undefined): { user: string; password: string } | undefined {
+  const match = /^basic +([A-Za-z0-9+/=_-]+)$/i.exec(authorization ?? '')
+  if (!match) return undefined
+  const text = Buffer.from(match[1] ?? '', 'base64').toString()
+  const colon = text.indexOf(':')
+  if (colon <= 0) return undefined
+  return { user: text.slice(0, colon), password: text.slice(colon + 1) }
+}

@@ -1,0 +1,88 @@
+import { test } from 'node:test'
+import assert from 'node:assert/strict'
+import { readFile, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { pino } from 'pino'
+import { temporaryFolder } from '../testing.ts'
+import { HtpasswdFile, InvalidAccountError, listUsers, parseHtpasswd, removeUser, setUser } from './htpasswd.ts'
+import { LoginLimit } from './login-limit.ts'
+
+const logger = pino({ level: 'silent' })
+
+test('accounts are added, changed, listed and removed while the registry runs', async () => {
+  await using folder = await temporaryFolder()
+  const path = join(folder.path, 'htpasswd')
+  await setUser(path, 'ann', 'secret')
+  assert.equal((await stat(path)).mode & 0o777, 0o600)
+  assert.doesNotMatch(await readFile(path, 'utf8'), /secret/)
+  const file = await HtpasswdFile.open(path, logger)
+  assert.equal(await file.verify('ann', 'secret'), true)
+  assert.equal(await file.verify('ann', 'Secret'), false)
+  assert.equal(await file.verify('bob', 'secret'), false)
+  await setUser(path, 'bob', 'other')
+  assert.equal(await file.verify('bob', 'other'), true)
+  await setUser(path, 'ann', 'changed')
+  assert.equal(await file.verify('ann', 'secret'), false)
+  assert.equal(await file.verify('ann', 'changed'), true)
+  assert.deepEqual(await listUsers(path), ['ann', 'bob'])
+  assert.deepEqual(await file.users(), ['ann', 'bob'])
+  assert.equal(await removeUser(path, 'ann'), true)
+  assert.equal(await removeUser(path, 'ann'), false)
+  assert.equal(await file.verify('ann', 'changed'), false)
+})
+
+test('a file that breaks while the registry runs changes nothing', async () => {
+  await using folder = await temporaryFolder()
+  const path = join(folder.path, 'htpasswd')
+  await setUser(path, 'ann', 'secret')
+  const file = await HtpasswdFile.open(path, logger)
+  await writeFile(path, 'ann:plain text')
+  assert.equal(await file.verify('ann', 'secret'), true)
+  await assert.rejects(HtpasswdFile.open(path, logger), InvalidAccountError)
+})
+
+test('reads what htpasswd -B writes, and nothing weaker', () => {
+  const hash = '$2y$05$CCGuPn4vWWQ0pRWpCGUF9.2KYMmpQvHCPSWm5cdgXkRX2Rts/6Xui'
+  assert.deepEqual(
+    parseHtpasswd(`# people\n\nann:${hash}\r\nb.o_b@x:${hash}\n`),
+    new Map([
+      ['ann', hash],
+      ['b.o_b@x', hash],
+    ]),
+  )
+  for (const line of [
+    'ann:{SHA}xyz',
+    'ann:$apr1$x$y',
+    `:${hash}`,
+    `*:${hash}`,
+    `anonymous:${hash}`,
+    'ann',
+    `a b:${hash}`,
+  ]) {
+    assert.throws(() => parseHtpasswd(line), InvalidAccountError, line)
+  }
+})
+
+test('names and passwords that cannot work are refused', async () => {
+  await using folder = await temporaryFolder()
+  const path = join(folder.path, 'htpasswd')
+  await assert.rejects(setUser(path, 'a:b', 'x'), InvalidAccountError)
+  await assert.rejects(setUser(path, 'anonymous', 'x'), InvalidAccountError)
+  await assert.rejects(setUser(path, 'ann', ''), InvalidAccountError)
+  await assert.rejects(setUser(path, 'ann', 'x'.repeat(73)), InvalidAccountError)
+})
+
+test('who guesses has to wait, longer each time, and only from that address', () => {
+  const limit = new LoginLimit()
+  for (let failure = 0; failure < 9; failure++) limit.failed('1', 0)
+  assert.equal(limit.waitMs('1', 0), 0)
+  limit.failed('1', 0)
+  assert.equal(limit.waitMs('1', 0), 2_000)
+  limit.failed('1', 2_000)
+  assert.equal(limit.waitMs('1', 2_000), 4_000)
+  for (let failure = 0; failure < 20; failure++) limit.failed('1', 2_000)
+  assert.equal(limit.waitMs('1', 2_000), 60_000)
+  assert.equal(limit.waitMs('2', 2_000), 0)
+  limit.succeeded('1')
+  assert.equal(limit.waitMs('1', 2_000), 0)
+})

@@ -1,0 +1,155 @@
+// Accounts in a file as Apache's htpasswd writes it, with bcrypt only: what other registries use. The file is read
+// again when it changes, so accounts come and go without a restart.
+import { createHmac, randomBytes } from 'node:crypto'
+import { open, readFile, rename, stat } from 'node:fs/promises'
+import bcrypt from 'bcryptjs'
+import { LRUCache } from 'lru-cache'
+import type { Logger } from 'pino'
+import { KeyedLock } from '@shoal/store'
+
+const BCRYPT_PATTERN = /^\$2[aby]\$\d\d\$[./A-Za-z0-9]{53}$/
+/** The separator and control characters cannot be in a name; rules give `*` and `anonymous` a meaning. */
+const USER_PATTERN = /^[A-Za-z0-9][A-Za-z0-9._@-]{0,127}$/
+const RESERVED = new Set(['anonymous'])
+const COST = 10
+/** bcrypt looks at no more than this. */
+const MAX_PASSWORD_BYTES = 72
+/** Successful logins that are remembered, so that not every request costs 50 ms of CPU. */
+const CACHE_ENTRIES = 1_000
+const CACHE_MS = 300_000
+/** Compared with when there is no such user, so that time does not tell who exists. */
+const NOBODY = '$2b$10$EAD3RCsbk26hwY7dW6..9ucGTaBKyVsdLUyyjXUNIT.5UiszqN2Dm'
+
+/** A file of accounts, or a change to it, is malformed. */
+export class InvalidAccountError extends Error {
+  override readonly name = 'InvalidAccountError'
+}
+
+export class HtpasswdFile {
+  readonly #path: string
+  readonly #cacheKey = randomBytes(32)
+  readonly #verified = new LRUCache<string, true>({ max: CACHE_ENTRIES, ttl: CACHE_MS })
+  readonly #lock = new KeyedLock<'compare'>()
+  #users = new Map<string, string>()
+  #version = ''
+
+  readonly #log: Logger
+
+  private constructor(path: string, logger: Logger) {
+    this.#path = path
+    this.#log = logger
+  }
+
+  /** @throws InvalidAccountError */
+  static async open(path: string, logger: Logger): Promise<HtpasswdFile> {
+    const file = new HtpasswdFile(path, logger)
+    await file.#read()
+    return file
+  }
+
+  /** Whether this is the password of the user. */
+  async verify(user: string, password: string): Promise<boolean> {
+    await this.#refresh()
+    const hash = this.#users.get(user)
+    const key = createHmac('sha256', this.#cacheKey)
+      .update(JSON.stringify([user, password, hash]))
+      .digest('base64')
+    if (hash !== undefined && this.#verified.has(key)) return true
+    if (Buffer.byteLength(password) > MAX_PASSWORD_BYTES) return false
+    // One at a time: a flood of logins must not take all of the CPU from those who pull.
+    const matches = await this.#lock.run('compare', () => bcrypt.compare(password, hash ?? NOBODY))
+    if (!matches || hash === undefined) return false
+    this.#verified.set(key, true)
+    return true
+  }
+
+  async users(): Promise<string[]> {
+    await this.#refresh()
+    return [...this.#users.keys()].sort()
+  }
+
+  /** A file that has become unreadable, or was saved half way, changes nothing until it is right again. */
+  async #refresh(): Promise<void> {
+    try {
+      await this.#read()
+    } catch (error) {
+      this.#log.error({ err: error, file: this.#path }, 'accounts not read again: those of before still hold')
+    }
+  }
+
+  async #read(): Promise<void> {
+    const { mtimeMs, size, ino } = await stat(this.#path)
+    const version = `${mtimeMs}-${size}-${ino}`
+    if (version === this.#version) return
+    this.#version = version
+    this.#users = parseHtpasswd(await readFile(this.#path, 'utf8'))
+  }
+}
+
+/** User names and their bcrypt hashes. @throws InvalidAccountError with the number of the line */
+export function parseHtpasswd(text: string): Map<string, string> {
+  const users = new Map<string, string>()
+  for (const [at, raw] of text.split('\n').entries()) {
+    const line = raw.trim()
+    if (line === '' || line.startsWith('#')) continue
+    const colon = line.indexOf(':')
+    const user = line.slice(0, Math.max(colon, 0))
+    const hash = line.slice(colon + 1)
+    checkUser(user, `line ${at + 1}`)
+    if (!BCRYPT_PATTERN.test(hash)) {
+      throw new InvalidAccountError(`line ${at + 1}: the password of ${user} is not a bcrypt hash (use htpasswd -B)`)
+    }
+    users.set(user, hash)
+  }
+  return users
+}
+
+/** Adds an account, or changes its password. @throws InvalidAccountError */
+export async function setUser(path: string, user: string, password: string): Promise<void> {
+  checkUser(user, 'user')
+  const length = Buffer.byteLength(password)
+  if (length === 0 || length > MAX_PASSWORD_BYTES) {
+    throw new InvalidAccountError(`a password has 1 to ${MAX_PASSWORD_BYTES} bytes, this one ${length}`)
+  }
+  const users = await readUsers(path)
+  users.set(user, await bcrypt.hash(password, COST))
+  await writeUsers(path, users)
+}
+
+/** False when there is no such account. */
+export async function removeUser(path: string, user: string): Promise<boolean> {
+  const users = await readUsers(path)
+  if (!users.delete(user)) return false
+  await writeUsers(path, users)
+  return true
+}
+
+export async function listUsers(path: string): Promise<string[]> {
+  return [...(await readUsers(path)).keys()].sort()
+}
+
+async function readUsers(path: string): Promise<Map<string, string>> {
+  try {
+    return parseHtpasswd(await readFile(path, 'utf8'))
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return new Map()
+    throw error
+  }
+}
+
+async function writeUsers(path: string, users: Map<string, string>): Promise<void> {
+  const temporary = `${path}.${randomBytes(6).toString('hex')}`
+  {
+    await using file = await open(temporary, 'wx', 0o600)
+    await file.writeFile([...users].map(([user, hash]) => `${user}:${hash}\n`).join(''))
+    await file.sync()
+  }
+  await rename(temporary, path)
+}
+
+function checkUser(user: string, where: string): void {
+  if (USER_PATTERN.test(user) && !RESERVED.has(user)) return
+  throw new InvalidAccountError(
+    `${where}: ${JSON.stringify(user)} is no user name: use up to 128 of A-Z a-z 0-9 . _ @ - and not "anonymous"`,
+  )
+}

@@ -1,0 +1,106 @@
+// Who may do what with which repository. Rules only ever allow; what no rule allows is refused.
+
+export type Action = 'pull' | 'push' | 'delete'
+
+export const ACTIONS: readonly Action[] = ['pull', 'push', 'delete']
+
+/** Every part must match for the rule to allow something. */
+export interface AccessRule {
+  /**
+   * Patterns of repository names. `*` stands for one path segment or a part of it, `**` for any number of segments,
+   * `{user}` for the name of who asks: `team-a/**`, `base/*`, `home/{user}/**`.
+   */
+  repositories: string[]
+  /** Names of users; `*` is everybody who has logged in, `anonymous` everybody at all. */
+  users: string[]
+  actions: Action[]
+}
+
+/** What holds with accounts but without rules: who has logged in may do everything, others nothing. */
+export const DEFAULT_RULES: readonly AccessRule[] = [{ repositories: ['**'], users: ['*'], actions: [...ACTIONS] }]
+
+/** A rule cannot be understood. */
+export class InvalidRuleError extends Error {
+  override readonly name = 'InvalidRuleError'
+}
+
+const PATTERN = /^[a-z0-9._*{}/-]+$/
+
+interface CompiledRule {
+  matches: (name: string, user: string) => boolean
+  users: Set<string>
+  actions: Set<Action>
+}
+
+export class AccessRules {
+  readonly #rules: CompiledRule[]
+
+  /** @throws InvalidRuleError */
+  constructor(rules: readonly AccessRule[] = DEFAULT_RULES) {
+    this.#rules = rules.map((rule, at) => compile(rule, at))
+  }
+
+  /** What `user` (undefined: nobody has logged in) may do with a repository. */
+  allowed(user: string | undefined, name: string): Set<Action> {
+    const allowed = new Set<Action>()
+    for (const rule of this.#rules) {
+      const applies =
+        rule.users.has('anonymous') || (user !== undefined && (rule.users.has('*') || rule.users.has(user)))
+      if (applies && rule.matches(name, user ?? '')) for (const action of rule.actions) allowed.add(action)
+    }
+    return allowed
+  }
+}
+
+function compile(rule: AccessRule, at: number): CompiledRule {
+  const where = `access rule ${at + 1}`
+  for (const action of rule.actions) {
+    if (!ACTIONS.includes(action)) throw new InvalidRuleError(`${where}: ${JSON.stringify(action)} is no action`)
+  }
+  if (rule.repositories.length === 0 || rule.users.length === 0 || rule.actions.length === 0) {
+    throw new InvalidRuleError(`${where}: repositories, users and actions must name something`)
+  }
+  const patterns = rule.repositories.map((pattern) => {
+    if (!PATTERN.test(pattern)) throw new InvalidRuleError(`${where}: ${JSON.stringify(pattern)} matches no repository`)
+    return pattern.split('/')
+  })
+  return {
+    matches: (name, user) => patterns.some((pattern) => matchSegments(pattern, name.split('/'), user)),
+    users: new Set(rule.users),
+    actions: new Set(rule.actions),
+  }
+}
+
+function matchSegments(pattern: string[], segments: string[], user: string): boolean {
+  const [first, ...rest] = pattern
+  if (first === undefined) return segments.length === 0
+  if (first === '**') {
+    for (let skip = 0; skip <= segments.length; skip++) {
+      if (matchSegments(rest, segments.slice(skip), user)) return true
+    }
+    return false
+  }
+  const [segment, ...following] = segments
+  if (segment === undefined) return false
+  return matchSegment(first, segment, user) && matchSegments(rest, following, user)
+}
+
+function matchSegment(pattern: string, segment: string, user: string): boolean {
+  if (pattern.includes('{user}')) {
+    if (user === '') return false
+    return matchSegment(pattern.replaceAll('{user}', user), segment, '')
+  }
+  // Without regular expressions: no pattern takes more than a linear time.
+  const pieces = pattern.split('*')
+  const [head = '', ...others] = pieces
+  if (others.length === 0) return segment === pattern
+  const tail = others.pop() ?? ''
+  if (!segment.startsWith(head)) return false
+  let at = head.length
+  for (const piece of others) {
+    const found = segment.indexOf(piece, at)
+    if (found === -1) return false
+    at = found + piece.length
+  }
+  return segment.length - tail.length >= at && segment.endsWith(tail)
+}

@@ -1,0 +1,126 @@
+// Bearer tokens as docker, containerd and podman know them (distribution specification, "Token Authentication"): short
+// lived, signed, and good for the repositories and actions that they name.
+import { randomUUID } from 'node:crypto'
+import { mkdir, open, readFile, rename } from 'node:fs/promises'
+import { dirname } from 'node:path'
+import { exportJWK, generateKeyPair, importJWK, jwtVerify, SignJWT, type CryptoKey, type JWK } from 'jose'
+import { LRUCache } from 'lru-cache'
+import { ACTIONS, type Action } from './rules.ts'
+
+const ALGORITHM = 'ES256'
+const ISSUER = 'shoal-registry'
+const CLOCK_SKEW_SECONDS = 10
+
+/** What a token lets its bearer do. */
+export interface Grant {
+  /** Undefined: nobody has logged in. */
+  user: string | undefined
+  access: { name: string; actions: Action[] }[]
+}
+
+export interface IssuedToken {
+  token: string
+  expiresInSeconds: number
+  issuedAt: Date
+}
+
+export class Tokens {
+  readonly #privateKey: CryptoKey
+  readonly #publicKey: CryptoKey
+  readonly #service: string
+  readonly #lifetimeSeconds: number
+  /** A pull shows the same token with every request. */
+  readonly #verified = new LRUCache<string, { grant: Grant; expiresMs: number }>({ max: 1_000 })
+
+  private constructor(privateKey: CryptoKey, publicKey: CryptoKey, service: string, lifetimeMs: number) {
+    this.#privateKey = privateKey
+    this.#publicKey = publicKey
+    this.#service = service
+    this.#lifetimeSeconds = Math.ceil(lifetimeMs / 1000)
+  }
+
+  /** Reads the signing key, or makes it when there is none. */
+  static async open(options: { keyFile: string; service: string; lifetimeMs: number }): Promise<Tokens> {
+    const jwk = (await readKey(options.keyFile)) ?? (await makeKey(options.keyFile))
+    const { d: _secret, ...publicJwk } = jwk
+    const [privateKey, publicKey] = await Promise.all([importKey(jwk), importKey(publicJwk)])
+    return new Tokens(privateKey, publicKey, options.service, options.lifetimeMs)
+  }
+
+  async issue(grant: Grant): Promise<IssuedToken> {
+    const issuedAt = new Date()
+    const access = grant.access.map(({ name, actions }) => ({ type: 'repository', name, actions }))
+    const jwt = new SignJWT({ access })
+      .setProtectedHeader({ alg: ALGORITHM, typ: 'JWT' })
+      .setIssuer(ISSUER)
+      .setAudience(this.#service)
+      .setIssuedAt(issuedAt)
+      .setExpirationTime(Math.floor(issuedAt.getTime() / 1000) + this.#lifetimeSeconds)
+      .setJti(randomUUID())
+    if (grant.user !== undefined) jwt.setSubject(grant.user)
+    return { token: await jwt.sign(this.#privateKey), expiresInSeconds: this.#lifetimeSeconds, issuedAt }
+  }
+
+  /** What a token grants; undefined when it is none of ours, or has expired. */
+  async verify(token: string): Promise<Grant | undefined> {
+    const known = this.#verified.get(token)
+    if (known && known.expiresMs > Date.now()) return known.grant
+    try {
+      const { payload } = await jwtVerify(token, this.#publicKey, {
+        algorithms: [ALGORITHM],
+        issuer: ISSUER,
+        audience: this.#service,
+        clockTolerance: CLOCK_SKEW_SECONDS,
+        requiredClaims: ['exp'],
+      })
+      const grant: Grant = { user: payload.sub, access: readAccess(payload['access']) }
+      this.#verified.set(token, { grant, expiresMs: ((payload.exp ?? 0) + CLOCK_SKEW_SECONDS) * 1000 })
+      return grant
+    } catch {
+      return undefined
+    }
+  }
+}
+
+function readAccess(value: unknown): Grant['access'] {
+  if (!Array.isArray(value)) return []
+  return (value as { name: string; actions: Action[] }[]).map(({ name, actions }) => ({ name, actions }))
+}
+
+/** Reads `repository:<name>:<action>,<action>`; undefined for other types, and for actions that nobody grants. */
+export function parseScope(scope: string): { name: string; actions: Action[] } | undefined {
+  const match = /^repository(?:\([^)]*\))?:(.+):([a-z*,]*)$/.exec(scope)
+  if (!match) return undefined
+  const wanted = new Set((match[2] ?? '').split(','))
+  const actions = ACTIONS.filter((action) => wanted.has(action) || wanted.has('*'))
+  return { name: match[1] ?? '', actions }
+}
+
+async function importKey(jwk: JWK): Promise<CryptoKey> {
+  const key = await importJWK(jwk, ALGORITHM)
+  if (key instanceof Uint8Array) throw new TypeError('the signing key must be an elliptic curve key')
+  return key
+}
+
+async function readKey(path: string): Promise<JWK | undefined> {
+  try {
+    return JSON.parse(await readFile(path, 'utf8')) as JWK
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw new Error(`the signing key ${path} cannot be read: remove it to get a new one`, { cause: error })
+  }
+}
+
+async function makeKey(path: string): Promise<JWK> {
+  const { privateKey } = await generateKeyPair(ALGORITHM, { extractable: true })
+  const jwk = await exportJWK(privateKey)
+  await mkdir(dirname(path), { recursive: true })
+  const temporary = `${path}.${randomUUID()}`
+  {
+    await using file = await open(temporary, 'wx', 0o600)
+    await file.writeFile(JSON.stringify(jwk))
+    await file.sync()
+  }
+  await rename(temporary, path)
+  return jwk
+}

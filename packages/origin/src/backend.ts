@@ -1,0 +1,172 @@
+// The embedded registry behind the /v2/ API: reads and writes of the OCI distribution specification on a storage.
+import type { Digest } from '@shoal/oci'
+import { OciError } from '@shoal/oci'
+import type {
+  BlobAnswer,
+  CatalogPage,
+  ChunkListAnswer,
+  ManifestAnswer,
+  PullBackend,
+  PushBackend,
+  RequestContext,
+  TagPage,
+  UploadPart,
+  UploadState,
+} from '@shoal/registry'
+import { chunkSizeFor } from '@shoal/store'
+import type { ChunkLists } from './chunk-lists.ts'
+import { blobPath } from './layout.ts'
+import type { Repositories } from './repositories.ts'
+import type { StorageDriver } from './storage/driver.ts'
+import type { Uploads } from './uploads.ts'
+
+/** How many repositories are looked through for a blob that a client wants mounted from anywhere. */
+const MAX_MOUNT_CANDIDATES = 1_000
+
+export interface OriginBackendOptions {
+  driver: StorageDriver
+  repositories: Repositories
+  uploads: Uploads
+  chunkLists: ChunkLists
+}
+
+export class OriginBackend implements PullBackend, PushBackend {
+  readonly #driver: StorageDriver
+  readonly #repositories: Repositories
+  readonly #uploads: Uploads
+  readonly #chunkLists: ChunkLists
+
+  constructor(options: OriginBackendOptions) {
+    this.#driver = options.driver
+    this.#repositories = options.repositories
+    this.#uploads = options.uploads
+    this.#chunkLists = options.chunkLists
+  }
+
+  async manifest(_context: RequestContext, name: string, reference: string): Promise<ManifestAnswer> {
+    return { ...(await this.#repositories.manifest(name, reference)), source: 'origin' }
+  }
+
+  async blob(_context: RequestContext, name: string, digest: Digest): Promise<BlobAnswer> {
+    const sizeBytes = await this.#sizeOf(name, digest)
+    const openFile = this.#driver.openFile?.bind(this.#driver)
+    return {
+      digest,
+      sizeBytes,
+      source: 'origin',
+      open: (start, end) => this.#driver.openRead(blobPath(digest), start, end),
+      ...(openFile && { openFile: () => openFile(blobPath(digest)) }),
+    }
+  }
+
+  async tags(_context: RequestContext, name: string, page: { limit?: number; after?: string }): Promise<TagPage> {
+    const { entries, more } = pageOf(await this.#repositories.tags(name), page)
+    return { tags: entries, more }
+  }
+
+  /** Only names that `visible` lets through are listed. */
+  async catalog(
+    _context: RequestContext,
+    page: { limit?: number; after?: string },
+    visible: (name: string) => boolean = () => true,
+  ): Promise<CatalogPage> {
+    const names = await this.#repositories.names()
+    const { entries, more } = pageOf(names.filter(visible), page)
+    return { repositories: entries, more }
+  }
+
+  async referrers(_context: RequestContext, name: string, digest: Digest, artifactType: string | undefined) {
+    const all = await this.#repositories.referrers(name, digest)
+    if (artifactType === undefined) return { descriptors: all, filtered: false }
+    return { descriptors: all.filter((entry) => entry.artifactType === artifactType), filtered: true }
+  }
+
+  async chunkList(_context: RequestContext, name: string, digest: Digest): Promise<ChunkListAnswer> {
+    const sizeBytes = await this.#sizeOf(name, digest)
+    const hashes = await this.#chunkLists.get(digest, sizeBytes)
+    return { sizeBytes, chunkSizeBytes: chunkSizeFor(sizeBytes), hashes }
+  }
+
+  async startUpload(_context: RequestContext, name: string): Promise<UploadState> {
+    return this.#uploads.start(name)
+  }
+
+  async uploadBlob(_context: RequestContext, name: string, digest: Digest, part: UploadPart): Promise<void> {
+    await this.#uploads.upload(name, digest, part)
+    await this.#repositories.linkBlob(name, digest)
+  }
+
+  /** Without `from`, any repository will do that `readable` lets through. */
+  async mountBlob(
+    _context: RequestContext,
+    name: string,
+    digest: Digest,
+    from: string | undefined,
+    readable: (name: string) => boolean = () => true,
+  ): Promise<boolean> {
+    const source = from ?? (await this.#repositories.findBlob(digest, readable, MAX_MOUNT_CANDIDATES))
+    if (source === undefined || (await this.#repositories.blobSize(source, digest)) === undefined) return false
+    await this.#repositories.linkBlob(name, digest)
+    return true
+  }
+
+  async uploadState(_context: RequestContext, name: string, id: string): Promise<UploadState> {
+    return this.#uploads.state(name, id)
+  }
+
+  async appendUpload(_context: RequestContext, name: string, id: string, part: UploadPart): Promise<UploadState> {
+    return this.#uploads.append(name, id, part)
+  }
+
+  async finishUpload(
+    _context: RequestContext,
+    name: string,
+    id: string,
+    digest: Digest,
+    part: UploadPart | undefined,
+  ): Promise<void> {
+    await this.#uploads.finish(name, id, digest, part)
+    await this.#repositories.linkBlob(name, digest)
+  }
+
+  async cancelUpload(_context: RequestContext, name: string, id: string): Promise<void> {
+    await this.#uploads.cancel(name, id)
+  }
+
+  async putManifest(
+    _context: RequestContext,
+    name: string,
+    reference: string,
+    bytes: Uint8Array,
+    contentType: string | undefined,
+    tags: readonly string[],
+  ): Promise<{ digest: Digest; subject?: Digest }> {
+    return this.#repositories.putManifest(name, reference, Buffer.from(bytes), contentType, tags)
+  }
+
+  async deleteManifest(_context: RequestContext, name: string, reference: string): Promise<void> {
+    await this.#repositories.deleteManifest(name, reference)
+  }
+
+  async deleteBlob(_context: RequestContext, name: string, digest: Digest): Promise<void> {
+    if (!(await this.#repositories.unlinkBlob(name, digest))) throw unknownBlob(name, digest)
+  }
+
+  async #sizeOf(name: string, digest: Digest): Promise<number> {
+    const sizeBytes = await this.#repositories.blobSize(name, digest)
+    if (sizeBytes === undefined) throw unknownBlob(name, digest)
+    return sizeBytes
+  }
+}
+
+function unknownBlob(name: string, digest: Digest): OciError {
+  return new OciError('BLOB_UNKNOWN', `${name} has no blob ${digest}`, { detail: { digest } })
+}
+
+function pageOf(all: string[], page: { limit?: number; after?: string }): { entries: string[]; more: boolean } {
+  const { limit = all.length, after } = page
+  const from = after === undefined ? 0 : all.findIndex((entry) => entry > after)
+  if (from === -1) return { entries: [], more: false }
+  const entries = all.slice(from, from + limit)
+  return { entries, more: limit > 0 && from + limit < all.length }
+}

@@ -1,0 +1,98 @@
+// Every key the embedded registry can be configured with. The command line, the environment, the reference in docs/ and
+// the checks of a configuration file all follow from this schema. Annotations: see the agent's config.ts.
+import { Type, type Static } from 'typebox'
+
+const HOST_PATTERN =
+  '^(\\[[0-9A-Fa-f:.]+\\]|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40}|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$'
+
+/** All keys of the embedded registry. */
+export const registryConfigSchema = Type.Object(
+  {
+    dataDirectory: Type.String({
+      section: 'Storage',
+      format: 'path',
+      default: '/var/lib/shoal/registry',
+      description: 'Where images are kept.',
+    }),
+    uploadExpiry: Type.Integer({
+      section: 'Storage',
+      unit: 'ms',
+      minimum: 60_000,
+      default: 86_400_000,
+      description: 'An upload that nobody goes on with for this long is dropped.',
+    }),
+    allowSparseIndexes: Type.Boolean({
+      section: 'Storage',
+      default: false,
+      description: 'Whether an index is taken of which some manifests were not pushed.',
+    }),
+    host: Type.String({
+      section: 'Endpoint',
+      pattern: HOST_PATTERN,
+      mustBe: 'a host name or an IP address',
+      default: '0.0.0.0',
+      description: 'Address the registry listens on.',
+    }),
+    port: Type.Integer({
+      section: 'Endpoint',
+      minimum: 0,
+      maximum: 65_535,
+      mustBe: 'a port from 0 to 65535 (0 takes a free one)',
+      default: 9000,
+      description: 'Port of the registry, its health and its metrics.',
+    }),
+    tlsCertFile: Type.Optional(
+      Type.String({
+        section: 'Endpoint',
+        format: 'path',
+        description: 'PEM file with the certificate and its chain. Without it the registry speaks plain HTTP.',
+      }),
+    ),
+    tlsKeyFile: Type.Optional(
+      Type.String({ section: 'Endpoint', format: 'path', description: 'PEM file with the key of the certificate.' }),
+    ),
+    clientStall: Type.Integer({
+      section: 'Endpoint',
+      unit: 'ms',
+      minimum: 1_000,
+      maximum: 86_400_000,
+      default: 300_000,
+      description: 'A client that neither sends nor takes a byte for this long is cut off.',
+    }),
+    shutdownGrace: Type.Integer({
+      section: 'Operation',
+      unit: 'ms',
+      minimum: 0,
+      maximum: 3_600_000,
+      default: 10_000,
+      description: 'How long running requests may take to finish when the registry is told to stop.',
+    }),
+    logLevel: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
+      section: 'Operation',
+      default: 'info',
+      description: 'Least severe messages that are logged.',
+    }),
+    logFormat: Type.Enum(['json', 'pretty'], {
+      section: 'Operation',
+      default: 'json',
+      description: '`json` for machines, one object a line; `pretty` for people.',
+    }),
+  },
+  {
+    additionalProperties: false,
+    title: 'registry',
+    description: 'The embedded registry.',
+    dependentRequired: { tlsCertFile: ['tlsKeyFile'], tlsKeyFile: ['tlsCertFile'] },
+  },
+)
+
+/** Settings of the embedded registry: durations in ms, every default filled in. */
+export type RegistryConfig = Static<typeof registryConfigSchema>
+
+/** Fills in the defaults, for those who start a registry from code. Does not check what is given. */
+export function registryConfig(given: Partial<RegistryConfig> = {}): RegistryConfig {
+  const defaults = Object.entries(registryConfigSchema.properties).flatMap(([key, property]) =>
+    'default' in property ? [[key, structuredClone(property.default)]] : [],
+  )
+  return { ...(Object.fromEntries(defaults) as RegistryConfig), ...given }
+}

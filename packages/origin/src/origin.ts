@@ -1,0 +1,196 @@
+// Puts the embedded registry together: storage, /v2/ API, search, health and metrics on one port.
+import { readFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { AddressInfo } from 'node:net'
+import type { FastifyInstance } from 'fastify'
+import {
+  closeRegistryServer,
+  createRegistryMetrics,
+  createRegistryServer,
+  registryPlugin,
+  type RegistryServer,
+} from '@shoal/registry'
+import type { Logger } from 'pino'
+import { Registry } from 'prom-client'
+import { Accounts } from './accounts/accounts.ts'
+import { GuardedBackend } from './accounts/guarded-backend.ts'
+import { HtpasswdFile } from './accounts/htpasswd.ts'
+import { LoginLimit } from './accounts/login-limit.ts'
+import { AccessRules, type AccessRule } from './accounts/rules.ts'
+import { tokenPlugin } from './accounts/token-plugin.ts'
+import { Tokens } from './accounts/tokens.ts'
+import { OriginBackend } from './backend.ts'
+import { ChunkLists } from './chunk-lists.ts'
+import { Hashers } from './hashing/hashers.ts'
+import { Repositories } from './repositories.ts'
+import { rankNames, searchPlugin } from './search.ts'
+import { FilesystemDriver } from './storage/filesystem.ts'
+import { Uploads } from './uploads.ts'
+
+export interface OriginOptions {
+  /** Folder that holds everything; made when missing. Only one process may have it open. */
+  dataDirectory: string
+  /** Address to listen on. @default '0.0.0.0' */
+  host?: string
+  /** Port to listen on; 0 takes a free one. @default 9000 */
+  port?: number
+  /** PEM file with the certificate and its chain. Without it the registry speaks plain HTTP. */
+  tlsCertFile?: string
+  /** PEM file with the key of the certificate. */
+  tlsKeyFile?: string
+  /** An upload that nobody goes on with for this long is dropped, in ms. @default 86400000 */
+  uploadExpiry?: number
+  /** A client that neither sends nor takes a byte for so many ms is cut off. @default 300000 */
+  clientStall?: number
+  /** Takes indexes of which some manifests were not pushed. @default false */
+  allowSparseIndexes?: boolean
+  /**
+   * Accounts: a file as `htpasswd -B` writes it, read again when it changes. Without it everybody may do everything.
+   */
+  htpasswdFile?: string
+  /** Who may do what, when there are accounts. @default who has logged in may do everything, others nothing */
+  accessRules?: AccessRule[]
+  /** Signing key of the tokens, made when missing. @default `token-key.json` in the data directory */
+  tokenKeyFile?: string
+  /** How many ms a token is good for. @default 300000 */
+  tokenLifetime?: number
+  /** `https://registry.example.com`, where clients find this registry. @default what each client calls it */
+  publicUrl?: string
+  /** How many ms running requests may go on after `close()`. @default 10000 */
+  shutdownGrace?: number
+}
+
+export interface OriginDependencies {
+  logger: Logger
+  /** Where metrics are registered. @default a registry of its own */
+  metrics?: Registry
+}
+
+/** A running registry. */
+export interface Origin {
+  /** `http://127.0.0.1:9000` */
+  readonly url: string
+  readonly port: number
+  readonly metrics: Registry
+  /** Lets running requests finish for a while, then ends them. Idempotent. */
+  close(): Promise<void>
+}
+
+/** Starts the embedded registry; it takes requests when the promise resolves. */
+export async function createOrigin(options: OriginOptions & OriginDependencies): Promise<Origin> {
+  const { logger } = options
+  const registry = options.metrics ?? new Registry()
+  const metrics = createRegistryMetrics({
+    registry,
+    requestsName: 'shoal_registry_requests_total',
+    bytesName: 'shoal_origin_bytes_sent_total',
+    bytesReceivedName: 'shoal_origin_bytes_received_total',
+    firstByteName: 'shoal_registry_first_byte_seconds',
+  })
+  const tls = await readTls(options)
+  const accounts = await openAccounts(options)
+  const driver = await FilesystemDriver.open(options.dataDirectory)
+  const hashers = new Hashers(logger)
+  const chunkLists = new ChunkLists(driver, hashers)
+  const repositories = new Repositories({ driver, allowSparseIndexes: options.allowSparseIndexes ?? false })
+  const uploads = new Uploads({
+    driver,
+    chunkLists,
+    hashers,
+    logger,
+    expiryMs: options.uploadExpiry ?? 86_400_000,
+    onBytes: (count) => metrics.bytesReceived(count),
+  })
+  const open = new OriginBackend({ driver, repositories, uploads, chunkLists })
+  const backend = accounts ? new GuardedBackend(open, accounts) : open
+
+  const server = createRegistryServer({ logger, push: true, ...(tls ? { tls } : {}) })
+  let ready = false
+  server.addHook('onRequest', (_request, reply, next) => {
+    reply.header('x-shoal-origin', '1')
+    next()
+  })
+  const stallMs = options.clientStall ?? 300_000
+  await server.register(registryPlugin, {
+    backend,
+    push: backend,
+    hostInName: false,
+    clientStallMs: stallMs,
+    uploadStallMs: stallMs,
+    metrics,
+  })
+  await server.register(searchPlugin, {
+    search: async (term, asking) => {
+      const names = await repositories.names()
+      const visible = accounts ? names.filter(await accounts.filter(asking, 'pull')) : names
+      return rankNames(visible, term).map((name) => ({ name, description: '' }))
+    },
+  })
+  if (accounts) await server.register(tokenPlugin, { accounts })
+  registerOperation(server, registry, () => ready)
+
+  const stop = async (): Promise<void> => {
+    ready = false
+    await closeRegistryServer(server, options.shutdownGrace ?? 10_000)
+    await uploads.close()
+    await chunkLists.idle()
+    await hashers.close()
+    await driver.close()
+  }
+  try {
+    await server.listen({ host: options.host ?? '0.0.0.0', port: options.port ?? 9000 })
+  } catch (error) {
+    await stop()
+    throw error
+  }
+  ready = true
+  const { address, port } = server.server.address() as AddressInfo
+  const host = address === '0.0.0.0' || address === '::' ? '127.0.0.1' : address
+  const url = `${tls ? 'https' : 'http'}://${host.includes(':') ? `[${host}]` : host}:${port}`
+  logger.info({ url, dataDirectory: options.dataDirectory }, 'registry is up')
+  let closing: Promise<void> | undefined
+  return { url, port, metrics: registry, close: () => (closing ??= stop()) }
+}
+
+function registerOperation(server: RegistryServer, metrics: Registry, isReady: () => boolean): void {
+  const fastify = server as unknown as FastifyInstance
+  fastify.get('/healthz', async () => ({ status: 'ok' }))
+  fastify.get('/readyz', async (_request, reply) => {
+    if (isReady()) return { status: 'ready' }
+    return reply.code(503).send({ status: 'not ready' })
+  })
+  fastify.get('/metrics', async (_request, reply) => {
+    return reply.header('content-type', metrics.contentType).send(await metrics.metrics())
+  })
+}
+
+async function openAccounts(options: OriginOptions & OriginDependencies): Promise<Accounts | undefined> {
+  const { htpasswdFile, dataDirectory } = options
+  if (htpasswdFile === undefined) {
+    if (options.accessRules) throw new TypeError('accessRules need accounts: set htpasswdFile')
+    return undefined
+  }
+  const service = 'shoal-registry'
+  return new Accounts({
+    htpasswd: await HtpasswdFile.open(htpasswdFile, options.logger),
+    rules: new AccessRules(options.accessRules),
+    tokens: await Tokens.open({
+      keyFile: options.tokenKeyFile ?? join(dataDirectory, 'token-key.json'),
+      service,
+      lifetimeMs: options.tokenLifetime ?? 300_000,
+    }),
+    loginLimit: new LoginLimit(),
+    service,
+    publicUrl: options.publicUrl?.replace(/\/+$/, ''),
+  })
+}
+
+async function readTls(options: OriginOptions): Promise<{ cert: Buffer; key: Buffer } | undefined> {
+  const { tlsCertFile, tlsKeyFile } = options
+  if (tlsCertFile === undefined && tlsKeyFile === undefined) return undefined
+  if (tlsCertFile === undefined || tlsKeyFile === undefined) {
+    throw new TypeError('tlsCertFile and tlsKeyFile go together: set both or none')
+  }
+  const [cert, key] = await Promise.all([readFile(tlsCertFile), readFile(tlsKeyFile)])
+  return { cert, key }
+}

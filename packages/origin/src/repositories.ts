@@ -1,0 +1,307 @@
+// What each repository shows: which blobs and manifests, under which tags, and what refers to what. Every fact is one
+// small object that is there or not, written in an order that never shows more than is complete.
+import { digestAlgorithm, digestOf, parseManifest, type Digest, type Manifest } from '@shoal/oci'
+import { blobsOf, childrenOf, InvalidManifestError, isDigest, isForeignLayer, isTag, OciError } from '@shoal/oci'
+import { LRUCache } from 'lru-cache'
+import { KeyedLock } from '@shoal/store'
+import * as layout from './layout.ts'
+import type { StorageDriver } from './storage/driver.ts'
+
+/** What is stored of a manifest beside its bytes. */
+export interface ManifestLink {
+  mediaType: string
+  sizeBytes: number
+  subject?: Digest
+  /** Milliseconds since the epoch. */
+  pushedMs: number
+}
+
+export interface StoredManifest {
+  digest: Digest
+  mediaType: string
+  sizeBytes: number
+  bytes: Buffer
+}
+
+interface TagFile {
+  digest: Digest
+}
+
+/** Bytes of manifests that are kept in memory: they never change. */
+const MANIFEST_CACHE_BYTES = 64 * 1024 * 1024
+
+export interface RepositoriesOptions {
+  driver: StorageDriver
+  /** Takes indexes of which some children are not here. @default false */
+  allowSparseIndexes?: boolean
+}
+
+export class Repositories {
+  readonly #driver: StorageDriver
+  readonly #allowSparseIndexes: boolean
+  readonly #manifestBytes = new LRUCache<Digest, Buffer>({
+    maxSize: MANIFEST_CACHE_BYTES,
+    sizeCalculation: (bytes) => Math.max(1, bytes.length),
+  })
+  /** What adds and removes manifests and links of one repository must not overlap. */
+  readonly #lock = new KeyedLock<string>()
+  /** All repositories, and whether they show a manifest; read when first needed. */
+  #names: Promise<Map<string, boolean>> | undefined
+
+  constructor(options: RepositoriesOptions) {
+    this.#driver = options.driver
+    this.#allowSparseIndexes = options.allowSparseIndexes ?? false
+  }
+
+  // Blobs
+
+  /** Size of a blob that the repository shows. */
+  async blobSize(name: string, digest: Digest): Promise<number | undefined> {
+    const [link, blob] = await Promise.all([
+      this.#driver.stat(layout.blobLinkPath(name, digest)),
+      this.#driver.stat(layout.blobPath(digest)),
+    ])
+    return link && blob?.sizeBytes
+  }
+
+  async linkBlob(name: string, digest: Digest): Promise<void> {
+    await this.#driver.write(layout.blobLinkPath(name, digest), Buffer.from(digest))
+    this.#noteName(name)
+  }
+
+  /** False when the repository does not show it. The content stays until garbage collection. */
+  async unlinkBlob(name: string, digest: Digest): Promise<boolean> {
+    return this.#lock.run(name, () => this.#driver.remove(layout.blobLinkPath(name, digest)))
+  }
+
+  // Manifests
+
+  /** @throws OciError(MANIFEST_UNKNOWN, NAME_UNKNOWN) */
+  async manifest(name: string, reference: string): Promise<StoredManifest> {
+    const digest = isDigest(reference) ? reference : await this.#digestOfTag(name, reference)
+    const link = await this.#manifestLink(name, digest)
+    const bytes = link && (await this.#bytesOf(digest))
+    if (!link || !bytes) throw unknownManifest(name, reference)
+    return { digest, mediaType: link.mediaType, sizeBytes: link.sizeBytes, bytes }
+  }
+
+  /**
+   * Stores a manifest when everything it names is here, and ties the tag that it came under, and `tags`, to it.
+   * @throws OciError(MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN, DIGEST_INVALID, SIZE_INVALID)
+   */
+  async putManifest(
+    name: string,
+    reference: string,
+    bytes: Buffer,
+    contentType: string | undefined,
+    tags: readonly string[] = [],
+  ): Promise<{ digest: Digest; subject?: Digest }> {
+    const wanted = isDigest(reference) ? reference : undefined
+    const digest = digestOf(bytes, wanted && digestAlgorithm(wanted))
+    if (wanted !== undefined && wanted !== digest) {
+      throw new OciError('DIGEST_INVALID', `the manifest received has the digest ${digest}`, {
+        detail: { expected: wanted, actual: digest },
+      })
+    }
+    const manifest = readManifest(bytes, contentType)
+    return this.#lock.run(name, async () => {
+      await this.#checkComplete(name, manifest)
+      await this.#driver.write(layout.blobPath(digest), bytes)
+      const subject = manifest.subject?.digest
+      if (subject !== undefined) {
+        const entry = Buffer.from(JSON.stringify(referrerEntry(manifest, digest, bytes.length)))
+        await this.#driver.write(layout.referrerPath(name, subject, digest), entry)
+      }
+      const link: ManifestLink = {
+        mediaType: manifest.mediaType,
+        sizeBytes: bytes.length,
+        ...(subject === undefined ? {} : { subject }),
+        pushedMs: Date.now(),
+      }
+      await this.#driver.write(layout.manifestLinkPath(name, digest), Buffer.from(JSON.stringify(link)))
+      const file: TagFile = { digest }
+      for (const tag of wanted === undefined ? [reference, ...tags] : tags) {
+        await this.#driver.write(layout.tagPath(name, tag), Buffer.from(JSON.stringify(file)))
+      }
+      this.#manifestBytes.set(digest, bytes)
+      this.#noteName(name, true)
+      return subject === undefined ? { digest } : { digest, subject }
+    })
+  }
+
+  /** Unties a tag; or removes a manifest with all its tags. @throws OciError(MANIFEST_UNKNOWN) */
+  async deleteManifest(name: string, reference: string): Promise<void> {
+    await this.#lock.run(name, async () => {
+      if (!isDigest(reference)) {
+        if (!(await this.#driver.remove(layout.tagPath(name, reference)))) throw unknownManifest(name, reference)
+        return
+      }
+      const link = await this.#manifestLink(name, reference)
+      if (!link) throw unknownManifest(name, reference)
+      // Tags first: none may point to what is no longer there.
+      for (const tag of await this.#tagNames(name)) {
+        if ((await this.#tagFile(name, tag))?.digest === reference) {
+          await this.#driver.remove(layout.tagPath(name, tag))
+        }
+      }
+      await this.#driver.remove(layout.manifestLinkPath(name, reference))
+      if (link.subject) await this.#driver.remove(layout.referrerPath(name, link.subject, reference))
+      this.#noteName(name, await this.exists(name))
+    })
+  }
+
+  // Lists
+
+  /** Whether anything can be pulled from it. */
+  async exists(name: string): Promise<boolean> {
+    return (await this.#driver.list(layout.manifestLinkFolder(name))).length > 0
+  }
+
+  /** In ASCII order. @throws OciError(NAME_UNKNOWN) */
+  async tags(name: string): Promise<string[]> {
+    const tags = await this.#tagNames(name)
+    if (tags.length === 0 && !(await this.exists(name))) {
+      throw new OciError('NAME_UNKNOWN', `there is no repository ${name}`)
+    }
+    return tags
+  }
+
+  /** Entries of the referrers index of `subject`, which need not be here itself. */
+  async referrers(name: string, subject: Digest): Promise<{ artifactType?: string }[]> {
+    const found: { artifactType?: string }[] = []
+    for (const { name: file } of await this.#driver.list(layout.referrerFolder(name, subject))) {
+      const digest = layout.digestOfFileName(file)
+      if (digest === undefined || !(await this.#manifestLink(name, digest))) continue
+      const bytes = await this.#driver.read(layout.referrerPath(name, subject, digest))
+      if (bytes) found.push(JSON.parse(bytes.toString()) as { artifactType?: string })
+    }
+    return found
+  }
+
+  /** Names of all repositories that show a manifest, in ASCII order. */
+  async names(): Promise<string[]> {
+    const known = await this.#knownNames()
+    return [...known].flatMap(([name, shown]) => (shown ? [name] : [])).sort()
+  }
+
+  /** A repository among those that `allowed` lets through that shows the blob; looks into `limit` of them. */
+  async findBlob(digest: Digest, allowed: (name: string) => boolean, limit: number): Promise<string | undefined> {
+    let looked = 0
+    for (const name of (await this.#knownNames()).keys()) {
+      if (!allowed(name)) continue
+      if (looked++ >= limit) return undefined
+      if ((await this.blobSize(name, digest)) !== undefined) return name
+    }
+    return undefined
+  }
+
+  /** Keeps the list of names right, if it was read. */
+  #noteName(name: string, shown?: boolean): void {
+    this.#names?.then((names) => names.set(name, shown ?? names.get(name) ?? false)).catch(() => undefined)
+  }
+
+  #knownNames(): Promise<Map<string, boolean>> {
+    this.#names ??= this.#readNames().catch((error: unknown) => {
+      this.#names = undefined
+      throw error
+    })
+    return this.#names
+  }
+
+  async #readNames(): Promise<Map<string, boolean>> {
+    const names = new Map<string, boolean>()
+    const walk = async (name: string): Promise<void> => {
+      let isRepository = false
+      for (const entry of await this.#driver.list(name === '' ? 'repositories' : `repositories/${name}`)) {
+        if (!entry.isFolder) continue
+        if (entry.name.startsWith('_')) isRepository = true
+        else await walk(name === '' ? entry.name : `${name}/${entry.name}`)
+      }
+      if (isRepository) names.set(name, await this.exists(name))
+    }
+    await walk('')
+    return names
+  }
+
+  async #tagNames(name: string): Promise<string[]> {
+    const entries = await this.#driver.list(layout.tagFolder(name))
+    return entries.map((entry) => entry.name).filter(isTag)
+  }
+
+  async #tagFile(name: string, tag: string): Promise<TagFile | undefined> {
+    const bytes = await this.#driver.read(layout.tagPath(name, tag))
+    return bytes && (JSON.parse(bytes.toString()) as TagFile)
+  }
+
+  async #digestOfTag(name: string, tag: string): Promise<Digest> {
+    const file = await this.#tagFile(name, tag)
+    if (!file) throw unknownManifest(name, tag)
+    return file.digest
+  }
+
+  async #manifestLink(name: string, digest: Digest): Promise<ManifestLink | undefined> {
+    const bytes = await this.#driver.read(layout.manifestLinkPath(name, digest))
+    return bytes && (JSON.parse(bytes.toString()) as ManifestLink)
+  }
+
+  async #bytesOf(digest: Digest): Promise<Buffer | undefined> {
+    const cached = this.#manifestBytes.get(digest)
+    if (cached) return cached
+    const bytes = await this.#driver.read(layout.blobPath(digest))
+    if (bytes) this.#manifestBytes.set(digest, bytes)
+    return bytes
+  }
+
+  /** Blobs by their links, children of an index by their manifests; sizes must be those that are named. */
+  async #checkComplete(name: string, manifest: Manifest): Promise<void> {
+    for (const blob of blobsOf(manifest)) {
+      const sizeBytes = await this.blobSize(name, blob.digest)
+      if (sizeBytes === undefined) {
+        if (isForeignLayer(blob)) continue
+        throw missing('blob', blob.digest, name)
+      }
+      checkSize(blob.digest, blob.size, sizeBytes)
+    }
+    for (const child of childrenOf(manifest)) {
+      const link = await this.#manifestLink(name, child.digest)
+      if (link) checkSize(child.digest, child.size, link.sizeBytes)
+      else if (!this.#allowSparseIndexes) throw missing('manifest', child.digest, name)
+    }
+  }
+}
+
+function readManifest(bytes: Buffer, contentType: string | undefined): Manifest {
+  try {
+    return parseManifest(bytes, contentType)
+  } catch (error) {
+    if (error instanceof InvalidManifestError) throw new OciError('MANIFEST_INVALID', error.message, { cause: error })
+    throw error
+  }
+}
+
+/** OCI distribution specification 1.1, "Listing Referrers": the artifact type falls back to that of the config. */
+function referrerEntry(manifest: Manifest, digest: Digest, size: number): Record<string, unknown> {
+  const artifactType = manifest.artifactType ?? (manifest.kind === 'image' ? manifest.config.mediaType : undefined)
+  return {
+    mediaType: manifest.mediaType,
+    digest,
+    size,
+    ...(artifactType === undefined ? {} : { artifactType }),
+    ...(manifest.annotations === undefined ? {} : { annotations: manifest.annotations }),
+  }
+}
+
+function checkSize(digest: Digest, named: number, actual: number): void {
+  if (named === actual) return
+  throw new OciError('SIZE_INVALID', `the manifest says that ${digest} has ${named} bytes, but it has ${actual}`)
+}
+
+function missing(what: 'blob' | 'manifest', digest: Digest, name: string): OciError {
+  return new OciError('MANIFEST_BLOB_UNKNOWN', `the manifest names the ${what} ${digest}: push it to ${name} first`, {
+    detail: { digest },
+  })
+}
+
+function unknownManifest(name: string, reference: string): OciError {
+  return new OciError('MANIFEST_UNKNOWN', `${name} has no manifest ${reference}`, { detail: { name, reference } })
+}

@@ -1,0 +1,261 @@
+// The storage driver for a folder. Whatever is written goes to a temporary file first, is synced, and then renamed into
+// place; the folder is synced after that. So a crash at any instant leaves the old or the new object, never a part.
+import { randomUUID } from 'node:crypto'
+import { constants } from 'node:fs'
+import { mkdir, open, readdir, readFile, rename, rm, stat, unlink, utimes, type FileHandle } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { Readable } from 'node:stream'
+import { OciError } from '@shoal/oci'
+import type { ListedEntry, ObjectStat, StorageDriver, StoredFile, UploadFile } from './driver.ts'
+
+/** Measured: 64 KiB costs twice the CPU of 1 MiB on the way from disk to socket. */
+const READ_BUFFER_BYTES = 1024 * 1024
+
+export class FilesystemDriver implements StorageDriver {
+  readonly #root: string
+  readonly #temporary: string
+  readonly #uploads: string
+
+  private constructor(root: string) {
+    this.#root = root
+    this.#temporary = join(root, 'tmp')
+    this.#uploads = join(root, 'uploads')
+  }
+
+  /** Opens a folder, made when missing, and removes what a crash left of unfinished writes. */
+  static async open(root: string): Promise<FilesystemDriver> {
+    const driver = new FilesystemDriver(root)
+    await rm(driver.#temporary, { recursive: true, force: true })
+    await mkdir(driver.#temporary, { recursive: true })
+    await mkdir(driver.#uploads, { recursive: true })
+    return driver
+  }
+
+  async read(path: string): Promise<Buffer | undefined> {
+    return orUndefined(readFile(join(this.#root, path)))
+  }
+
+  async write(path: string, bytes: Uint8Array, { durable = true }: { durable?: boolean } = {}): Promise<void> {
+    const target = join(this.#root, path)
+    const temporary = join(this.#temporary, randomUUID())
+    try {
+      await using file = await open(temporary, 'wx')
+      await file.writeFile(bytes)
+      if (durable) await file.datasync()
+    } catch (error) {
+      await unlink(temporary).catch(() => undefined)
+      throw explained(error)
+    }
+    await this.#moveInto(temporary, target, durable)
+  }
+
+  async stat(path: string): Promise<ObjectStat | undefined> {
+    const found = await orUndefined(stat(join(this.#root, path)))
+    return found?.isFile() ? { sizeBytes: found.size, modifiedMs: found.mtimeMs } : undefined
+  }
+
+  async touch(path: string): Promise<boolean> {
+    const now = new Date()
+    return (await orUndefined(utimes(join(this.#root, path), now, now).then(() => true))) ?? false
+  }
+
+  async openRead(path: string, start: number, end: number): Promise<Readable> {
+    return new FileRange(await open(join(this.#root, path), 'r'), start, end)
+  }
+
+  async openFile(path: string): Promise<StoredFile> {
+    const file = await open(join(this.#root, path), 'r')
+    return {
+      descriptor: file.fd,
+      read: async (position, into) => (await file.read(into, 0, into.byteLength, position)).bytesRead,
+      close: () => file.close(),
+    }
+  }
+
+  async remove(path: string): Promise<boolean> {
+    const target = join(this.#root, path)
+    const removed = await orUndefined(unlink(target).then(() => true))
+    if (removed) await syncFolder(dirname(target))
+    return removed ?? false
+  }
+
+  async list(folder: string): Promise<ListedEntry[]> {
+    const entries = await orUndefined(readdir(join(this.#root, folder), { withFileTypes: true }))
+    return (entries ?? [])
+      .map((entry) => ({ name: entry.name, isFolder: entry.isDirectory() }))
+      .sort((a, b) => (a.name < b.name ? -1 : 1))
+  }
+
+  async openUpload(id: string): Promise<UploadFile> {
+    const path = join(this.#uploads, id)
+    const file = await open(path, constants.O_RDWR | constants.O_CREAT)
+    return new UploadOnDisk(file, (await file.stat()).size)
+  }
+
+  async promoteUpload(id: string, path: string): Promise<void> {
+    const source = join(this.#uploads, id)
+    {
+      await using file = await open(source, 'r+')
+      await file.datasync()
+    }
+    await this.#moveInto(source, join(this.#root, path), true)
+  }
+
+  async removeUpload(id: string): Promise<void> {
+    await orUndefined(unlink(join(this.#uploads, id)))
+  }
+
+  async listUploads(): Promise<{ id: string; modifiedMs: number }[]> {
+    const found = []
+    for (const id of await readdir(this.#uploads)) {
+      const known = await orUndefined(stat(join(this.#uploads, id)))
+      if (known) found.push({ id, modifiedMs: known.mtimeMs })
+    }
+    return found
+  }
+
+  async close(): Promise<void> {}
+
+  async #moveInto(source: string, target: string, durable: boolean): Promise<void> {
+    const folder = dirname(target)
+    try {
+      await rename(source, target)
+    } catch (error) {
+      if (!isCode(error, 'ENOENT')) throw error
+      await makeFolder(folder)
+      await rename(source, target)
+    }
+    if (durable) await syncFolder(folder)
+  }
+}
+
+/** Reads a part of a file, a MiB at a time, with a handle that it closes. */
+class FileRange extends Readable {
+  readonly #file: FileHandle
+  readonly #end: number
+  #position: number
+
+  constructor(file: FileHandle, start: number, end: number) {
+    super({ highWaterMark: READ_BUFFER_BYTES })
+    this.#file = file
+    this.#position = start
+    this.#end = end
+  }
+
+  override _read(): void {
+    const length = Math.min(READ_BUFFER_BYTES, this.#end - this.#position + 1)
+    if (length <= 0) {
+      this.push(null)
+      return
+    }
+    const buffer = Buffer.allocUnsafeSlow(length)
+    this.#file.read(buffer, 0, length, this.#position).then(
+      ({ bytesRead }) => {
+        this.#position += bytesRead
+        if (bytesRead === 0) this.destroy(new Error('the file ends before its size'))
+        else this.push(bytesRead === length ? buffer : buffer.subarray(0, bytesRead))
+      },
+      (error: unknown) => this.destroy(error as Error),
+    )
+  }
+
+  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
+    this.#file.close().then(
+      () => done(error),
+      (failure: unknown) => done(error ?? (failure as Error)),
+    )
+  }
+}
+
+class UploadOnDisk implements UploadFile {
+  readonly #file: FileHandle
+  #sizeBytes: number
+
+  constructor(file: FileHandle, sizeBytes: number) {
+    this.#file = file
+    this.#sizeBytes = sizeBytes
+  }
+
+  get sizeBytes(): number {
+    return this.#sizeBytes
+  }
+
+  async append(pieces: Uint8Array[]): Promise<void> {
+    try {
+      let rest = pieces
+      while (rest.length > 0) {
+        const { bytesWritten } = await this.#file.writev(rest, this.#sizeBytes)
+        this.#sizeBytes += bytesWritten
+        rest = dropBytes(rest, bytesWritten)
+      }
+    } catch (error) {
+      // A write that failed may have left bytes beyond what is counted; the next one goes over them.
+      await this.#file.truncate(this.#sizeBytes).catch(() => undefined)
+      throw explained(error)
+    }
+  }
+
+  async truncate(sizeBytes: number): Promise<void> {
+    await this.#file.truncate(sizeBytes)
+    this.#sizeBytes = sizeBytes
+  }
+
+  get descriptor(): number {
+    return this.#file.fd
+  }
+
+  async read(position: number, into: Uint8Array): Promise<number> {
+    return (await this.#file.read(into, 0, into.byteLength, position)).bytesRead
+  }
+
+  async close(): Promise<void> {
+    await this.#file.close()
+  }
+}
+
+function dropBytes(pieces: Uint8Array[], count: number): Uint8Array[] {
+  let left = count
+  let at = 0
+  for (; at < pieces.length; at++) {
+    const length = pieces[at]?.byteLength ?? 0
+    if (left < length) break
+    left -= length
+  }
+  const rest = pieces.slice(at)
+  if (left > 0 && rest[0]) rest[0] = rest[0].subarray(left)
+  return rest
+}
+
+/** Makes a folder and syncs every folder that got a new entry by it. */
+async function makeFolder(folder: string): Promise<void> {
+  const first = await mkdir(folder, { recursive: true })
+  if (first === undefined) return
+  for (let at = folder; at.length >= first.length; at = dirname(at)) await syncFolder(dirname(at))
+}
+
+async function syncFolder(folder: string): Promise<void> {
+  await using handle = await open(folder, 'r')
+  await handle.sync()
+}
+
+/** A full disk is told to the client, who can tell the operator; other failures are for the log. */
+function explained(error: unknown): unknown {
+  if (!isCode(error, 'ENOSPC') && !isCode(error, 'EDQUOT')) return error
+  return new OciError('UNAVAILABLE', 'the registry has no space left: ask its operator to free some', {
+    status: 507,
+    cause: error,
+  })
+}
+
+async function orUndefined<T>(work: Promise<T>): Promise<T | undefined> {
+  try {
+    return await work
+  } catch (error) {
+    if (isCode(error, 'ENOENT') || isCode(error, 'ENOTDIR')) return undefined
+    throw error
+  }
+}
+
+function isCode(error: unknown, code: string): boolean {
+  return error instanceof Error && 'code' in error && error.code === code
+}
