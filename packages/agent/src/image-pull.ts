@@ -1,0 +1,149 @@
+// A whole image into the store of this node, with events on the way: what `shoal pull` shows.
+import {
+  blobsOf,
+  isForeignLayer,
+  manifestReference,
+  OciError,
+  parseManifest,
+  parsePlatform,
+  parseReference,
+  selectPlatform,
+  type Digest,
+  type Manifest,
+  type Platform,
+} from '@shoal/oci'
+import type { RepositoryTarget } from '@shoal/upstream'
+import type { Content, ManifestContent } from './content.ts'
+import { unlessAborted } from './aborting.ts'
+import { toClientError } from './failures.ts'
+import type { Requester } from './origin-sources.ts'
+import type { TagResolver } from './tag-resolver.ts'
+
+const PROGRESS_INTERVAL_MS = 200
+
+/** What happens during a pull; one JSON object a line on the wire. */
+export type PullEvent =
+  | { event: 'manifest'; digest: Digest; mediaType: string; sizeBytes: number }
+  | { event: 'layers'; layers: { digest: Digest; sizeBytes: number }[] }
+  | {
+      event: 'progress'
+      digest: Digest
+      receivedBytes: number
+      sizeBytes: number
+      fromPeersBytes: number
+      fromOriginBytes: number
+    }
+  | { event: 'layer-done'; digest: Digest; source: string }
+  | { event: 'done'; digest: Digest; durationMs: number }
+  | { event: 'error'; code: string; message: string }
+
+export interface ImagePullOptions {
+  content: Content
+  tags: TagResolver
+  image: string
+  /** `os/arch[/variant]` @default that of this machine */
+  platform: string | undefined
+  requestId: string
+  signal: AbortSignal
+  emit: (event: PullEvent) => void
+}
+
+/** Pulls an image. Ends with a `done` or an `error` event; never throws. */
+export async function pullImage(options: ImagePullOptions): Promise<void> {
+  const startedMs = performance.now()
+  try {
+    const { registry, repository, ...rest } = parseReference(options.image)
+    const target = { registry, repository }
+    const reference = manifestReference({ ...rest, registry, repository })
+    const digest = await pullReference(options, target, reference)
+    options.emit({ event: 'done', digest, durationMs: Math.round(performance.now() - startedMs) })
+  } catch (error) {
+    const { code, message } = error instanceof OciError ? error : toClientError(error, 'manifest')
+    options.emit({ event: 'error', code, message })
+  }
+}
+
+async function pullReference(options: ImagePullOptions, target: RepositoryTarget, reference: string): Promise<Digest> {
+  const { content, tags, emit, signal } = options
+  const requester: Requester = { requestId: options.requestId }
+  const isTag = !reference.includes(':')
+  const digest = isTag
+    ? (await resolve(tags, content, target, reference, requester, signal)).digest
+    : (reference as Digest)
+  let found = await content.manifest(target, digest, requester, signal)
+  let manifest = read(found)
+  if (manifest.kind === 'index') {
+    const wanted = options.platform === undefined ? machinePlatform() : parsePlatform(options.platform)
+    const child = selectPlatform(manifest, wanted)
+    if (child === undefined) {
+      throw new OciError('MANIFEST_UNKNOWN', `the image has no variant for ${wanted.os}/${wanted.architecture}`)
+    }
+    found = await content.manifest(target, child.digest, requester, signal)
+    manifest = read(found)
+  }
+  emit({ event: 'manifest', digest: found.digest, mediaType: found.mediaType, sizeBytes: found.sizeBytes })
+  const layers = blobsOf(manifest).filter((layer) => !isForeignLayer(layer))
+  emit({ event: 'layers', layers: layers.map(({ digest, size }) => ({ digest, sizeBytes: size })) })
+  const unique = new Map(layers.map((layer) => [layer.digest, layer.size]))
+  // When one layer fails the pull has failed: nobody waits for the others any more.
+  const stop = new AbortController()
+  const together = { ...options, signal: AbortSignal.any([signal, stop.signal]) }
+  try {
+    await Promise.all([...unique.keys()].map((layer) => pullLayer(together, target, layer, requester)))
+  } finally {
+    stop.abort()
+  }
+  return digest
+}
+
+async function resolve(
+  tags: TagResolver,
+  content: Content,
+  target: RepositoryTarget,
+  tag: string,
+  requester: Requester,
+  signal: AbortSignal,
+) {
+  const resolved = await tags.resolve(target, tag, requester, signal)
+  content.know(resolved.digest, resolved.sizeBytes, resolved.mediaType)
+  return resolved
+}
+
+function read(found: ManifestContent): Manifest {
+  return parseManifest(found.bytes, found.mediaType)
+}
+
+async function pullLayer(
+  options: ImagePullOptions,
+  target: RepositoryTarget,
+  digest: Digest,
+  requester: Requester,
+): Promise<void> {
+  const { content, emit, signal } = options
+  const blob = await content.blob(target, digest, requester, signal)
+  const { download, sizeBytes } = blob
+  if (download === undefined) {
+    blob.release()
+    if (blob.source !== 'store') throw new OciError('UNAVAILABLE', 'the store of this node is full or failing')
+    emit({ event: 'layer-done', digest, source: blob.source })
+    return
+  }
+  const tell = () => {
+    const { receivedBytes, fromPeersBytes, fromOriginBytes } = download.progress()
+    emit({ event: 'progress', digest, receivedBytes, sizeBytes, fromPeersBytes, fromOriginBytes })
+  }
+  const timer = setInterval(tell, PROGRESS_INTERVAL_MS)
+  try {
+    await unlessAborted(download.done, signal)
+    tell()
+    emit({ event: 'layer-done', digest, source: download.fromOriginBytes > 0 ? 'origin' : 'swarm' })
+  } finally {
+    clearInterval(timer)
+    blob.release()
+  }
+}
+
+function machinePlatform(): Platform {
+  const architecture = { x64: 'amd64', ia32: '386' }[process.arch as string] ?? process.arch
+  return { os: 'linux', architecture }
+}

@@ -1,0 +1,127 @@
+// The mirror endpoint's backend: what container runtimes ask over /v2/, answered from store, swarm and origin.
+import { isDigest, OciError, type Digest } from '@shoal/oci'
+import type { BlobAnswer, BlobFile, ManifestAnswer, PullBackend, RequestContext, TagPage } from '@shoal/registry'
+import type { StoredBlob } from '@shoal/store'
+import type { RepositoryTarget, Upstream } from '@shoal/upstream'
+import type { Content } from './content.ts'
+import { toClientError, type Wanted } from './failures.ts'
+import { targetOf } from './names.ts'
+import type { Requester } from './origin-sources.ts'
+import type { TagResolver } from './tag-resolver.ts'
+
+export interface MirrorBackendOptions {
+  content: Content
+  tags: TagResolver
+  upstream: Upstream
+  defaultRegistry: string
+  /** A manifest is answered within this time, be it with an error: runtimes wait for ever. */
+  manifestTimeoutMs: number
+}
+
+/** A blob that nobody opened after it was looked up is held for so long, in milliseconds. */
+const UNUSED_MS = 10_000
+
+/** PullBackend of an agent. */
+export class MirrorBackend implements PullBackend {
+  readonly #options: MirrorBackendOptions
+
+  constructor(options: MirrorBackendOptions) {
+    this.#options = options
+  }
+
+  async manifest(context: RequestContext, name: string, reference: string, head: boolean): Promise<ManifestAnswer> {
+    const { content, tags, manifestTimeoutMs } = this.#options
+    return await this.#answer(context, name, 'manifest', async (target, requester) => {
+      const signal = AbortSignal.any([context.signal, AbortSignal.timeout(manifestTimeoutMs)])
+      if (isDigest(reference)) return await content.manifest(target, reference, requester, signal)
+      const resolved = await tags.resolve(target, reference, requester, signal)
+      content.know(resolved.digest, resolved.sizeBytes, resolved.mediaType)
+      // A stale answer is given only for what can be delivered: then it is fetched even for HEAD.
+      if (head && !resolved.stale) return resolved
+      const manifest = await content.manifest(target, resolved.digest, requester, signal)
+      return { ...manifest, stale: resolved.stale }
+    })
+  }
+
+  async blob(context: RequestContext, name: string, digest: Digest, head: boolean): Promise<BlobAnswer> {
+    return await this.#answer(context, name, 'blob', async (target, requester) => {
+      if (head) {
+        const sizeBytes = await this.#options.content.blobSize(target, digest, requester, context.signal)
+        return { digest, sizeBytes, open: () => Promise.reject(new Error('HEAD has no body')) }
+      }
+      const blob = await this.#options.content.blob(target, digest, requester, context.signal)
+      // Not every answer has a body (304, 416): what is never opened is let go of all the same.
+      const unused = setTimeout(() => blob.release(), UNUSED_MS)
+      context.signal.addEventListener('abort', () => blob.release(), { once: true })
+      const answer: BlobAnswer = {
+        digest,
+        sizeBytes: blob.sizeBytes,
+        source: blob.source,
+        open: (start, end) => {
+          clearTimeout(unused)
+          const stream = blob.open({ start, end, signal: context.signal })
+          // The stream holds the blob by itself from here on.
+          stream.once('close', () => blob.release())
+          return stream
+        },
+      }
+      const { stored } = blob
+      if (stored === undefined) return answer
+      const openFile = (): Promise<BlobFile> => {
+        clearTimeout(unused)
+        return Promise.resolve(fileOf(stored))
+      }
+      return { ...answer, openFile }
+    })
+  }
+
+  async tags(context: RequestContext, name: string, page: { limit?: number; after?: string }): Promise<TagPage> {
+    return await this.#answer(context, name, 'name', (target, requester) =>
+      this.#options.upstream.listTags(target, page, { ...requester, signal: context.signal }),
+    )
+  }
+
+  async referrers(
+    context: RequestContext,
+    name: string,
+    digest: Digest,
+    artifactType: string | undefined,
+  ): Promise<{ descriptors: unknown[]; filtered: boolean }> {
+    return await this.#answer(context, name, 'name', (target, requester) =>
+      this.#options.upstream.listReferrers(target, digest, artifactType, { ...requester, signal: context.signal }),
+    )
+  }
+
+  async #answer<T>(
+    context: RequestContext,
+    name: string,
+    wanted: Wanted,
+    ask: (target: RepositoryTarget, requester: Requester) => Promise<T>,
+  ): Promise<T> {
+    try {
+      const target = targetOf(name, context.namespace, this.#options.defaultRegistry)
+      this.#options.upstream.checkAllowed(target.registry)
+      const { requestId, authorization } = context
+      return await ask(target, authorization === undefined ? { requestId } : { requestId, authorization })
+    } catch (error) {
+      if (context.signal.aborted) throw error
+      const answer = toClientError(error, wanted)
+      if (!(error instanceof OciError)) {
+        context.log.info({ err: error, name, wanted, answer: answer.code }, 'a request could not be answered')
+      }
+      throw answer
+    }
+  }
+}
+
+/** The fast way to the bytes of a whole blob: the server reads into its own buffers. */
+function fileOf(stored: StoredBlob): BlobFile {
+  return {
+    read: async (position, into) => {
+      const part = into.subarray(0, Math.min(into.length, stored.sizeBytes - position))
+      await stored.readAt(position, part)
+      return part.length
+    },
+    close: async () => stored.release(),
+  }
+}

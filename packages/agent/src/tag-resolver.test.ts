@@ -1,0 +1,177 @@
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import { setImmediate as turn } from 'node:timers/promises'
+import { digestOf } from '@shoal/oci'
+import type { StoreRecords } from '@shoal/store'
+import type { Swarm, TagFound, TagOutcome } from '@shoal/swarm'
+import { UpstreamError, type RequestOptions, type Upstream, type UpstreamErrorCode } from '@shoal/upstream'
+import { TagResolver, type TagRecord } from './tag-resolver.ts'
+import { silent } from './testing/agents.ts'
+
+const TARGET = { registry: 'reg.test', repository: 'team/app' }
+const KEY = 'reg.test/team/app:1'
+const found = (text: string): TagFound => ({ digest: digestOf(text), mediaType: 'm', sizeBytes: text.length })
+
+type Lookup = () => Promise<TagFound>
+type Tracker = (lookup: Lookup) => Promise<TagOutcome<TagFound> | undefined>
+
+function setUp(options: { ttlMs?: number; tracker?: Tracker; agents?: TagFound & { ageMs: number } } = {}) {
+  const records = new Map<string, TagRecord>()
+  const asked: (string | undefined)[] = []
+  const state = {
+    records,
+    asked,
+    origin: async (_options: RequestOptions): Promise<TagFound> => found('fresh'),
+    tracker: options.tracker ?? (async () => undefined),
+  }
+  const resolver = new TagResolver({
+    upstream: {
+      headManifest: (_target: object, _tag: string, options: RequestOptions) => {
+        asked.push(options.authorization)
+        return state.origin(options)
+      },
+    } as unknown as Upstream,
+    swarm: {
+      trackers: { askTag: (_key: string, lookup: Lookup) => state.tracker(lookup) },
+      askTag: async () => options.agents,
+    } as unknown as Swarm,
+    records: {
+      get: async (key: string) => records.get(key),
+      put: async (key: string, value: TagRecord) => void records.set(key, value),
+    } as StoreRecords<TagRecord>,
+    ttlMs: options.ttlMs ?? 60_000,
+    manifestTimeoutMs: 10_000,
+    logger: silent,
+  })
+  const resolve = (authorization?: string, signal = AbortSignal.timeout(20_000)) =>
+    resolver.resolve(TARGET, '1', authorization === undefined ? {} : { authorization }, signal)
+  return { resolver, resolve, ...state, state }
+}
+
+const failing = (code: UpstreamErrorCode) => async () => {
+  throw new UpstreamError(code, 'reg.test', `reg.test said ${code}`)
+}
+
+test('the origin is asked, its answer is used again for a while and remembered for good', async () => {
+  const { resolve, asked, records } = setUp()
+  assert.deepEqual(await resolve(), { ...found('fresh'), stale: false })
+  await resolve()
+  assert.equal(asked.length, 1)
+  assert.equal(records.get(KEY)?.digest, found('fresh').digest)
+})
+
+test('many who ask at once cost one question', async () => {
+  const { resolve, asked } = setUp()
+  const answers = await Promise.all([resolve(), resolve(), resolve()])
+  assert.equal(asked.length, 1)
+  assert.equal(new Set(answers.map(({ digest }) => digest)).size, 1)
+})
+
+test('who brings credentials gets the answer to these, and nobody else does', async () => {
+  const { resolve, asked, state } = setUp()
+  state.origin = async ({ authorization }) => {
+    if (authorization === undefined) throw new UpstreamError('UNAUTHORIZED', 'reg.test', 'log in')
+    return found(authorization)
+  }
+  const [one, two] = await Promise.all([resolve('Basic one'), resolve('Basic two')])
+  assert.equal(one.digest, found('Basic one').digest)
+  assert.equal(two.digest, found('Basic two').digest)
+  await assert.rejects(resolve(), { code: 'UNAUTHORIZED' })
+  assert.deepEqual(asked, ['Basic one', 'Basic two', undefined])
+})
+
+test('credentials never go through the tracker', async () => {
+  const { resolve } = setUp({ tracker: () => Promise.reject(new Error('the tracker was asked')) })
+  assert.equal((await resolve('Basic x')).stale, false)
+})
+
+test('what the tracker tells is used without asking the origin', async () => {
+  const told = found('told')
+  const { resolve, asked } = setUp({ tracker: async () => ({ kind: 'told', found: told, stale: false }) })
+  assert.deepEqual(await resolve(), { ...told, stale: false })
+  assert.equal(asked.length, 0)
+})
+
+test('a tracker that makes this node ask gets its way', async () => {
+  const { resolve, asked } = setUp({ tracker: async (lookup) => ({ kind: 'own', found: await lookup() }) })
+  assert.deepEqual(await resolve(), { ...found('fresh'), stale: false })
+  assert.equal(asked.length, 1)
+})
+
+test('a stale answer of the tracker is marked, and not used again', async () => {
+  const outcomes: TagOutcome<TagFound>[] = [
+    { kind: 'told', found: found('old'), stale: true },
+    { kind: 'told', found: found('new'), stale: false },
+  ]
+  const { resolve, records } = setUp({ tracker: async () => outcomes.shift() })
+  assert.deepEqual(await resolve(), { ...found('old'), stale: true })
+  assert.equal(records.size, 0)
+  assert.deepEqual(await resolve(), { ...found('new'), stale: false })
+})
+
+for (const code of ['TIMEOUT', 'UNREACHABLE', 'SERVER_ERROR', 'RATE_LIMITED'] as const) {
+  test(`${code}: the last digest that is known is used, marked as stale`, async () => {
+    const { resolve, state } = setUp({ ttlMs: 0 })
+    await resolve()
+    state.origin = failing(code)
+    // The answer may still be as young as a millisecond.
+    let answer = await resolve()
+    while (!answer.stale) {
+      await turn()
+      answer = await resolve()
+    }
+    assert.deepEqual(answer, { ...found('fresh'), stale: true })
+  })
+
+  test(`${code} and nobody knows the tag: the outage is told`, async () => {
+    const { resolve, state } = setUp()
+    state.origin = failing(code)
+    await assert.rejects(resolve(), { code })
+  })
+}
+
+for (const code of ['NOT_FOUND', 'UNAUTHORIZED', 'DENIED', 'REFUSED_BY_POLICY'] as const) {
+  test(`${code} is passed on, whatever was known before`, async () => {
+    const { resolve, records, state } = setUp({ agents: { ...found('agents'), ageMs: 1 } })
+    records.set(KEY, { ...found('before'), seenMs: Date.now() })
+    state.origin = failing(code)
+    await assert.rejects(resolve(), { code })
+  })
+}
+
+test('of what this node and others remember, the youngest is used', async () => {
+  for (const [ageMs, expected] of [
+    [10, 'theirs'],
+    [1e9, 'own'],
+  ] as const) {
+    const { resolve, records, state } = setUp({ agents: { ...found('theirs'), ageMs } })
+    records.set(KEY, { ...found('own'), seenMs: Date.now() - 1e6 })
+    state.origin = failing('UNREACHABLE')
+    assert.equal((await resolve()).digest, found(expected).digest)
+  }
+})
+
+test('a tracker that knows of the outage, and nothing else: others are asked what they remember', async () => {
+  const tracker: Tracker = async () => ({ kind: 'failed', errorCode: 'TIMEOUT' })
+  const { resolve, asked } = setUp({ tracker, agents: { ...found('theirs'), ageMs: 5 } })
+  const answer = await resolve()
+  assert.deepEqual({ digest: answer.digest, stale: answer.stale }, { digest: found('theirs').digest, stale: true })
+  assert.equal(asked.length, 0)
+})
+
+test('a disk that takes nothing does not stop a pull', async () => {
+  const { resolver, state } = setUp()
+  state.records.set = () => {
+    throw new Error('disk full')
+  }
+  const answer = await resolver.resolve(TARGET, '1', {}, AbortSignal.timeout(20_000))
+  assert.equal(answer.stale, false)
+})
+
+test('what is known is told with its age', async () => {
+  const { resolver, records } = setUp()
+  assert.equal(await resolver.known(KEY), undefined)
+  records.set(KEY, { ...found('x'), seenMs: Date.now() - 5000 })
+  const known = await resolver.known(KEY)
+  assert.ok(known !== undefined && known.ageMs >= 5000)
+})

@@ -1,0 +1,179 @@
+// From tag to digest: the origin's word while it answers, asked once for the whole cluster; the last known one, marked
+// as stale, while it does not.
+import type { Digest } from '@shoal/oci'
+import type { StoreRecords } from '@shoal/store'
+import type { Swarm, TagFound } from '@shoal/swarm'
+import { UpstreamError, type RepositoryTarget, type Upstream } from '@shoal/upstream'
+import type { Logger } from 'pino'
+import { LRUCache } from 'lru-cache'
+import { tagKey } from './names.ts'
+import type { Requester } from './origin-sources.ts'
+
+/** Tags whose last digest is remembered in memory for `tagCacheTtl`. */
+const CACHED_TAGS = 10_000
+/** How the time for a manifest is shared out, at most in milliseconds and as a part of it: the tracker's answer, … */
+const TRACKER_LIMIT_MS = 2000
+const TRACKER_PART = 0.25
+/** … the origin's, … */
+const ORIGIN_LIMIT_MS = 4000
+const ORIGIN_PART = 0.35
+/** … and what other agents know. The rest is for the manifest itself. */
+const AGENTS_LIMIT_MS = 1000
+const AGENTS_PART = 0.1
+/** An origin that did not answer is not asked again for so long where the last digest of the tag is known. */
+const OUTAGE_MEMORY_MS = 5000
+
+/** What the store remembers of a tag. */
+export interface TagRecord {
+  digest: Digest
+  mediaType: string
+  sizeBytes: number
+  /** When the origin said so, milliseconds since the epoch. */
+  seenMs: number
+}
+
+export interface ResolvedTag extends TagFound {
+  /** The origin did not answer: this is what it said last, as far as anyone knows. */
+  stale: boolean
+}
+
+export interface TagResolverOptions {
+  upstream: Upstream
+  swarm: Swarm
+  records: StoreRecords<TagRecord>
+  /** How long an answer is used again without asking, in milliseconds. */
+  ttlMs: number
+  /** Time within which a manifest has to be answered, the resolving of its tag included. */
+  manifestTimeoutMs: number
+  logger: Logger
+}
+
+/** Resolves tags for one agent. */
+export class TagResolver {
+  readonly #options: TagResolverOptions
+  readonly #cache: LRUCache<string, ResolvedTag>
+  readonly #running = new Map<string, Promise<ResolvedTag>>()
+  /** Registries that did not answer lately. */
+  readonly #outages = new LRUCache<string, true>({ max: 1000, ttl: OUTAGE_MEMORY_MS })
+
+  constructor(options: TagResolverOptions) {
+    this.#options = options
+    this.#cache = new LRUCache({ max: CACHED_TAGS, ttl: Math.max(1, options.ttlMs) })
+  }
+
+  /**
+   * @throws UpstreamError what the origin said (401, 403, 404 are passed on), or that it could not be asked and nobody
+   *   knows the tag
+   */
+  async resolve(
+    target: RepositoryTarget,
+    tag: string,
+    requester: Requester,
+    signal: AbortSignal,
+  ): Promise<ResolvedTag> {
+    const key = tagKey(target, tag)
+    // Whoever brings credentials of its own gets the origin's answer to these, not one that others were given.
+    if (requester.authorization !== undefined) return await this.#ask(target, tag, key, requester, signal)
+    const cached = this.#cache.get(key)
+    if (cached !== undefined) return cached
+    const running = this.#running.get(key)
+    if (running !== undefined) return await running
+    // Many wait for this one answer: it must not end with the patience of the first.
+    const asking = this.#ask(target, tag, key, requester, AbortSignal.timeout(this.#options.manifestTimeoutMs))
+    this.#running.set(key, asking)
+    try {
+      return await asking
+    } finally {
+      this.#running.delete(key)
+    }
+  }
+
+  /** What this node knows of a tag without asking. */
+  async known(key: string): Promise<(TagFound & { ageMs: number }) | undefined> {
+    const record = await this.#options.records.get(key)
+    if (record === undefined) return undefined
+    const { digest, mediaType, sizeBytes, seenMs } = record
+    return { digest, mediaType, sizeBytes, ageMs: Math.max(0, Date.now() - seenMs) }
+  }
+
+  async #ask(
+    target: RepositoryTarget,
+    tag: string,
+    key: string,
+    requester: Requester,
+    signal: AbortSignal,
+  ): Promise<ResolvedTag> {
+    const { swarm, manifestTimeoutMs } = this.#options
+    const forAll = requester.authorization === undefined
+    const lookup = () => this.#askOrigin(target, tag, requester, signal)
+    const trackerTimeoutMs = Math.min(TRACKER_LIMIT_MS, manifestTimeoutMs * TRACKER_PART)
+    if (this.#outages.has(target.registry)) {
+      const last = await this.#lastKnown(key)
+      if (last !== undefined) return { ...last, stale: true }
+    }
+    let failure: unknown
+    try {
+      // With credentials of the client's own the answer is not for everyone: then the origin is asked directly.
+      const outcome = forAll ? await swarm.trackers.askTag(key, lookup, trackerTimeoutMs) : undefined
+      if (outcome === undefined) return await this.#remember(key, await lookup(), forAll)
+      if (outcome.kind === 'own') return await this.#remember(key, outcome.found, forAll)
+      if (outcome.kind === 'told' && !outcome.stale) return await this.#remember(key, outcome.found, forAll)
+      if (outcome.kind === 'told') return { ...outcome.found, stale: true }
+      failure = new UpstreamError(
+        'UNREACHABLE',
+        target.registry,
+        `${target.registry} does not answer (${outcome.errorCode})`,
+      )
+    } catch (error) {
+      failure = error
+    }
+    // An end of the client's patience is not an answer of the origin, but what is known is better than nothing then.
+    const outage = failure instanceof UpstreamError ? failure.isOutage : signal.aborted
+    if (!outage) throw failure
+    this.#outages.set(target.registry, true)
+    const last = await this.#lastKnown(key)
+    if (last === undefined) throw failure
+    this.#options.logger.warn(
+      { err: failure, reference: key, digest: last.digest },
+      'tag could not be checked: last known digest is used',
+    )
+    return { digest: last.digest, mediaType: last.mediaType, sizeBytes: last.sizeBytes, stale: true }
+  }
+
+  /** Leaves time for the answer that is known already, should the origin hang. */
+  async #askOrigin(target: RepositoryTarget, tag: string, requester: Requester, signal: AbortSignal) {
+    const limitMs = Math.min(ORIGIN_LIMIT_MS, this.#options.manifestTimeoutMs * ORIGIN_PART)
+    const limit = AbortSignal.timeout(limitMs)
+    try {
+      return await this.#options.upstream.headManifest(target, tag, {
+        ...requester,
+        signal: AbortSignal.any([signal, limit]),
+      })
+    } catch (error) {
+      if (!limit.aborted || signal.aborted) throw error
+      const message = `${target.registry} did not say within ${Math.round(limitMs)} ms what ${tag} is`
+      throw new UpstreamError('TIMEOUT', target.registry, message, { cause: error })
+    }
+  }
+
+  /** @param forAll whether others may be given this answer without asking: not when it was given to credentials */
+  async #remember(key: string, found: TagFound, forAll: boolean): Promise<ResolvedTag> {
+    const { digest, mediaType, sizeBytes } = found
+    const resolved = { digest, mediaType, sizeBytes, stale: false }
+    if (forAll) this.#cache.set(key, resolved)
+    await this.#options.records
+      .put(key, { digest, mediaType, sizeBytes, seenMs: Date.now() })
+      .catch((error: unknown) => {
+        // A full disk must not stop a pull.
+        this.#options.logger.warn({ err: error, reference: key }, 'a tag could not be remembered')
+      })
+    return resolved
+  }
+
+  async #lastKnown(key: string): Promise<(TagFound & { ageMs: number }) | undefined> {
+    const limitMs = Math.min(AGENTS_LIMIT_MS, this.#options.manifestTimeoutMs * AGENTS_PART)
+    const [own, others] = await Promise.all([this.known(key), this.#options.swarm.askTag(key, limitMs)])
+    if (own === undefined || (others !== undefined && others.ageMs < own.ageMs)) return others
+    return own
+  }
+}
