@@ -1,0 +1,160 @@
+// The real command in a process of its own: exit codes, files, and what reaches which stream.
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { chmod, mkdtemp, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, before, describe, it } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { parseSwarmKeys } from '@shoal/network'
+import { VERSION } from './version.ts'
+
+const COMMAND = fileURLToPath(new URL('../bin/shoal.ts', import.meta.url))
+const LAUNCHER = fileURLToPath(new URL('../bin/shoal', import.meta.url))
+
+interface Outcome {
+  code: number
+  out: string
+  err: string
+}
+
+function run(file: string, args: string[], environment: Record<string, string> = {}): Promise<Outcome> {
+  return new Promise((resolve) => {
+    const child = execFile(file, args, { env: { ...process.env, ...environment } }, (error, out, err) => {
+      resolve({ code: typeof error?.code === 'number' ? error.code : error ? -1 : 0, out, err })
+    })
+    child.stdin?.end()
+  })
+}
+
+const shoal = (args: string[], environment?: Record<string, string>) =>
+  run(process.execPath, ['--disable-warning=ExperimentalWarning', COMMAND, ...args], environment)
+
+let directory = ''
+before(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'shoal-command-'))
+})
+after(() => rm(directory, { recursive: true }))
+
+describe('shoal', { concurrency: 2 }, () => {
+  it('prints its version and ends with 0', async () => {
+    const { code, out } = await shoal(['version'])
+    assert.equal(code, 0)
+    assert.match(out, new RegExp(`^shoal ${VERSION.replaceAll('.', '\\.')} \\(node `))
+    assert.deepEqual(await shoal(['--version']), { code: 0, out: `${VERSION}\n`, err: '' })
+  })
+
+  it('explains itself with 0', async () => {
+    const { code, out } = await shoal(['--help'])
+    assert.equal(code, 0)
+    for (const word of ['agent', 'tracker', 'registry', 'status', 'pull', 'demo', 'key'])
+      assert.match(out, new RegExp(`^  ${word}`, 'm'))
+  })
+
+  it('lists every key of a daemon as a flag', async () => {
+    const { code, out } = await shoal(['agent', '--help'])
+    assert.equal(code, 0)
+    for (const flag of ['--config', '--mirror-port', '--swarm-key-files', '--log-level'])
+      assert.ok(out.includes(`${flag} `), flag)
+  })
+
+  const misused: [string, string[], RegExp][] = [
+    ['an unknown command', ['pul'], /unknown command 'pul'/],
+    ['an unknown flag', ['agent', '--mirror-prt', '1'], /--mirror-port/],
+    ['a flag without its value', ['tracker', '--config'], /argument missing/],
+    ['no image', ['pull'], /missing required argument 'image'/],
+    ['no image reference', ['pull', 'Not An Image'], /invalid image reference/],
+    ['no platform', ['pull', 'alpine', '--platform', 'linux'], /invalid platform/],
+    ['no URL', ['status', '--admin', 'localhost:7703'], /no URL of an admin API/],
+    ['no size', ['demo', '--image', 'big'], /--image must be a size/],
+    ['too many agents', ['demo', '--agents', '65'], /1 to 64/],
+    ['no swarm key', ['agent'], /swarmKeyFiles is missing/],
+    ['no such file', ['agent', '--config', '/nonexistent/agent.yaml'], /agent\.yaml: .*no such file/],
+  ]
+  for (const [name, args, message] of misused) {
+    it(`ends with 2 for ${name}`, async () => {
+      const { code, out, err } = await shoal(args)
+      assert.deepEqual({ code, out }, { code: 2, out: '' })
+      assert.match(err, message)
+      assert.doesNotMatch(err, /\n {4}at /, 'no stack')
+    })
+  }
+
+  it('names every mistake of a file by place, and ends with 2', async () => {
+    const file = join(directory, 'wrong.yaml')
+    await writeFile(file, 'mirorPort: 1\nswarmKeyFiles: [k]\nzone: 5\n')
+    const { code, err } = await shoal(['agent', '--config', file])
+    assert.equal(code, 2)
+    assert.deepEqual(
+      err
+        .trim()
+        .split('\n')
+        .map((line) => line.slice(0, `shoal: ${file}:1:1`.length)),
+      [`shoal: ${file}:1:1`, `shoal: ${file}:3:7`],
+    )
+  })
+
+  it('checks a configuration without running it', async () => {
+    const file = join(directory, 'right.yaml')
+    await writeFile(file, 'swarmKeyFiles: [k]\n')
+    const { code, out, err } = await shoal(['tracker', '--check'], { SHOAL_CONFIG: file, SHOAL_P2P_PROT: '1' })
+    assert.deepEqual({ code, out }, { code: 0, out: 'The configuration is fine.\n' })
+    assert.match(err, /SHOAL_P2P_PROT .*did you mean SHOAL_P2P_PORT/)
+  })
+
+  it('ends with 1 when no agent answers', async () => {
+    const { code, err } = await shoal(['status', '--admin', 'http://127.0.0.1:1'])
+    assert.equal(code, 1)
+    assert.match(err, /no agent answers at http:\/\/127\.0\.0\.1:1 \(ECONNREFUSED\): is "shoal agent" running\?/)
+  })
+})
+
+describe('shoal key new', () => {
+  it('prints a key that the network takes', async () => {
+    const { code, out } = await shoal(['key', 'new'])
+    assert.equal(code, 0)
+    assert.equal(parseSwarmKeys(out, 'output').length, 1)
+  })
+
+  it('writes a file that only its owner can read, and never over another', async () => {
+    const file = join(directory, 'swarm.key')
+    assert.deepEqual((await shoal(['key', 'new', '--out', file])).code, 0)
+    assert.equal((await stat(file)).mode & 0o777, 0o600)
+    const before = await readFile(file, 'utf8')
+    assert.equal(parseSwarmKeys(before, file).length, 1)
+
+    const second = await shoal(['key', 'new', '--out', file])
+    assert.equal(second.code, 1)
+    assert.match(second.err, /exists and is left as it is/)
+    assert.equal(await readFile(file, 'utf8'), before)
+  })
+
+  it('ends with 1 where it cannot write', async () => {
+    const { code, err } = await shoal(['key', 'new', '--out', '/nonexistent/swarm.key'])
+    assert.equal(code, 1)
+    assert.match(err, /cannot be written/)
+  })
+})
+
+describe('bin/shoal', () => {
+  it('runs on the node that SHOAL_NODE names, through a symbolic link', async () => {
+    const link = join(directory, 'shoal')
+    await symlink(LAUNCHER, link)
+    const { code, out } = await run(link, ['version'], { SHOAL_NODE: process.execPath })
+    assert.equal(code, 0)
+    assert.ok(out.includes(`node ${process.versions.node}`))
+  })
+
+  it('says what to do where node is too old', async () => {
+    // A copy outside the checkout: no node among dependencies. The node of the PATH pretends to be old.
+    const elsewhere = await mkdtemp(join(directory, 'old-'))
+    const copy = join(elsewhere, 'shoal')
+    await writeFile(copy, await readFile(LAUNCHER))
+    await chmod(copy, 0o755)
+    await writeFile(join(elsewhere, 'node'), '#!/bin/sh\n[ "$1" = --version ] && echo v20.1.0\nexit 1\n')
+    await chmod(join(elsewhere, 'node'), 0o755)
+    const { code, err } = await run(copy, ['version'], { PATH: `${elsewhere}:/usr/bin:/bin`, SHOAL_NODE: '' })
+    assert.equal(code, 1)
+    assert.match(err, /Node\.js 22\.18 or newer is needed, but node here is v20\.1\.0/)
+  })
+})
