@@ -1,0 +1,224 @@
+// Bytes on their way, as a fluid: every flow gets what its sender, its receiver and the borders it crosses allow, the way
+// that TCP shares a link about evenly among its connections (max-min fairness, by a few rounds of filling up).
+
+/** Rounds of filling up in each step: what a flow cannot use is given to others in the next round. */
+const ROUNDS = 3
+/** Share of a link that counts as nothing left. */
+const SPENT = 1e-3
+
+/** Bytes of one transfer. */
+export interface Flow {
+  /** Position in the list of flows; -1 when it is over. */
+  at: number
+  readonly from: number
+  readonly to: number
+  readonly bytes: number
+  /** Called in the step in which the last byte arrives. */
+  readonly onDone: () => void
+}
+
+/** Ends of links, by node; the borders of zones, by zone. */
+export interface LinkRates {
+  /** Bytes per millisecond that each node sends and receives. */
+  readonly up: Float64Array
+  readonly down: Float64Array
+  /** Zone of each node; a flow between two zones crosses the border of both. */
+  readonly zone: Int32Array
+  /** Bytes per millisecond across each zone's border, each way; Infinity for none. */
+  readonly border: Float64Array
+  /** Bytes per millisecond that one connection reaches at most. */
+  readonly perFlow: number
+}
+
+/** All flows of a cluster. */
+export class Links {
+  readonly #rates: LinkRates
+  readonly #flows: Flow[] = []
+  #from = new Int32Array(1024)
+  #to = new Int32Array(1024)
+  #remaining = new Float64Array(1024)
+  #rate = new Float64Array(1024)
+  readonly #upFlows: Int32Array
+  readonly #downFlows: Int32Array
+  readonly #upLeft: Float64Array
+  readonly #downLeft: Float64Array
+  readonly #upOpen: Int32Array
+  readonly #downOpen: Int32Array
+  readonly #outFlows: Int32Array
+  readonly #inFlows: Int32Array
+  readonly #bordersLimited: boolean
+  #changed = true
+  /** Bytes that each node has sent, and that have come into and gone out of each zone. */
+  readonly sent: Float64Array
+  readonly received: Float64Array
+  readonly zoneIn: Float64Array
+  readonly zoneOut: Float64Array
+
+  constructor(rates: LinkRates) {
+    const nodes = rates.up.length
+    const zones = rates.border.length
+    this.#rates = rates
+    this.#upFlows = new Int32Array(nodes)
+    this.#downFlows = new Int32Array(nodes)
+    this.#upOpen = new Int32Array(nodes)
+    this.#downOpen = new Int32Array(nodes)
+    this.#upLeft = new Float64Array(nodes)
+    this.#downLeft = new Float64Array(nodes)
+    this.sent = new Float64Array(nodes)
+    this.received = new Float64Array(nodes)
+    this.#outFlows = new Int32Array(zones)
+    this.#inFlows = new Int32Array(zones)
+    this.zoneIn = new Float64Array(zones)
+    this.zoneOut = new Float64Array(zones)
+    this.#bordersLimited = rates.border.some((rate) => rate !== Infinity)
+  }
+
+  get count(): number {
+    return this.#flows.length
+  }
+
+  add(from: number, to: number, bytes: number, onDone: () => void): Flow {
+    const at = this.#flows.length
+    if (at === this.#from.length) this.#grow()
+    const flow: Flow = { at, from, to, bytes, onDone }
+    this.#flows.push(flow)
+    this.#from[at] = from
+    this.#to[at] = to
+    this.#remaining[at] = bytes
+    this.#rate[at] = 0
+    this.#count(from, to, 1)
+    return flow
+  }
+
+  /** Ends a flow early; nothing happens when it is over already. */
+  remove(flow: Flow): void {
+    const { at } = flow
+    if (at < 0) return
+    const carried = flow.bytes - Math.max(0, this.#remaining[at]!)
+    this.sent[flow.from]! += carried
+    this.received[flow.to]! += carried
+    const fromZone = this.#rates.zone[flow.from]!
+    const toZone = this.#rates.zone[flow.to]!
+    if (fromZone !== toZone) {
+      this.zoneOut[fromZone]! += carried
+      this.zoneIn[toZone]! += carried
+    }
+    const last = this.#flows.pop()!
+    const end = this.#flows.length
+    if (last !== flow) {
+      this.#flows[at] = last
+      last.at = at
+      this.#from[at] = this.#from[end]!
+      this.#to[at] = this.#to[end]!
+      this.#remaining[at] = this.#remaining[end]!
+      this.#rate[at] = this.#rate[end]!
+    }
+    flow.at = -1
+    this.#count(flow.from, flow.to, -1)
+  }
+
+  /** Bytes of a flow that are still to come. */
+  remaining(flow: Flow): number {
+    return flow.at < 0 ? 0 : this.#remaining[flow.at]!
+  }
+
+  /** Moves the bytes of one step, then tells the flows that are over. */
+  advance(stepMs: number): void {
+    if (this.#changed) this.#share()
+    const remaining = this.#remaining
+    const rate = this.#rate
+    const over: Flow[] = []
+    for (let at = 0; at < this.#flows.length; at++) {
+      remaining[at]! -= rate[at]! * stepMs
+      if (remaining[at]! <= 1e-6) over.push(this.#flows[at]!)
+    }
+    for (const flow of over) this.remove(flow)
+    for (const flow of over) flow.onDone()
+  }
+
+  /** Gives every flow its rate. */
+  #share(): void {
+    const { up, down, perFlow } = this.#rates
+    this.#upLeft.set(up)
+    this.#downLeft.set(down)
+    this.#upOpen.set(this.#upFlows)
+    this.#downOpen.set(this.#downFlows)
+    const upLeft = this.#upLeft
+    const downLeft = this.#downLeft
+    const upOpen = this.#upOpen
+    const downOpen = this.#downOpen
+    const from = this.#from
+    const to = this.#to
+    const rate = this.#rate
+    const length = this.#flows.length
+    const borders = this.#bordersLimited ? this.#borderShare() : undefined
+    rate.fill(0, 0, length)
+    for (let round = 0; round < ROUNDS; round++) {
+      if (round > 0) {
+        upOpen.fill(0)
+        downOpen.fill(0)
+        for (let at = 0; at < length; at++) {
+          const u = from[at]!
+          const d = to[at]!
+          if (upLeft[u]! > SPENT * up[u]! && downLeft[d]! > SPENT * down[d]!) {
+            upOpen[u]!++
+            downOpen[d]!++
+          }
+        }
+      }
+      // The shares are fixed before anybody takes: so the order of the flows does not matter.
+      for (let node = 0; node < up.length; node++) {
+        upLeft[node] = upOpen[node]! > 0 ? upLeft[node]! / upOpen[node]! : 0
+        downLeft[node] = downOpen[node]! > 0 ? downLeft[node]! / downOpen[node]! : 0
+      }
+      for (let at = 0; at < length; at++) {
+        const share = Math.min(upLeft[from[at]!]!, downLeft[to[at]!]!)
+        let total = Math.min(rate[at]! + share, perFlow)
+        if (borders !== undefined) total = Math.min(total, borders(at))
+        rate[at] = total
+      }
+      if (round === ROUNDS - 1) break
+      upLeft.set(up)
+      downLeft.set(down)
+      for (let at = 0; at < length; at++) {
+        upLeft[from[at]!]! -= rate[at]!
+        downLeft[to[at]!]! -= rate[at]!
+      }
+    }
+    this.#changed = false
+  }
+
+  /** The share of each flow at the borders that it crosses; a border shares evenly among the flows across it. */
+  #borderShare(): (at: number) => number {
+    const { zone, border } = this.#rates
+    return (at) => {
+      const fromZone = zone[this.#from[at]!]!
+      const toZone = zone[this.#to[at]!]!
+      if (fromZone === toZone) return Infinity
+      return Math.min(border[fromZone]! / this.#outFlows[fromZone]!, border[toZone]! / this.#inFlows[toZone]!)
+    }
+  }
+
+  #count(from: number, to: number, by: number): void {
+    this.#changed = true
+    this.#upFlows[from]! += by
+    this.#downFlows[to]! += by
+    const fromZone = this.#rates.zone[from]!
+    const toZone = this.#rates.zone[to]!
+    if (fromZone === toZone) return
+    this.#outFlows[fromZone]! += by
+    this.#inFlows[toZone]! += by
+  }
+
+  #grow(): void {
+    const size = this.#from.length * 2
+    const wider = <T extends Int32Array | Float64Array>(old: T, fresh: T): T => {
+      fresh.set(old)
+      return fresh
+    }
+    this.#from = wider(this.#from, new Int32Array(size))
+    this.#to = wider(this.#to, new Int32Array(size))
+    this.#remaining = wider(this.#remaining, new Float64Array(size))
+    this.#rate = wider(this.#rate, new Float64Array(size))
+  }
+}
