@@ -1,0 +1,97 @@
+// Measures Shoal beside what it is compared with, always both in one run, and writes what came out as Markdown.
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { cpus, release, totalmem } from 'node:os'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import { renderSection, type SectionResult } from './figures.ts'
+import { idle } from './idle.ts'
+import { lone } from './lone.ts'
+import { mirror } from './mirror.ts'
+import { peakMemory } from './peak-memory.ts'
+import { transfer } from './transfer.ts'
+
+const USAGE = `usage: scripts/bench [--rounds N] [--nodes N] [--gib N] [--require] [SECTION…]
+
+sections (all of them if none is named):
+  transfer  cost of a byte on the transfer plane and on a libp2p stream
+  lone      a cold pull through a lone agent beside the same pull straight from the origin
+  mirror    a stored layer and manifest from an agent beside docker-registry
+  idle      memory and CPU of an idle agent and tracker
+  memory    peak memory of an agent while a large blob passes through
+
+  --rounds N   rounds of lone (7), mirror (3) and transfer (2)
+  --nodes N    agents of idle (3)
+  --gib N      size of the blob of memory (8)
+  --require    exit code 1 when a target is missed
+`
+
+const REPORTS = resolve(import.meta.dirname, '../../.reports/bench')
+
+interface Options {
+  rounds: number | undefined
+  nodes: number
+  gib: number
+}
+
+const SECTIONS: Record<string, (options: Options) => Promise<SectionResult>> = {
+  transfer: ({ rounds = 2 }) => transfer(rounds),
+  lone: ({ rounds = 7 }) => lone(rounds),
+  mirror: ({ rounds = 3 }) => mirror(rounds),
+  idle: ({ nodes }) => idle(nodes),
+  memory: ({ gib }) => peakMemory(gib),
+}
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: {
+      rounds: { type: 'string' },
+      nodes: { type: 'string', default: '3' },
+      gib: { type: 'string', default: '8' },
+      require: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
+  })
+  const unknown = positionals.filter((name) => !(name in SECTIONS))
+  const numbers = [values.rounds ?? '1', values.nodes, values.gib].map(Number)
+  if (values.help || unknown.length > 0 || !numbers.every((number) => number > 0)) {
+    process.stderr.write(unknown.length > 0 ? `no section ${unknown.join(', ')}\n\n${USAGE}` : USAGE)
+    return values.help ? 0 : 2
+  }
+  const options: Options = {
+    rounds: values.rounds === undefined ? undefined : Number(values.rounds),
+    nodes: Number(values.nodes),
+    gib: Number(values.gib),
+  }
+  const [processor] = cpus()
+  const machine = `${cpus().length} × ${processor?.model ?? 'unknown'}, ${(totalmem() / 2 ** 30).toFixed(0)} GiB`
+  const date = new Date().toISOString()
+  const head = `# Bench\n\n${date.slice(0, 16)} UTC, ${machine}, Linux ${release()}, Node ${process.version}\n`
+  process.stdout.write(`${head}\n`)
+  const parts = [head]
+  let failed = false
+  for (const name of positionals.length > 0 ? positionals : Object.keys(SECTIONS)) {
+    try {
+      const result = await (SECTIONS[name] as (typeof SECTIONS)[string])(options)
+      failed ||= values.require && result.targets.some(({ met }) => !met)
+      parts.push(renderSection(result))
+    } catch (error) {
+      // One section that cannot run (a program is missing, say) must not cost the others.
+      failed = true
+      parts.push(`## ${name}\n\nDid not run: ${(error as Error).message}\n`)
+    }
+    process.stdout.write(`${parts.at(-1)}\n`)
+  }
+  mkdirSync(REPORTS, { recursive: true })
+  const file = join(REPORTS, `${date.slice(0, 19).replace(/:/g, '')}.md`)
+  writeFileSync(file, parts.join('\n'))
+  process.stdout.write(`report: ${file}\n`)
+  return failed ? 1 : 0
+}
+
+try {
+  process.exitCode = await main()
+} catch (error) {
+  process.stderr.write(`${(error as Error).message}\n\n${USAGE}`)
+  process.exitCode = 2
+}

@@ -1,0 +1,71 @@
+// Whole-system tests need programs and rights that not every machine has. This names what is missing, skips the test
+// by that name, and makes the skip a failure where nothing may be skipped (CI=true).
+import { accessSync, constants } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { delimiter, join } from 'node:path'
+import type { TestContext } from 'node:test'
+
+const SYSTEM_PATH = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin', '/usr/local/sbin']
+
+/** Full path of a program, looked for in PATH and in the administrator's folders. */
+export function findProgram(name: string): string | undefined {
+  for (const folder of SYSTEM_PATH) {
+    if (folder === '') continue
+    const path = join(folder, name)
+    try {
+      accessSync(path, constants.X_OK)
+      return path
+    } catch {
+      // Not here.
+    }
+  }
+  return undefined
+}
+
+let namespaces: string | undefined
+
+/** Why network namespaces with shaped links cannot be made here; the empty string if they can. */
+function whyNoNamespaces(): string {
+  if (namespaces !== undefined) return namespaces
+  const ip = findProgram('ip')
+  const lacking = ['ip', 'tc', 'setpriv', 'nsenter'].filter((name) => findProgram(name) === undefined)
+  if (ip === undefined || lacking.length > 0) namespaces = `${lacking.join(', ')} not installed`
+  else if (process.getuid?.() !== 0) namespaces = 'needs root'
+  else {
+    const name = `shoal-probe-${process.pid}`
+    const added = spawnSync(ip, ['netns', 'add', name], { encoding: 'utf8' })
+    namespaces = added.status === 0 ? '' : `ip netns add: ${added.stderr.trim()}`
+    if (added.status === 0) spawnSync(ip, ['netns', 'del', name])
+  }
+  return namespaces
+}
+
+/** What is missing here of what a test names; empty if nothing. */
+export function missingRequirements(names: readonly string[]): string[] {
+  const missing: string[] = []
+  for (const name of names) {
+    if (name === 'root') {
+      if (process.getuid?.() !== 0) missing.push('root')
+    } else if (name === 'namespaces') {
+      const why = whyNoNamespaces()
+      if (why !== '') missing.push(`network namespaces (${why})`)
+    } else if (findProgram(name) === undefined) missing.push(name)
+  }
+  return missing
+}
+
+/**
+ * True if everything named is there. Else the test is marked as skipped, with the names of what is missing, and false
+ * comes back: `if (!requires(t, 'containerd', 'root')) return`.
+ *
+ * @param names - programs, and the words `root` and `namespaces`
+ * @throws Error where skipping is not allowed (CI=true)
+ */
+export function requires(t: TestContext, ...names: string[]): boolean {
+  const missing = missingRequirements(names)
+  if (missing.length === 0) return true
+  const message = `missing: ${missing.join(', ')}`
+  if (process.env['CI'] === 'true') throw new Error(`${message} (with CI=true nothing may be skipped)`)
+  t.skip(message)
+  return false
+}

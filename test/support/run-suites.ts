@@ -1,0 +1,157 @@
+// What scripts/test runs: the static checks, then every suite of tests, then one line with the sum over all of them.
+import { spawn } from 'node:child_process'
+import { mkdirSync, readFileSync, rmSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { join, resolve } from 'node:path'
+import { parseArgs } from 'node:util'
+import type { Counts } from './count-reporter.ts'
+
+const ROOT = resolve(import.meta.dirname, '../..')
+const REPORTS = join(ROOT, '.reports')
+
+interface Suite {
+  files: string[]
+  /** Whole-system suites have the machine to themselves, one file at a time. */
+  wholeSystem: boolean
+  /** No single test may take longer. */
+  testLimitMs: number
+}
+
+const SUITES: Record<string, Suite> = {
+  unit: {
+    files: ['packages/*/src/**/*.test.ts', 'test/support/**/*.test.ts'],
+    wholeSystem: false,
+    testLimitMs: 120_000,
+  },
+  conformance: { files: ['test/conformance/**/*.test.ts'], wholeSystem: true, testLimitMs: 300_000 },
+  clients: { files: ['test/clients/**/*.test.ts'], wholeSystem: true, testLimitMs: 300_000 },
+  lab: { files: ['test/lab/**/*.test.ts'], wholeSystem: true, testLimitMs: 300_000 },
+  chaos: { files: ['test/chaos/**/*.test.ts'], wholeSystem: true, testLimitMs: 300_000 },
+}
+
+const STATIC: Record<string, string[]> = {
+  format: ['node_modules/prettier/bin/prettier.cjs', '--check', '.'],
+  lint: ['node_modules/eslint/bin/eslint.js', '.'],
+  types: ['node_modules/typescript/bin/tsc', '--noEmit'],
+}
+
+const HELP = `scripts/test [NAME]...
+
+Runs the named parts, in this order, or all: static ${Object.keys(SUITES).join(' ')}
+  --file PATTERN   only test files whose path holds PATTERN
+  --only PATTERN   only tests whose name matches PATTERN
+With CI=true a skipped test is a failure.`
+
+function run(command: string, args: string[]): Promise<number> {
+  return new Promise((done, fail) => {
+    const child = spawn(command, args, { cwd: ROOT, stdio: 'inherit' })
+    const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
+    process.on('SIGINT', forward).on('SIGTERM', forward)
+    child.once('error', fail)
+    child.once('exit', (code, signal) => {
+      process.off('SIGINT', forward).off('SIGTERM', forward)
+      done(signal ? 1 : (code ?? 1))
+    })
+  })
+}
+
+function readCounts(file: string): Counts {
+  const lines = readFileSync(file, 'utf8').trim().split('\n')
+  return JSON.parse(lines.at(-1) ?? '') as Counts
+}
+
+async function runSuite(name: string, suite: Suite, only: { file?: string; name?: string }): Promise<Counts> {
+  const { glob } = await import('node:fs/promises')
+  const files: string[] = []
+  for (const pattern of suite.files) {
+    for await (const file of glob(pattern, { cwd: ROOT })) {
+      if (!file.includes('node_modules') && file.includes(only.file ?? '')) files.push(file)
+    }
+  }
+  const none: Counts = { passed: 0, failed: 0, skipped: 0, skippedNames: [], failedNames: [] }
+  if (files.length === 0) return none
+  const report = join(REPORTS, `${name}.json`)
+  rmSync(report, { force: true })
+  const code = await run(process.execPath, [
+    '--disable-warning=ExperimentalWarning',
+    '--test',
+    `--test-concurrency=${suite.wholeSystem ? 1 : Math.max(2, availableParallelism())}`,
+    `--test-timeout=${suite.testLimitMs}`,
+    '--test-reporter=spec',
+    '--test-reporter-destination=stdout',
+    `--test-reporter=${join(import.meta.dirname, 'count-reporter.ts')}`,
+    `--test-reporter-destination=${report}`,
+    ...(only.name === undefined ? [] : [`--test-name-pattern=${only.name}`]),
+    ...files.sort(),
+  ])
+  let counts = none
+  try {
+    counts = readCounts(report)
+  } catch {
+    // The runner died before it could count; its exit code says the rest.
+  }
+  if (code !== 0 && counts.failed === 0) {
+    counts.failed++
+    counts.failedNames.push(`${name}: the test runner ended with ${code}`)
+  }
+  return counts
+}
+
+async function main(): Promise<number> {
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { file: { type: 'string' }, only: { type: 'string' }, help: { type: 'boolean', short: 'h' } },
+  })
+  if (values.help) {
+    process.stdout.write(`${HELP}\n`)
+    return 0
+  }
+  const parts = ['static', ...Object.keys(SUITES)]
+  const unknown = positionals.filter((name) => !parts.includes(name))
+  if (unknown.length > 0) {
+    process.stderr.write(`no part named ${unknown.join(', ')}\n${HELP}\n`)
+    return 2
+  }
+  const narrowed = values.file !== undefined || values.only !== undefined
+  const chosen = positionals.length > 0 ? positionals : narrowed ? Object.keys(SUITES) : parts
+  mkdirSync(REPORTS, { recursive: true })
+
+  const total: Counts = { passed: 0, failed: 0, skipped: 0, skippedNames: [], failedNames: [] }
+  const started = performance.now()
+  if (chosen.includes('static')) {
+    for (const [name, args] of Object.entries(STATIC)) {
+      process.stdout.write(`\n# ${name}\n`)
+      if ((await run(process.execPath, args)) === 0) total.passed++
+      else {
+        total.failed++
+        total.failedNames.push(name)
+      }
+    }
+  }
+  if (chosen.some((name) => SUITES[name]?.wholeSystem)) {
+    await run('bash', [join(ROOT, 'scripts/install-test-tools')])
+  }
+  for (const [name, suite] of Object.entries(SUITES)) {
+    if (!chosen.includes(name)) continue
+    process.stdout.write(`\n# ${name}\n`)
+    const counts = await runSuite(name, suite, {
+      ...(values.file === undefined ? {} : { file: values.file }),
+      ...(values.only === undefined ? {} : { name: values.only }),
+    })
+    total.passed += counts.passed
+    total.failed += counts.failed
+    total.skipped += counts.skipped
+    total.skippedNames.push(...counts.skippedNames)
+    total.failedNames.push(...counts.failedNames)
+  }
+
+  process.stdout.write('\n')
+  for (const name of total.skippedNames) process.stdout.write(`skipped: ${name}\n`)
+  for (const name of total.failedNames) process.stdout.write(`failed: ${name}\n`)
+  process.stdout.write(`took ${Math.round((performance.now() - started) / 1000)} s\n`)
+  process.stdout.write(`${total.passed} passed, ${total.failed} failed, ${total.skipped} skipped\n`)
+  const noSkips = process.env['CI'] === 'true'
+  return total.failed > 0 || (noSkips && total.skipped > 0) ? 1 : 0
+}
+
+process.exitCode = await main()
