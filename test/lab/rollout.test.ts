@@ -20,7 +20,7 @@ for (const { name, tracker, rate, mib, originCopies, lastRatio } of CASES) {
     if (!requires(t, 'namespaces', 'docker-registry')) return
     await withLab(`rollout ${name} ${rate}`, { agents: 16, rate, tracker }, async (lab) => {
       // Agents of a running cluster have met and have done this before; what is cold is the image.
-      await rollout(lab, { image: await lab.pushImage({ name: 'earlier', layers: [8 * MiB] }) })
+      await rollout(lab, { image: await lab.pushImage({ name: 'earlier', layers: [16 * MiB] }) })
       const image = await lab.pushImage({ layers: [mib * MiB] })
       const straight = await lab.straightDownload(image)
       const result = await rollout(lab, { image })

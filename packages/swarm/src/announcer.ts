@@ -58,16 +58,17 @@ export class Announcer {
     this.#wake()
   }
 
+  /** Settles when an announcement costs no download anything, or cannot wait any longer. */
   async #quiet(): Promise<void> {
     const { trackers, idle } = this.#options
-    const { signal } = this.#stop
-    await idle(AbortSignal.any([signal, AbortSignal.timeout(LONGEST_WAIT_MS)]))
+    const longest = AbortSignal.any([this.#stop.signal, AbortSignal.timeout(LONGEST_WAIT_MS)])
+    await idle(longest)
     const connected = trackers.status().some((tracker) => tracker.connected)
     const spreadMs = Math.random() * (connected ? SPREAD_WITH_TRACKER_MS : SPREAD_MS)
-    await delay(this.#lastMs === 0 || performance.now() - this.#lastMs > spreadMs ? spreadMs : PAUSE_MS, undefined, {
-      signal,
-      ref: false,
-    }).catch(() => undefined)
+    const pauseMs = this.#lastMs === 0 || performance.now() - this.#lastMs > spreadMs ? spreadMs : PAUSE_MS
+    await delay(pauseMs, undefined, { signal: longest, ref: false }).catch(() => undefined)
+    // Another rollout may have begun meanwhile.
+    await idle(longest)
     this.#lastMs = performance.now()
   }
 

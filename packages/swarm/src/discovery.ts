@@ -1,6 +1,7 @@
 // How a download finds its swarm: from the tracker, from the agents that are connected anyway, and from the DHT. The
-// tracker's answer takes a round trip; where it does not come or names nobody, the others are asked within 300 ms. All
-// at once would be no faster, and lookups in the DHT cost more CPU than all else in a rollout
+// tracker's answer takes a round trip; where it does not come, the others are asked within 300 ms, and where it names
+// nobody who can be reached, after a second. All at once would be no faster, and lookups in the DHT cost more CPU than
+// all else in a rollout
 // (docs/decisions/0006-asking-connected-agents.md).
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ControlMessage, LeaseGrant, NodeAddress, TrackerPeers } from '@shoal/network'
@@ -19,6 +20,11 @@ const MORE_PEERS_INTERVAL_MS = 500
 /** With fewer neighbours than this a starved download asks the DHT again, and this often. */
 const FEW_NEIGHBOURS = 4
 const DHT_INTERVAL_MS = 2000
+/**
+ * A tracker that answers knows more than the DHT, and its members need a moment to connect: at a cold start, when all
+ * nodes are short of processor time, lookups that come sooner make each other late.
+ */
+const DHT_AFTER_TRACKER_MS = 1000
 const DHT_TIMEOUT_MS = 10_000
 /** A peer that could not be reached is tried again after so long. */
 const RETRY_PEER_MS = 5000
@@ -68,8 +74,8 @@ export class Discovery implements TrackerSession {
     if (!this.#tracked) this.#askConnectedAgents()
     if (!this.#tracked) this.#askDht()
     this.#grace = setTimeout(() => {
-      // The tracker has named nobody, or has not answered: then the DHT is asked, too.
-      if (this.#download.neighbourhood.size === 0) this.#askDht()
+      const now = performance.now()
+      if (this.#download.neighbourhood.size === 0 && this.#dhtIsDue(now)) this.#askDht()
       this.#download.wake()
     }, ALONE_GRACE_MS + 1)
   }
@@ -116,7 +122,7 @@ export class Discovery implements TrackerSession {
         this.#morePeersMs = nowMs
         context.trackers.send(digest, { type: 'tracker-peers-wanted', digest, exclude: neighbourhood.peerIds() })
       }
-      if (neighbourhood.size < FEW_NEIGHBOURS && nowMs - this.#dhtMs > DHT_INTERVAL_MS) this.#askDht()
+      if (this.#dhtIsDue(nowMs)) this.#askDht()
     }
     this.#connect()
   }
@@ -196,6 +202,14 @@ export class Discovery implements TrackerSession {
     const { board, neighbourhood } = this.#download
     for (const neighbour of neighbourhood.all()) if (neighbour.outstanding > 0) return false
     return board.open.count > 0
+  }
+
+  #dhtIsDue(nowMs: number): boolean {
+    const { size } = this.#download.neighbourhood
+    if (nowMs - this.#dhtMs < DHT_INTERVAL_MS) return false
+    const trackerAnswers = this.#tracked && this.#trackerNewsMs > 0
+    if (!trackerAnswers || !this.#origin.usable) return size < FEW_NEIGHBOURS
+    return size === 0 && this.connecting === 0 && nowMs - this.#startedMs > DHT_AFTER_TRACKER_MS
   }
 
   #tellTracker(nowMs: number): void {
