@@ -141,6 +141,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     port: config.transferPort,
     handler: uploads.handle,
     isBanned: (peerId) => control.isBanned(peerId),
+    onOffence: (peerId, offence, why) => control.offend(peerId, offence, why),
     logger,
     metrics: registry,
   })

@@ -7,10 +7,14 @@ import { FramedStream, type StreamLimits } from './framed-stream.ts'
 import type { ControlMessage, Hello } from './messages.ts'
 import type { ControlChannel } from './network.ts'
 
-/** Counts of messages, for metrics. */
+/** Told of what goes over the channels, for metrics and for the bounds of what a peer may send. */
 export interface ChannelObserver {
   sent: (message: ControlMessage, bytes: number) => void
   received: (bytes: number) => void
+  /** Gives back for how many milliseconds nothing more is read from the peer. */
+  meter: (peerId: string, frames: number, bytes: number) => number
+  /** The peer sent what the protocol does not allow. */
+  broken: (peerId: string, why: string) => void
 }
 
 /**
@@ -37,6 +41,8 @@ export class StreamChannel implements ControlChannel {
     this.#heard.promise.catch(() => undefined)
     this.#stream = new FramedStream(stream, limits)
     this.#stream.onFrame = (frame) => this.#receive(frame)
+    this.#stream.onBroken = (error) => observer.broken(peerId, error.message)
+    this.#stream.meter = (frames, bytes) => observer.meter(peerId, frames, bytes)
     this.closed = this.#stream.closed.then((error) => {
       this.#heard.reject(
         new NetworkError('REFUSED', `${peerId} closed the control stream before hello`, { cause: error }),

@@ -4,7 +4,6 @@ import type { Digest } from '@shoal/oci'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr, type Multiaddr } from '@multiformats/multiaddr'
 import type { Logger } from 'pino'
-import { Counter, Gauge, type Registry } from 'prom-client'
 import {
   advertisedHost,
   dialable,
@@ -17,56 +16,18 @@ import {
 import { Bootstrap } from './bootstrap.ts'
 import { ChannelRegistry } from './channel-registry.ts'
 import { contentIdOf } from './content-id.ts'
+import { channelCounters, membershipFailures, registerControlGauges } from './control-metrics.ts'
 import { messageOf, NetworkError } from './errors.ts'
 import type { StreamLimits } from './framed-stream.ts'
-import type { Identity } from './identity.ts'
+import { InboundMeter, type InboundMeterInit } from './inbound-meter.ts'
 import { createHost, PROVIDER_VALIDITY_MS, routingTableOf, type Host } from './libp2p-host.ts'
 import { MAX_CONTROL_MESSAGE_BYTES, type NodeAddress } from './messages.ts'
+import type { ControlPlaneOptions } from './control-options.ts'
 import type { ControlChannel, ControlPlane } from './network.ts'
 import { Providing } from './providing.ts'
-import type { SwarmKeys } from './swarm-key.ts'
+import { Standing, type Offence } from './standing.ts'
 
 export const CONTROL_PROTOCOL = '/shoal/control/1.0.0'
-
-export interface ControlPlaneOptions {
-  identity: Identity
-  swarmKeys: SwarmKeys
-  /** What hello says of the program: `shoal-agent/0.1.0`. */
-  agent: string
-  logger: Logger
-  /** @default '' */
-  zone?: string
-  /** @default 0.0.0.0 */
-  host?: string
-  /** 0 takes any free port. @default 7701 */
-  port?: number
-  /**
-   * Port of this node's transfer plane; 0 for nodes without one (trackers). A function where the port is known only
-   * once the transfer plane listens. @default 0
-   */
-  transferPort?: number | (() => number)
-  /** Address or name that others reach this node by, on both planes. @default the address listened on */
-  advertiseHost?: string
-  /** Multiaddrs that others are told instead of what follows from `advertiseHost`. */
-  announce?: string[]
-  /** Trackers and static peers to stay connected to: `host:port` or multiaddrs. */
-  bootstrap?: string[]
-  /** Folder where known peers are kept over restarts. @default memory only */
-  datastorePath?: string
-  /** @default 2000 */
-  maxConnections?: number
-  metrics?: Registry
-  /** For tests; each has a default for production. */
-  timing?: Partial<ControlTiming>
-}
-
-export interface ControlTiming {
-  /** How long a peer may take to say hello. @default 10 s */
-  helloTimeoutMs: number
-  /** How long a channel may take to open. @default 15 s */
-  openTimeoutMs: number
-  stream: Partial<StreamLimits>
-}
 
 const MIB = 1024 * 1024
 const STREAM_LIMITS: StreamLimits = {
@@ -80,8 +41,11 @@ const STREAM_LIMITS: StreamLimits = {
 const STREAMS_PER_PEER = 4
 /** Enough for every interface that leads anywhere. */
 const MAX_TOLD_ADDRESSES = 16
-/** A misbehaving cluster must not fill the memory with the names of the banned. */
-const MAX_BANS = 10_000
+/** Far above what a download of many blobs says; what is more is read later. */
+const INBOUND: Omit<InboundMeterInit, 'onFlood'> = { ratePerSecond: 3000, burst: 12_000, floodAfterMs: 30_000 }
+const INBOUND_UNIT_BYTES = 1024
+/** Providers that one peer's answer may name: more than a blob needs, too few to keep a node busy with dead addresses. */
+const MAX_PROVIDERS_PER_ANSWER = 20
 
 /** A control plane that is not started yet. @throws NetworkError for addresses that make no sense */
 export async function createControlPlane(options: ControlPlaneOptions): Promise<Libp2pControlPlane> {
@@ -92,6 +56,7 @@ export class Libp2pControlPlane implements ControlPlane {
   readonly peerId: string
   onChannel: (channel: ControlChannel) => void = () => undefined
   onPeerConnected: (peerId: string) => void = () => undefined
+  onBan: (peerId: string, reason: string) => void = () => undefined
 
   readonly #options: ControlPlaneOptions
   readonly #logger: Logger
@@ -100,11 +65,16 @@ export class Libp2pControlPlane implements ControlPlane {
   readonly #channels: ChannelRegistry
   readonly #bootstrap: Bootstrap
   readonly #providing: Providing
-  readonly #bans: Map<string, number>
+  readonly #standing: Standing
   #isRunning = false
 
   static async create(options: ControlPlaneOptions): Promise<Libp2pControlPlane> {
-    const bans = new Map<string, number>()
+    const standing = new Standing({
+      logger: options.logger,
+      metrics: options.metrics,
+      onBan: (peerId, reason) => cutOff(peerId, reason),
+    })
+    let cutOff = (_peerId: string, _reason: string): void => undefined
     const failures = options.metrics && membershipFailures(options.metrics)
     const listenHost = options.host ?? '0.0.0.0'
     const { host, closeDatastore } = await createHost({
@@ -120,16 +90,18 @@ export class Libp2pControlPlane implements ControlPlane {
       announce: announced(options),
       datastorePath: options.datastorePath,
       maxConnections: options.maxConnections ?? 2000,
-      isRefused: (peerId) => isBanned(bans, peerId),
+      isRefused: (peerId) => standing.isBanned(peerId),
     })
-    return new Libp2pControlPlane(options, host, closeDatastore, bans)
+    const plane = new Libp2pControlPlane(options, host, closeDatastore, standing)
+    cutOff = (peerId, reason) => plane.#cutOff(peerId, reason)
+    return plane
   }
 
   private constructor(
     options: ControlPlaneOptions,
     host: Host,
     closeDatastore: () => Promise<void>,
-    bans: Map<string, number>,
+    standing: Standing,
   ) {
     const endpoints = (options.bootstrap ?? []).map(parseEndpoint)
     this.peerId = options.identity.peerId
@@ -137,13 +109,18 @@ export class Libp2pControlPlane implements ControlPlane {
     this.#logger = options.logger
     this.#host = host
     this.#closeDatastore = closeDatastore
-    this.#bans = bans
+    this.#standing = standing
+    const inbound = new InboundMeter({
+      ...INBOUND,
+      ...options.timing?.inbound,
+      onFlood: (peerId) => standing.offend(peerId, 'flood', 'more control messages than are read'),
+    })
     const counters = options.metrics && channelCounters(options.metrics)
     this.#channels = new ChannelRegistry({
       peerId: this.peerId,
       describe: () => ({ agent: options.agent, node: this.address }),
       dial: (peer, signal) => this.#openStream(peer, signal),
-      isRefused: (peerId) => isBanned(bans, peerId),
+      isRefused: (peerId) => standing.isBanned(peerId),
       onChannel: (channel) => this.#opened(channel),
       streamLimits: { ...STREAM_LIMITS, ...options.timing?.stream },
       helloTimeoutMs: options.timing?.helloTimeoutMs ?? 10_000,
@@ -155,6 +132,12 @@ export class Libp2pControlPlane implements ControlPlane {
           counters?.bytes.inc({ direction: 'sent' }, bytes)
         },
         received: (bytes) => counters?.bytes.inc({ direction: 'received' }, bytes),
+        meter: (peerId, frames, bytes) => {
+          const heldMs = inbound.take(peerId, frames + bytes / INBOUND_UNIT_BYTES)
+          if (heldMs > 0) counters?.held.inc()
+          return heldMs
+        },
+        broken: (peerId, why) => standing.offend(peerId, 'protocol', why),
       },
     })
     this.#bootstrap = new Bootstrap({
@@ -177,7 +160,15 @@ export class Libp2pControlPlane implements ControlPlane {
       logger: options.logger,
       repeatMs: PROVIDER_VALIDITY_MS / 2,
     })
-    if (options.metrics !== undefined) this.#registerGauges(options.metrics)
+    if (options.metrics !== undefined) {
+      registerControlGauges(options.metrics, {
+        peers: () => host.getPeers().length,
+        routingTable: () => this.routingTableSize(),
+        provided: () => this.#providing.size,
+        untold: () => this.#providing.untold,
+        channels: () => this.#channels.all().length,
+      })
+    }
   }
 
   get address(): NodeAddress {
@@ -272,12 +263,15 @@ export class Libp2pControlPlane implements ControlPlane {
     if (id === undefined || this.routingTableSize() === 0) return
     const seen = new Set<string>([this.peerId])
     try {
-      for await (const provider of this.#host.contentRouting.findProviders(id, { signal })) {
-        const peerId = provider.id.toString()
-        if (seen.has(peerId) || isBanned(this.#bans, peerId)) continue
-        seen.add(peerId)
-        const multiaddrs = [...new Set(provider.multiaddrs.map((address) => address.toString()))]
-        yield { peerId, multiaddrs, transfer: '', zone: '' }
+      for await (const event of this.#host.services.dht.findProviders(id, { signal })) {
+        if (event.name !== 'PROVIDER') continue
+        for (const provider of event.providers.slice(0, MAX_PROVIDERS_PER_ANSWER)) {
+          const peerId = provider.id.toString()
+          if (seen.has(peerId) || this.isBanned(peerId)) continue
+          seen.add(peerId)
+          const multiaddrs = [...new Set(provider.multiaddrs.map((address) => address.toString()))]
+          yield { peerId, multiaddrs: multiaddrs.slice(0, MAX_TOLD_ADDRESSES), transfer: '', zone: '' }
+        }
       }
     } catch (error) {
       // Whoever fires the signal knows; that a query failed half way is nothing a caller could act upon.
@@ -290,21 +284,23 @@ export class Libp2pControlPlane implements ControlPlane {
   }
 
   isBanned(peerId: string): boolean {
-    return isBanned(this.#bans, peerId)
+    return this.#standing.isBanned(peerId)
   }
 
-  async ban(peerId: string, durationMs: number): Promise<void> {
-    this.#bans.delete(peerId)
-    this.#bans.set(peerId, performance.now() + durationMs)
-    for (const oldest of this.#bans.keys()) {
-      if (this.#bans.size <= MAX_BANS) break
-      this.#bans.delete(oldest)
-    }
-    this.#logger.warn({ peer: peerId, durationMs }, 'peer banned')
+  ban(peerId: string, durationMs: number, reason: string): void {
+    this.#standing.ban(peerId, durationMs, reason)
+  }
+
+  offend(peerId: string, offence: Offence, why: string): void {
+    this.#standing.offend(peerId, offence, why)
+  }
+
+  #cutOff(peerId: string, reason: string): void {
     this.#channels.drop(peerId, 'banned')
     for (const connection of this.#host.getConnections()) {
       if (connection.remotePeer.toString() === peerId) connection.abort(new Error('banned'))
     }
+    this.onBan(peerId, reason)
   }
 
   #requireRunning(): void {
@@ -386,65 +382,10 @@ export class Libp2pControlPlane implements ControlPlane {
       throw new NetworkError('UNREACHABLE', `Cannot connect to ${where}: ${messageOf(error)}`, { cause: error })
     }
   }
-
-  #registerGauges(registry: Registry): void {
-    const gauge = (name: string, help: string, value: () => number): void => {
-      new Gauge({
-        name,
-        help,
-        registers: [registry],
-        collect() {
-          this.set(value())
-        },
-      })
-    }
-    gauge('shoal_peers_connected', 'Nodes connected on the control plane', () => this.#host.getPeers().length)
-    gauge('shoal_dht_routing_table_peers', "Peers in the DHT's routing table", () => this.routingTableSize())
-    gauge('shoal_dht_provided_blobs', 'Blobs that the DHT is told of', () => this.#providing.size)
-    gauge('shoal_dht_provides_pending', 'Blobs that the DHT was not told of yet', () => this.#providing.untold)
-    gauge('shoal_control_channels', 'Open control channels', () => this.#channels.all().length)
-  }
-}
-
-function isBanned(bans: Map<string, number>, peerId: string): boolean {
-  const until = bans.get(peerId)
-  if (until === undefined) return false
-  if (performance.now() < until) return true
-  bans.delete(peerId)
-  return false
 }
 
 function announced({ announce, advertiseHost, port = 7701 }: ControlPlaneOptions): Multiaddr[] {
   if (announce !== undefined) return announce.map((text) => multiaddr(text))
   // Before the start nobody knows which port 0 will be.
   return advertiseHost === undefined || port === 0 ? [] : [endpointMultiaddr(advertiseHost, port)]
-}
-
-function membershipFailures(registry: Registry): Counter<'direction' | 'reason'> {
-  return new Counter({
-    name: 'shoal_membership_failures_total',
-    help: 'Connections on the control plane that failed before membership was proven',
-    labelNames: ['direction', 'reason'],
-    registers: [registry],
-  })
-}
-
-function channelCounters(registry: Registry): {
-  messages: Counter<'direction' | 'type'>
-  bytes: Counter<'direction'>
-} {
-  return {
-    messages: new Counter({
-      name: 'shoal_control_messages_total',
-      help: 'Control messages',
-      labelNames: ['direction', 'type'],
-      registers: [registry],
-    }),
-    bytes: new Counter({
-      name: 'shoal_control_bytes_total',
-      help: 'Bytes of control messages',
-      labelNames: ['direction'],
-      registers: [registry],
-    }),
-  }
 }

@@ -28,6 +28,10 @@ const HEARTBEAT = new Uint8Array()
 export class FramedStream {
   /** Called for every frame but empty ones. What it throws ends the stream. */
   onFrame: (frame: Uint8Array) => void = () => undefined
+  /** Called before the stream is ended because of what has come: no frames, or what `onFrame` threw. */
+  onBroken: (error: Error) => void = () => undefined
+  /** Told of all that comes in, signs of life too; gives back for how many milliseconds nothing more is read. */
+  meter: (frames: number, bytes: number) => number = () => 0
   /** Settles when the stream is over; never rejects. The error says why, where it was not closed in good order. */
   readonly closed: Promise<Error | undefined>
 
@@ -45,6 +49,10 @@ export class FramedStream {
   #lastBeatMs = performance.now()
   #isOpen = true
   #closing = false
+  /** Who wants the stream to be paused: the owner, and what `meter` said. */
+  #paused = false
+  #held: NodeJS.Timeout | undefined
+  #resuming = false
   #emptied: () => void = () => undefined
 
   constructor(stream: Stream, limits: StreamLimits) {
@@ -91,11 +99,13 @@ export class FramedStream {
 
   /** Stops frames from coming in until `resume`; the sender is held back by flow control. */
   pause(): void {
-    if (this.#isOpen && this.#stream.readStatus === 'readable') this.#stream.pause()
+    this.#paused = true
+    this.#applyPause()
   }
 
   resume(): void {
-    if (this.#isOpen && this.#stream.readStatus === 'paused') this.#stream.resume()
+    this.#paused = false
+    this.#applyPause()
   }
 
   /** Sends what is queued, then closes. Settles when the stream is over. */
@@ -113,15 +123,52 @@ export class FramedStream {
 
   #receive(event: StreamMessageEvent): void {
     this.#lastReceivedMs = performance.now()
+    let frames = 0
     try {
       for (const bytes of event.data instanceof Uint8Array ? [event.data] : event.data) {
         for (const frame of this.#reader.read(bytes)) {
+          frames++
           if (frame.byteLength > 0 && this.#isOpen) this.onFrame(frame)
         }
       }
     } catch (error) {
-      this.abort(error instanceof Error ? error : new Error(String(error)))
+      const broken = error instanceof Error ? error : new Error(String(error))
+      if (this.#isOpen) this.onBroken(broken)
+      this.abort(broken)
+      return
     }
+    this.#hold(this.meter(frames, event.data.byteLength))
+  }
+
+  /** Reads nothing for a while: flow control holds the sender back. */
+  #hold(ms: number): void {
+    if (ms <= 0 || !this.#isOpen) return
+    clearTimeout(this.#held)
+    this.#held = setTimeout(() => {
+      this.#held = undefined
+      // That nothing came meanwhile was not the peer's doing.
+      this.#lastReceivedMs = performance.now()
+      this.#applyPause()
+    }, ms)
+    this.#applyPause()
+  }
+
+  #applyPause(): void {
+    // libp2p's resume delivers what has been held, then tells the sender to go on: a pause in between would be forgotten.
+    if (!this.#isOpen || this.#resuming) return
+    const pause = this.#paused || this.#held !== undefined
+    if (pause && this.#stream.readStatus === 'readable') this.#stream.pause()
+    if (pause || this.#stream.readStatus !== 'paused') return
+    this.#resuming = true
+    try {
+      this.#stream.resume()
+    } catch (error) {
+      // What was delivered may have ended the connection under it, or it went away meanwhile.
+      this.abort(error instanceof Error ? error : new Error(String(error)))
+    } finally {
+      this.#resuming = false
+    }
+    this.#applyPause()
   }
 
   #flush(): void {
@@ -177,7 +224,7 @@ export class FramedStream {
     const late = now - this.#lastBeatMs > 2 * this.#limits.heartbeatMs
     this.#lastBeatMs = now
     // This process itself stood still: what the peer has sent meanwhile may not have been read yet.
-    if (late) this.#lastReceivedMs = now
+    if (late || this.#held !== undefined) this.#lastReceivedMs = now
     if (now - this.#lastReceivedMs > this.#limits.silenceTimeoutMs) {
       this.abort(new Error(`Nothing heard for ${this.#limits.silenceTimeoutMs} ms`))
     } else if (now - this.#lastSentMs >= this.#limits.heartbeatMs / 2) {
@@ -189,6 +236,7 @@ export class FramedStream {
     if (!this.#isOpen) return
     this.#isOpen = false
     clearInterval(this.#heartbeat)
+    clearTimeout(this.#held)
     clearTimeout(this.#drainTimer)
     this.#queue = []
     this.#queuedBytes = 0

@@ -10,6 +10,7 @@ import type { Multiaddr } from '@multiformats/multiaddr'
 import { LevelDatastore } from 'datastore-level'
 import { createLibp2p } from 'libp2p'
 import { isLoopback } from './addresses.ts'
+import { DhtDatastore } from './dht-datastore.ts'
 import type { Identity } from './identity.ts'
 import { membershipEncrypter, type MembershipInit } from './membership.ts'
 
@@ -22,6 +23,8 @@ const BUCKET_SIZE = 8
 /** TCP and the encrypted handshake on a cluster network; what takes longer is not there. */
 const DIAL_TIMEOUT_MS = 5000
 const ADDRESS_DIAL_TIMEOUT_MS = 3000
+/** Two when both ends dial at once, some that are dead without this node knowing it yet; the rest is a flood. */
+const CONNECTIONS_PER_PEER = 8
 
 export type Host = Libp2p<{ dht: KadDHT; identify: unknown; ping: Ping }>
 
@@ -49,12 +52,14 @@ export interface HostInit {
 
 /** A node that is not started yet, and what closes its datastore. */
 export async function createHost(init: HostInit): Promise<{ host: Host; closeDatastore: () => Promise<void> }> {
-  const datastore = init.datastorePath === undefined ? undefined : await openDatastore(init.datastorePath)
+  const level = init.datastorePath === undefined ? undefined : await openDatastore(init.datastorePath)
+  const datastore = new DhtDatastore(level)
+  await datastore.load()
   const isRefused = (peerId: { toString(): string }): boolean => init.isRefused(peerId.toString())
-  const host = await createLibp2p({
+  const host: Host = await createLibp2p({
     start: false,
     privateKey: init.identity.privateKey,
-    ...(datastore === undefined ? {} : { datastore }),
+    datastore,
     addresses: {
       listen: [init.listen.toString()],
       announce: init.announce.map((address) => address.toString()),
@@ -92,7 +97,8 @@ export async function createHost(init: HostInit): Promise<{ host: Host; closeDat
       // The default refuses to dial private addresses in some environments: a cluster has no others.
       denyDialMultiaddr: () => false,
       denyDialPeer: isRefused,
-      denyInboundEncryptedConnection: isRefused,
+      denyInboundEncryptedConnection: (peerId) =>
+        isRefused(peerId) || host.getConnections(peerId).length >= CONNECTIONS_PER_PEER,
       denyOutboundEncryptedConnection: isRefused,
     },
     services: {
@@ -114,15 +120,13 @@ export async function createHost(init: HostInit): Promise<{ host: Host; closeDat
     },
   })
   const closeDatastore = async (): Promise<void> => {
-    await datastore?.close()
+    await level?.close()
   }
   return { host, closeDatastore }
 }
 
-/** Opens the store of known peers. What it says of providers is of an earlier run, and may not be true any more. */
 async function openDatastore(path: string): Promise<LevelDatastore> {
   const datastore = new LevelDatastore(path)
   await datastore.open()
-  for await (const key of datastore.queryKeys({ prefix: '/dht/provider' })) await datastore.delete(key)
   return datastore
 }

@@ -5,6 +5,7 @@ import type { Logger } from 'pino'
 import type { BufferPool } from './buffer-pool.ts'
 import { messageOf, TransferError } from './errors.ts'
 import type { ChunkAnswer, ChunkHandler } from './network.ts'
+import type { Offence } from './standing.ts'
 import {
   decodeHello,
   decodeRequest,
@@ -26,6 +27,10 @@ export interface ServerConnectionInit {
   blocks: BufferPool
   blockBytes: number
   maxRequests: number
+  minSendBytesPerSecond: number
+  /** Told of each request; gives back for how many milliseconds nothing more is read from the peer. */
+  onRequest: (peerId: string) => number
+  onOffence: (peerId: string, offence: Offence, why: string) => void
   /** Called when the peer has proven who it is, before it is answered. @throws TransferError to turn it away */
   onProven: (peerId: string) => void
   onSent: (bytes: number) => void
@@ -54,6 +59,8 @@ export class ServerConnection {
   readonly #asked = new Map<number, Asked>()
   readonly #chunks: { asked: Asked; answer: OkAnswer }[] = []
   #isSending = false
+  /** While it runs nothing is read: the peer has asked too much. */
+  #held: NodeJS.Timeout | undefined
   #isOver = false
   #failure: TransferError | undefined
 
@@ -61,7 +68,7 @@ export class ServerConnection {
     this.#init = init
     const { socket } = init
     socket.on('data', (bytes: Buffer) => this.#receive(bytes))
-    socket.on('drain', () => socket.resume())
+    socket.on('drain', () => this.#readOn())
     socket.on('error', () => undefined)
     // The peer has nothing more to ask, so it does not wait for an answer either.
     socket.on('end', () => socket.destroy())
@@ -95,8 +102,24 @@ export class ServerConnection {
     socket.write(ownHello(socket, 'server', credentials))
   }
 
+  /** Reads again, unless the peer is held back or does not read itself. */
+  #readOn(): void {
+    if (this.#held === undefined && !this.#init.socket.writableNeedDrain) this.#init.socket.resume()
+  }
+
+  #hold(ms: number): void {
+    if (ms <= 0) return
+    clearTimeout(this.#held)
+    this.#held = setTimeout(() => {
+      this.#held = undefined
+      this.#readOn()
+    }, ms)
+    this.#init.socket.pause()
+  }
+
   #takeRequest(request: number, payload: Buffer): void {
-    const { handler, maxRequests } = this.#init
+    const { handler, maxRequests, onRequest } = this.#init
+    this.#hold(onRequest(this.peerId))
     const wanted = decodeRequest(payload)
     if (this.#asked.has(request)) throw protocolError('two requests with one number')
     if (this.#asked.size >= maxRequests) {
@@ -219,15 +242,27 @@ export class ServerConnection {
     return sentBytes
   }
 
-  /** Settles when TLS is done with the bytes. */
+  /** Settles when TLS is done with the bytes. A peer that takes them too slowly is cut off. */
   async #write(bytes: Buffer): Promise<void> {
-    await new Promise<void>((resolve, reject) => {
-      this.#init.socket.write(bytes, (error) => (error == null ? resolve() : reject(error)))
-    })
+    const { socket, minSendBytesPerSecond, onOffence } = this.#init
+    // The same for short ones: they may queue behind others on the peer's link.
+    const limitMs = (this.#init.blockBytes * 1000) / minSendBytesPerSecond
+    const limit = setTimeout(() => {
+      onOffence(this.peerId, 'slow_reader', `took less than ${minSendBytesPerSecond} bytes a second`)
+      socket.destroy()
+    }, limitMs)
+    try {
+      await new Promise<void>((resolve, reject) => {
+        socket.write(bytes, (error) => (error == null ? resolve() : reject(error)))
+      })
+    } finally {
+      clearTimeout(limit)
+    }
   }
 
   #fail(error: TransferError): void {
     this.#failure ??= error
+    if (error.code === 'PROTOCOL') this.#init.onOffence(this.peerId, 'protocol', error.message)
     this.#init.logger.debug({ peer: this.peerId, reason: error.message }, 'transfer connection refused')
     this.#init.socket.destroy()
   }
@@ -235,6 +270,7 @@ export class ServerConnection {
   #over(): void {
     if (this.#isOver) return
     this.#isOver = true
+    clearTimeout(this.#held)
     for (const { asked, answer } of this.#chunks.splice(0)) {
       this.#asked.delete(asked.request)
       answer.done(0)

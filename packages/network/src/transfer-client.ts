@@ -42,6 +42,8 @@ export interface ClientConnectionInit {
   credentials: Credentials
   /** For TCP, TLS and the proofs together. */
   dialTimeoutMs: number
+  /** The peer, proven, sent what the protocol does not allow. */
+  onProtocolError: (why: string) => void
   /** Called once, when the connection is over. */
   onClose: () => void
 }
@@ -209,6 +211,9 @@ export class ClientConnection {
       }
     } catch (error) {
       const failure = error instanceof TransferError ? error : protocolError(messageOf(error))
+      if (this.#isProven && this.#closed === undefined && failure.code === 'PROTOCOL') {
+        this.#init.onProtocolError(failure.message)
+      }
       this.#end(failure)
     }
     return true

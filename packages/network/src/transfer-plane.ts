@@ -3,8 +3,10 @@
 import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
 import type { Identity } from './identity.ts'
+import { InboundMeter } from './inbound-meter.ts'
 import type { NodeAddress } from './messages.ts'
 import type { ChunkHandler, FetchOptions, FetchOutcome, TransferPlane } from './network.ts'
+import type { Offence } from './standing.ts'
 import type { SwarmKeys } from './swarm-key.ts'
 import { TransferPool } from './transfer-pool.ts'
 import { TransferServer } from './transfer-server.ts'
@@ -22,6 +24,8 @@ export interface TransferPlaneOptions {
   metrics?: Registry
   /** Peers that are not let in and not asked: `ControlPlane.isBanned`. */
   isBanned?: (peerId: string) => boolean
+  /** Told of what proven peers do wrong: `ControlPlane.offend`. */
+  onOffence?: (peerId: string, offence: Offence, why: string) => void
   limits?: Partial<TransferLimits>
 }
 
@@ -46,6 +50,12 @@ export interface TransferLimits {
   maxRequests: number
   /** Requests that a peer may have open on one connection; more are answered `busy`. @default 128 */
   maxRequestsPerConnection: number
+  /** Requests that are read from one peer for long, and four times as many at once; others wait. @default 2000 */
+  requestsPerSecond: number
+  /** Who is held back for so long is flooding. @default 30 000 */
+  floodAfterMs: number
+  /** A peer that takes the bytes of a chunk more slowly is cut off: others could have the upload slot. @default 4096 */
+  minSendBytesPerSecond: number
   /** Bytes that are read and sent at a time. @default 1 MiB */
   blockBytes: number
   /** Blocks in memory at once, for all uploads together. @default 32 */
@@ -64,6 +74,9 @@ const LIMITS: TransferLimits = {
   maxRequestsPerPeer: 64,
   maxRequests: 1024,
   maxRequestsPerConnection: 128,
+  requestsPerSecond: 2000,
+  floodAfterMs: 30_000,
+  minSendBytesPerSecond: 4096,
   blockBytes: 1 * MIB,
   maxBlocks: 32,
 }
@@ -83,6 +96,13 @@ class TlsTransferPlane implements TransferPlane {
     const limits = { ...LIMITS, ...options.limits }
     const credentials = { identity, swarmKeys }
     const isRefused = options.isBanned ?? (() => false)
+    const onOffence = options.onOffence ?? (() => undefined)
+    const requests = new InboundMeter({
+      ratePerSecond: limits.requestsPerSecond,
+      burst: 4 * limits.requestsPerSecond,
+      floodAfterMs: limits.floodAfterMs,
+      onFlood: (peerId) => onOffence(peerId, 'flood', 'more chunk requests than are read'),
+    })
     const counters = metrics && transferCounters(metrics)
     this.#logger = logger
     this.#pool = new TransferPool({
@@ -94,6 +114,7 @@ class TlsTransferPlane implements TransferPlane {
       maxRequests: limits.maxRequests,
       isRefused,
       onHandshakeFailure: (reason) => counters?.failures.inc({ side: 'client', reason }),
+      onProtocolError: (peerId, why) => onOffence(peerId, 'protocol', why),
     })
     this.#server = new TransferServer({
       credentials,
@@ -110,7 +131,10 @@ class TlsTransferPlane implements TransferPlane {
       maxRequestsPerConnection: limits.maxRequestsPerConnection,
       blockBytes: limits.blockBytes,
       maxBlocks: limits.maxBlocks,
+      minSendBytesPerSecond: limits.minSendBytesPerSecond,
       isRefused,
+      onRequest: (peerId) => requests.take(peerId, 1),
+      onOffence,
       onSent: (bytes) => counters?.sent.inc(bytes),
       onAnswer: (status) => counters?.answers.inc({ status }),
       onHandshakeFailure: (reason) => counters?.failures.inc({ side: 'server', reason }),

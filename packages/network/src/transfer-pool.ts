@@ -18,6 +18,8 @@ export interface PoolInit {
   maxRequests: number
   isRefused: (peerId: string) => boolean
   onHandshakeFailure: (reason: string) => void
+  /** A proven peer sent what the protocol does not allow. */
+  onProtocolError: (peerId: string, why: string) => void
   metrics?: Registry
 }
 
@@ -110,6 +112,7 @@ export class TransferPool {
       port,
       credentials: this.#init.credentials,
       dialTimeoutMs: this.#init.dialTimeoutMs,
+      onProtocolError: (why) => this.#init.onProtocolError(peerId, why),
       onClose: () => {
         if (this.#connections.get(peerId) === connection) this.#connections.delete(peerId)
       },

@@ -8,6 +8,7 @@ import { BufferPool } from './buffer-pool.ts'
 import { selfSignedCertificate } from './certificate.ts'
 import { messageOf, TransferError } from './errors.ts'
 import type { ChunkHandler } from './network.ts'
+import type { Offence } from './standing.ts'
 import { HEADER_BYTES } from './transfer-frames.ts'
 import { TLS_OPTIONS, type Credentials } from './transfer-handshake.ts'
 import { ServerConnection } from './transfer-answers.ts'
@@ -31,7 +32,12 @@ export interface TransferServerInit {
   blockBytes: number
   /** Blocks that may be in memory at once, for all connections. */
   maxBlocks: number
+  /** A peer that takes the bytes of a chunk more slowly is cut off. */
+  minSendBytesPerSecond: number
   isRefused: (peerId: string) => boolean
+  /** Told of each request; gives back for how many milliseconds nothing more is read from the peer. */
+  onRequest: (peerId: string) => number
+  onOffence: (peerId: string, offence: Offence, why: string) => void
   onSent: (bytes: number) => void
   onAnswer: (status: string) => void
   onHandshakeFailure: (reason: string) => void
@@ -132,7 +138,7 @@ export class TransferServer {
   }
 
   #talk(socket: TLSSocket): void {
-    const { credentials, handler, logger, isRefused, onSent, onAnswer } = this.#init
+    const { credentials, handler, logger, isRefused, onSent, onAnswer, onRequest, onOffence } = this.#init
     socket.setTimeout(this.#init.idleTimeoutMs, () => socket.destroy())
     const connection = new ServerConnection({
       socket,
@@ -142,6 +148,9 @@ export class TransferServer {
       blocks: this.#blocks,
       blockBytes: this.#init.blockBytes,
       maxRequests: this.#init.maxRequestsPerConnection,
+      minSendBytesPerSecond: this.#init.minSendBytesPerSecond,
+      onRequest,
+      onOffence,
       onSent,
       onAnswer,
       onProven: (peerId) => {

@@ -42,6 +42,15 @@ export const DEFAULT_TIMINGS: Readonly<SwarmTimings> = Object.freeze({
   banMs: 600_000,
 })
 
+/** What a peer was caught at; a label in metrics. */
+export type Lie =
+  /** Sent bytes that do not match a hash that is known to be right, or its own word. */
+  | 'wrong_bytes'
+  /** Vouched for the hash of a chunk that is not the chunk's. */
+  | 'wrong_hash'
+  /** Passed on a voucher that its signer did not make. */
+  | 'forged_voucher'
+
 /** The origin, as far as one blob is concerned. */
 export interface OriginSource {
   /** Registry host: leases are counted for each. */
@@ -69,8 +78,8 @@ export interface SwarmContext {
   /** Upload slots that are free here. */
   freeSlots(): number
   isBanned(peerId: string): boolean
-  /** A peer was caught sending wrong bytes or wrong hashes: it is refused from now on, everywhere. */
-  blame(peerId: string, digest: Digest, reason: string): void
+  /** A peer was caught lying: it is refused from now on, everywhere. */
+  blame(peerId: string, digest: Digest, lie: Lie): void
   /** Tells the DHT that this node has the blob, when there is time for it. */
   announce(digest: Digest): void
   /** Agents with an open channel, for swarms that nobody else knows of. */

@@ -177,7 +177,7 @@ export class Download implements RunOwner {
     const { contradicted } = this.book.vouch([chunk], hash)
     this.neighbourhood.hashKnown(chunk)
     this.neighbourhood.tellSoon(chunk)
-    for (const signer of contradicted) await this.#distrust(signer, 'vouched for a hash that the origin contradicts')
+    for (const signer of contradicted) await this.#distrust(signer)
     this.#finishOrGoOn()
   }
 
@@ -234,7 +234,7 @@ export class Download implements RunOwner {
     } catch (error) {
       if (!(error instanceof ChunkMismatchError)) throw error
       this.context.metrics.rejected.inc({ reason: 'hash' })
-      this.context.blame(neighbour.peerId, this.digest, 'sent a chunk that does not match its hash')
+      this.context.blame(neighbour.peerId, this.digest, 'wrong_bytes')
       return false
     }
   }
@@ -353,18 +353,18 @@ export class Download implements RunOwner {
       mismatch,
       fetchChunk: (chunk) => this.#origin.fetchChunk(chunk, this.signal),
       drop: (chunks) => this.#drop(chunks),
-      distrust: (signer, reason) => this.#distrust(signer, reason),
+      distrust: (signer) => this.#distrust(signer),
     })
     this.#finishing = false
     this.progressed()
     this.#finishOrGoOn()
   }
 
-  async #distrust(signer: string, reason: string): Promise<void> {
+  async #distrust(signer: string): Promise<void> {
     const forgotten = this.book.distrust(signer)
     this.neighbourhood.hashesForgotten(forgotten)
     await this.#drop(forgotten.filter((chunk) => this.partial.chunks.has(chunk)))
-    this.context.blame(signer, this.digest, reason)
+    this.context.blame(signer, this.digest, 'wrong_hash')
   }
 
   #fail(error: Error): void {

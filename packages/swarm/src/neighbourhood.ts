@@ -245,7 +245,7 @@ export class Neighbourhood {
       const { learned, invalid } = book.add(voucher)
       if (invalid) {
         context.metrics.rejected.inc({ reason: 'voucher' })
-        context.blame(neighbour.peerId, partial.digest, 'sent a voucher that its signer did not make')
+        context.blame(neighbour.peerId, partial.digest, 'forged_voucher')
         return
       }
       for (const chunk of learned) this.hashKnown(chunk)

@@ -13,7 +13,7 @@ export interface Repair {
   /** One chunk from the origin, to compare with. */
   fetchChunk: (chunk: number) => Promise<Uint8Array>
   drop: (chunks: number[]) => Promise<void>
-  distrust: (signer: string, reason: string) => Promise<void>
+  distrust: (signer: string) => Promise<void>
 }
 
 /**
@@ -29,7 +29,7 @@ export async function repair(options: Repair): Promise<void> {
   })
   if (stale.length > 0) return await drop(stale)
   const liars = await caught(options)
-  for (const signer of liars) await distrust(signer, 'vouched for a chunk that differs from the origin')
+  for (const signer of liars) await distrust(signer)
   if (liars.size > 0) return
   if (resumed.length > 0) {
     book.forget(resumed)

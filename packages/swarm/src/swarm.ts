@@ -16,7 +16,7 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { Announcer } from './announcer.ts'
 import { BufferPool } from './buffer-pool.ts'
-import { DEFAULT_TIMINGS, type OriginSource, type SwarmContext, type SwarmTimings } from './context.ts'
+import { DEFAULT_TIMINGS, type Lie, type OriginSource, type SwarmContext, type SwarmTimings } from './context.ts'
 import { Download } from './download.ts'
 import { createSwarmMetrics, type SwarmMetrics } from './metrics.ts'
 import { DEFAULT_PARAMETERS, type SwarmParameters } from './policy/index.ts'
@@ -110,13 +110,14 @@ export class Swarm {
       limits: this.limits,
       freeSlots: () => options.uploads.freeSlots,
       isBanned: (peerId) => this.#banned.has(peerId),
-      blame: (peerId, digest, reason) => this.#blame(peerId, digest, reason),
+      blame: (peerId, digest, lie) => this.#blame(peerId, digest, lie),
       announce: (digest) => this.#announcer.announce(digest),
       knownAgents: () => this.#agentChannels().map(({ hello }) => hello.node),
       interestedPeers: (digest) => [...(this.#interest.get(digest)?.values() ?? [])],
     }
     control.onChannel = (channel) => this.#opened(channel)
     control.onPeerConnected = (peerId) => this.#greet(peerId)
+    control.onBan = (peerId, reason) => this.#cutOff(peerId, reason)
   }
 
   /** Starts what runs by itself. The control plane must have been started. */
@@ -271,7 +272,8 @@ export class Swarm {
         this.#tags.answered(channel.peerId, message)
         break
       default:
-        this.trackers.receive(message)
+        // Leases, peers and tags are for trackers to tell: any other member would give itself out as one.
+        if (this.trackers.isTracker(channel.peerId)) this.trackers.receive(message)
     }
   }
 
@@ -349,17 +351,19 @@ export class Swarm {
       .catch((error: unknown) => this.#options.logger.warn({ err: error, reference }, 'a tag could not be told'))
   }
 
-  #blame(peerId: string, digest: Digest, reason: string): void {
-    const { control, transfer, logger } = this.#options
+  #blame(peerId: string, digest: Digest, lie: Lie): void {
+    const { control, logger } = this.#options
     if (peerId === control.peerId || this.#banned.has(peerId)) return
+    logger.warn({ peer: peerId, digest, lie }, 'peer was caught and is refused')
+    this.trackers.send(digest, { type: 'peer-report', digest, peerId, reason: lie })
+    control.ban(peerId, this.#context.timings.banMs, lie)
+  }
+
+  /** A peer was banned, by this room or by the network room. */
+  #cutOff(peerId: string, reason: string): void {
     this.#banned.set(peerId, reason)
-    logger.warn({ peer: peerId, digest, reason }, 'peer was caught and is refused')
     for (const download of this.#downloads.values()) download.neighbourhood.drop(peerId)
-    this.trackers.send(digest, { type: 'peer-report', digest, peerId, reason })
-    transfer.disconnect(peerId)
-    control.ban(peerId, this.#context.timings.banMs).catch((error: unknown) => {
-      logger.warn({ err: error, peer: peerId }, 'the peer could not be cut off')
-    })
+    this.#options.transfer.disconnect(peerId)
   }
 }
 
