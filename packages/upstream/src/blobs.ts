@@ -18,8 +18,10 @@ export async function headBlob(
   place: Place,
   digest: Digest,
   options: RequestOptions,
+  scope?: string,
 ): Promise<{ sizeBytes: number }> {
   const request: RegistryRequest = { ...blobRequest(place, digest, options), method: 'HEAD', lane: 'metadata' }
+  if (scope !== undefined) request.scope = scope
   return await session.ask(request, async (answer) => {
     await readStart(answer.body, 0)
     const sizeBytes = contentLength(answer.header('content-length'))

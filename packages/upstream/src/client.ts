@@ -1,4 +1,4 @@
-// Puts the parts together: the client of origin registries that agents use.
+// Puts the parts together: the client of registries, which agents and commands use.
 import { isDigest, isRepositoryName, parseRegistry, type Digest } from '@shoal/oci'
 import { openBlob, headBlob, type ByteRange } from './blobs.ts'
 import { Connections } from './connections.ts'
@@ -7,19 +7,22 @@ import { Lanes } from './lanes.ts'
 import { fetchChunkList, listReferrers, listTags } from './listings.ts'
 import { getManifest, headManifest, type Place } from './manifests.ts'
 import { UpstreamMetrics } from './metrics.ts'
-import { resolveLimits, SettingsBook, type RegistrySettings, type UpstreamOptions } from './options.ts'
+import { resolveLimits, SettingsBook, type Limits, type RegistrySettings, type UpstreamOptions } from './options.ts'
+import type { BlobSource, ManifestToPut, Push, UploadOptions } from './push.ts'
 import { ProxyRules, proxyOptionsFromEnvironment } from './proxies.ts'
 import { RegistryRules } from './registry-rules.ts'
 import { Sender } from './sender.ts'
 import { Session } from './session.ts'
 import { Tokens } from './tokens.ts'
+import { findBlob, uploadBlob } from './uploads.ts'
+import { deleteBlob, deleteManifest, putManifest } from './writing.ts'
 import { UpstreamError, type RepositoryTarget, type RequestOptions, type Upstream } from './upstream.ts'
 
 /**
- * Creates a client of origin registries.
+ * Creates a client of registries.
  * @throws InvalidUpstreamOptionError when an option makes no sense or a file it names cannot be read
  */
-export function createUpstream(options: UpstreamOptions = {}): Upstream {
+export function createUpstream(options: UpstreamOptions = {}): Upstream & Push {
   const limits = resolveLimits(options)
   const settings = new SettingsBook(options.registries ?? {})
   const rules = new RegistryRules(options.allowRegistries ?? ['*'], options.denyRegistries ?? [])
@@ -46,7 +49,7 @@ export function createUpstream(options: UpstreamOptions = {}): Upstream {
   })
   const tokens = new Tokens({ sender, limits, random, now, logger })
   const session = new Session({ sender, credentials, tokens, limits, random, now, logger })
-  return new RegistryClient({ settings, sender, session, tokens, connections })
+  return new RegistryClient({ settings, sender, session, tokens, connections, limits, random })
 }
 
 interface Parts {
@@ -55,9 +58,11 @@ interface Parts {
   session: Session
   tokens: Tokens
   connections: Connections
+  limits: Limits
+  random: () => number
 }
 
-class RegistryClient implements Upstream {
+class RegistryClient implements Upstream, Push {
   readonly #parts: Parts
 
   constructor(parts: Parts) {
@@ -96,6 +101,34 @@ class RegistryClient implements Upstream {
 
   async chunkList(target: RepositoryTarget, digest: Digest, options: RequestOptions) {
     return await fetchChunkList(this.#parts.session, this.#place(target), checked(target, digest), options)
+  }
+
+  async findBlob(target: RepositoryTarget, digest: Digest, options: RequestOptions) {
+    return await findBlob(this.#parts.session, this.#place(target), checked(target, digest), options)
+  }
+
+  async uploadBlob(target: RepositoryTarget, source: BlobSource, options: UploadOptions) {
+    checked(target, source.digest)
+    const { session, limits, random } = this.#parts
+    return await uploadBlob({ session, limits, random, place: this.#place(target) }, source, options)
+  }
+
+  async putManifest(
+    target: RepositoryTarget,
+    manifest: ManifestToPut,
+    tags: readonly string[],
+    options: RequestOptions,
+  ) {
+    const { session, limits } = this.#parts
+    return await putManifest(session, this.#place(target), limits, manifest, tags, options)
+  }
+
+  async deleteManifest(target: RepositoryTarget, reference: string, options: RequestOptions) {
+    return await deleteManifest(this.#parts.session, this.#place(target), reference, options)
+  }
+
+  async deleteBlob(target: RepositoryTarget, digest: Digest, options: RequestOptions) {
+    return await deleteBlob(this.#parts.session, this.#place(target), checked(target, digest), options)
   }
 
   checkAllowed(registry: string): void {

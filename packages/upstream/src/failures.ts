@@ -107,7 +107,7 @@ export function failureOfStatus(answer: BadAnswer, registry: string, what: strin
     const message = `${registry} wants TLS; set its endpoint to https://…, or caFile if an authority of its own signed it`
     return new UpstreamError('PROTOCOL', registry, message, details)
   }
-  const message = `${registry} answered HTTP ${status}, which makes no sense for ${what}${said}`
+  const message = `${registry} answered ${what} with HTTP ${status}${said}`
   return new UpstreamError('PROTOCOL', registry, message, details)
 }
 

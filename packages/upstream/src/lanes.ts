@@ -1,8 +1,8 @@
 // How many requests are under way at one registry. Content and metadata have lanes of their own, so that a manifest
-// never waits behind eight slow layers.
+// never waits behind eight slow layers; so have uploads, which may wait for content of the same registry.
 import PQueue from 'p-queue'
 
-export type Lane = 'content' | 'metadata'
+export type Lane = 'content' | 'metadata' | 'upload'
 
 export class Lanes {
   readonly #queues = new Map<string, PQueue>()

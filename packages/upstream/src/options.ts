@@ -83,6 +83,8 @@ export interface UpstreamOptions {
   firstByteTimeoutMs?: number
   /** A body that gives no byte for this long has stalled. There is no limit on the whole. @default 15000 */
   stallTimeoutMs?: number
+  /** Limit for the answer to an upload after its last byte moved: many move the blob into place first. @default 120000 */
+  uploadAnswerTimeoutMs?: number
   /** Tries after the first, for what is safe to try again. @default 3 */
   retries?: number
   /** The wait before a retry is random between 0 and this, doubled each time. @default 200 */
@@ -117,6 +119,7 @@ export interface Limits {
   connectTimeoutMs: number
   firstByteTimeoutMs: number
   stallTimeoutMs: number
+  uploadAnswerTimeoutMs: number
   retries: number
   retryBaseDelayMs: number
   retryMaxDelayMs: number
@@ -164,6 +167,7 @@ export function resolveLimits(options: UpstreamOptions): Limits {
     connectTimeoutMs: options.connectTimeoutMs ?? 5000,
     firstByteTimeoutMs: options.firstByteTimeoutMs ?? 15_000,
     stallTimeoutMs: options.stallTimeoutMs ?? 15_000,
+    uploadAnswerTimeoutMs: options.uploadAnswerTimeoutMs ?? 120_000,
     retries: options.retries ?? 3,
     retryBaseDelayMs: options.retryBaseDelayMs ?? 200,
     retryMaxDelayMs: options.retryMaxDelayMs ?? 5000,

@@ -30,25 +30,35 @@ export interface RetryContext {
 
 /** Runs `attempt` until it succeeds, fails for good, or the tries are used up. Aborting ends a wait with the reason. */
 export async function withRetries<T>(context: RetryContext, attempt: () => Promise<T>): Promise<T> {
-  const { limits, random, signal, onRetry } = context
+  const { limits, signal } = context
   for (let number = 0; ; number++) {
     signal.throwIfAborted()
     try {
       return await attempt()
     } catch (error) {
       if (!(error instanceof UpstreamError) || exhausted.has(error) || !isTransient(error)) throw error
-      const told = error.retryAfterMs
-      if (number >= limits.retries || (told !== undefined && told > limits.maxRetryAfterMs)) {
+      if (number >= limits.retries || waitsTooLong(error, limits)) {
         exhausted.add(error)
         throw error
       }
-      const ceiling = Math.min(limits.retryMaxDelayMs, limits.retryBaseDelayMs * 2 ** number)
-      // After what the server asked for, some jitter too: all nodes of a cluster were told the same.
-      const waitMs = (told ?? 0) + random() * ceiling
-      onRetry?.(error, number + 1, waitMs)
-      await delay(waitMs, undefined, { signal }).catch(() => signal.throwIfAborted())
+      await pauseBeforeRetry(context, error, number)
     }
   }
+}
+
+/** Waits before try `number` + 1. @throws the error when the server asks for a longer wait than is worth it */
+export async function pauseBeforeRetry(context: RetryContext, error: UpstreamError, number: number): Promise<void> {
+  const { limits, random, signal, onRetry } = context
+  if (waitsTooLong(error, limits)) throw error
+  const ceiling = Math.min(limits.retryMaxDelayMs, limits.retryBaseDelayMs * 2 ** number)
+  // After what the server asked for, some jitter too: all nodes of a cluster were told the same.
+  const waitMs = (error.retryAfterMs ?? 0) + random() * ceiling
+  onRetry?.(error, number + 1, waitMs)
+  await delay(waitMs, undefined, { signal }).catch(() => signal.throwIfAborted())
+}
+
+function waitsTooLong({ retryAfterMs }: UpstreamError, limits: Limits): boolean {
+  return retryAfterMs !== undefined && retryAfterMs > limits.maxRetryAfterMs
 }
 
 function isTransient(error: UpstreamError): boolean {

@@ -1,7 +1,7 @@
 // One HTTP request, with the redirects that follow from it. Every hop is checked: who may be asked, at what address,
 // and what may be told there.
 import { performance } from 'node:perf_hooks'
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import { BlockedAddressError, checkHost, isLoopbackHost, type AddressPolicy } from './addresses.ts'
 import { CheckedBody, readStart } from './body.ts'
 import type { Connections } from './connections.ts'
@@ -17,12 +17,19 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308])
 const PRIVATE_HEADERS = new Set(['authorization', 'x-request-id', 'cookie'])
 const MAX_ERROR_BYTES = 16 * 1024
 
+export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
+
+/** What is in memory, or a stream that is opened only when it is its turn, and destroyed by the sender. */
+export type RequestBody = string | Uint8Array | (() => Readable | Promise<Readable>)
+
 export interface HttpRequest {
   url: URL
-  method: 'GET' | 'HEAD' | 'POST'
+  method: Method
   headers: Readonly<Record<string, string>>
-  body?: string
+  body?: RequestBody
   lane: Lane
+  /** How long the headers of the answer may take after the last byte of the body moved. @default firstByteTimeoutMs */
+  answerTimeoutMs?: number
   /** Whether the first URL is already another host than the registry's, as that of a token service. */
   foreign?: boolean
   signal: AbortSignal
@@ -95,7 +102,7 @@ export class Sender {
       seen.add(url.href)
       const answer = await this.#exchange(settings, { ...request, url, headers, foreign }, leave)
       const location = REDIRECTS.has(answer.status) ? answer.header('location') : undefined
-      if (location === undefined || request.method === 'POST') return answer
+      if (location === undefined || !['GET', 'HEAD'].includes(request.method)) return answer
       await readStart(answer.body, MAX_ERROR_BYTES)
       const next = URL.canParse(location, url.href) ? new URL(location, url.href) : undefined
       if (next === undefined || !['http:', 'https:'].includes(next.protocol)) {
@@ -149,16 +156,18 @@ export class Sender {
     const pool = connections.poolFor({ url, tls: this.#tlsFor(settings, url, foreign), policy, proxy: settings.proxy })
     const began = performance.now()
     const seconds = (): number => (performance.now() - began) / 1000
+    let sent: string | Uint8Array | Readable | null = null
     try {
+      sent = typeof request.body === 'function' ? await request.body() : (request.body ?? null)
       const answer = await untilAborted(
         pool.request({
           origin: url.origin,
           path: url.pathname + url.search,
           method,
           headers: { 'user-agent': userAgent, 'accept-encoding': 'identity', ...request.headers },
-          body: request.body ?? null,
+          body: sent,
           signal,
-          headersTimeout: limits.firstByteTimeoutMs,
+          headersTimeout: request.answerTimeoutMs ?? limits.firstByteTimeoutMs,
           bodyTimeout: 0, // the body has its own, which is exact
         }),
         signal,
@@ -187,8 +196,11 @@ export class Sender {
           leave()
         },
       })
+      // An answer may come before all has been sent, and ends the sending.
+      if (sent instanceof Readable) body.once('close', () => (sent as Readable).destroy())
       return { status: answer.statusCode, foreign, header, body }
     } catch (error) {
+      if (sent instanceof Readable) sent.destroy()
       if (signal.aborted) throw abortReason(signal)
       const failure = failureOf(error, registry, url.host)
       metrics?.request(registry, failure.code, seconds())

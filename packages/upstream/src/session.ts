@@ -10,7 +10,7 @@ import { failureOfStatus } from './failures.ts'
 import type { Lane } from './lanes.ts'
 import type { Limits, RegistrySettings } from './options.ts'
 import { withRetries } from './retry.ts'
-import type { HttpAnswer, Sender } from './sender.ts'
+import type { HttpAnswer, Method, RequestBody, Sender } from './sender.ts'
 import type { Tokens, TokenService } from './tokens.ts'
 import { UpstreamError, type RequestOptions } from './upstream.ts'
 
@@ -27,7 +27,15 @@ export interface RegistryRequest {
   repository: string
   /** After `/v2/`, with the query. */
   path: string
-  method: 'GET' | 'HEAD'
+  /** Where the registry said to go instead of `path`. On another host than its own it is asked without a login. */
+  location?: URL
+  method: Method
+  /** What a token must be good for. @default pulling from the repository */
+  scope?: string
+  body?: RequestBody
+  answerTimeoutMs?: number
+  /** Whether a failure that may go away is tried again here. @default true */
+  retry?: boolean
   headers: Readonly<Record<string, string>>
   lane: Lane
   /** For messages: `the manifest library/ubuntu:latest`. */
@@ -57,7 +65,7 @@ export class Session {
   readonly #parts: SessionParts
   /** Saves asking in vain: known from the last challenge. */
   readonly #schemes = new LRUCache<string, Scheme>({ max: MAX_REMEMBERED_REGISTRIES })
-  /** Scopes that registries ask for in words of their own, by registry and repository. */
+  /** Scopes that registries ask for in words of their own, by registry and the scope that was expected. */
   readonly #scopes = new LRUCache<string, string>({ max: MAX_REMEMBERED_SCOPES })
   /** Registries whose answers say that they are Shoal's own origin. */
   readonly #shoalOrigins = new LRUCache<string, true>({ max: MAX_REMEMBERED_REGISTRIES })
@@ -84,7 +92,8 @@ export class Session {
       const { registry } = settings
       logger?.debug({ registry, what, attempt, waitMs, code: error.code, requestId: options.requestId }, 'asking again')
     }
-    return withRetries({ limits, random, signal: options.signal, onRetry }, async () => {
+    const tries = request.retry === false ? { ...limits, retries: 0 } : limits
+    return withRetries({ limits: tries, random, signal: options.signal, onRetry }, async () => {
       const answer = await this.#authorized(request)
       return await read(answer)
     })
@@ -92,8 +101,10 @@ export class Session {
 
   async #authorized(request: RegistryRequest): Promise<HttpAnswer> {
     const { options } = request
-    const identity = await this.#identify(request)
-    let authorization = await this.#opening(request, identity)
+    const identity: Identity = isForeign(request)
+      ? { kind: 'login', credential: undefined }
+      : await this.#identify(request)
+    let authorization = isForeign(request) ? undefined : await this.#opening(request, identity)
     for (let round = 0; ; round++) {
       const answer = await this.#send(request, authorization)
       if (request.accept.includes(answer.status)) return answer
@@ -111,16 +122,22 @@ export class Session {
     }
   }
 
-  async #send({ settings, ...request }: RegistryRequest, authorization: string | undefined): Promise<HttpAnswer> {
-    const { options } = request
+  async #send(request: RegistryRequest, authorization: string | undefined): Promise<HttpAnswer> {
+    const { settings, options, body, answerTimeoutMs } = request
+    const foreign = isForeign(request)
     const headers: Record<string, string> = { ...request.headers }
     if (authorization !== undefined) headers['authorization'] = authorization
-    if (options.requestId !== undefined && REQUEST_ID.test(options.requestId)) {
+    if (!foreign && options.requestId !== undefined && REQUEST_ID.test(options.requestId)) {
       headers['x-request-id'] = options.requestId
     }
-    const url = new URL(`${settings.baseUrl.origin}${settings.baseUrl.pathname.replace(/\/+$/, '')}/v2/${request.path}`)
+    const base = `${settings.baseUrl.origin}${settings.baseUrl.pathname.replace(/\/+$/, '')}/v2/`
+    const url = request.location ?? new URL(base + request.path)
     const { method, lane } = request
-    const answer = await this.#parts.sender.send(settings, { url, method, headers, lane, signal: options.signal })
+    const answer = await this.#parts.sender.send(settings, {
+      ...{ url, method, headers, lane, foreign, signal: options.signal },
+      ...(body === undefined ? {} : { body }),
+      ...(answerTimeoutMs === undefined ? {} : { answerTimeoutMs }),
+    })
     if (!answer.foreign) {
       if (answer.header('x-shoal-origin') === '1') this.#shoalOrigins.set(settings.registry, true)
       else if (answer.status < 400) this.#shoalOrigins.delete(settings.registry)
@@ -175,7 +192,7 @@ export class Session {
       const tokenService = { realm: bearer.parameters.get('realm') ?? '', service: bearer.parameters.get('service') }
       this.#schemes.set(settings.registry, { kind: 'bearer', tokenService })
       const asked = bearer.parameters.get('scope')
-      if (asked !== undefined && asked !== '' && asked.length <= MAX_SCOPE_LENGTH && asked !== pullScope(request)) {
+      if (asked !== undefined && asked !== '' && asked.length <= MAX_SCOPE_LENGTH && asked !== neededScope(request)) {
         this.#scopes.set(scopeKey(request), asked)
       }
       const scope = this.#scopeOf(request)
@@ -202,7 +219,7 @@ export class Session {
   }
 
   #scopeOf(request: RegistryRequest): string {
-    return this.#scopes.get(scopeKey(request)) ?? pullScope(request)
+    return this.#scopes.get(scopeKey(request)) ?? neededScope(request)
   }
 
   #failure(
@@ -217,7 +234,7 @@ export class Session {
     const { status, foreign } = answer
     if (status === 401 && foreign) {
       // Its challenge must not reach the client, who would log in there.
-      const message = `${registry} redirects to a host that refuses access to ${what}`
+      const message = `${registry} points to a host that refuses access to ${what}`
       return new UpstreamError('DENIED', registry, message, { status })
     }
     if (status === 401 && identity.kind === 'login' && options.authorization === undefined && authorization) {
@@ -237,10 +254,14 @@ function isRefusal(error: unknown): error is UpstreamError {
   return error instanceof UpstreamError && (error.code === 'UNAUTHORIZED' || error.code === 'DENIED')
 }
 
-function pullScope({ repository }: RegistryRequest): string {
-  return `repository:${repository}:pull`
+function neededScope({ repository, scope }: RegistryRequest): string {
+  return scope ?? `repository:${repository}:pull`
 }
 
-function scopeKey({ settings, repository }: RegistryRequest): string {
-  return `${settings.registry} ${repository}`
+function scopeKey(request: RegistryRequest): string {
+  return `${request.settings.registry} ${neededScope(request)}`
+}
+
+function isForeign({ location, settings }: RegistryRequest): boolean {
+  return location !== undefined && location.origin !== settings.baseUrl.origin
 }

@@ -6,6 +6,7 @@ import type { TestContext } from 'node:test'
 import { digestOf, MEDIA_TYPE_OCI_MANIFEST, type Digest } from '@shoal/oci'
 import { createUpstream } from './client.ts'
 import type { UpstreamOptions } from './options.ts'
+import type { Push } from './push.ts'
 import type { RepositoryTarget, RequestOptions, Upstream } from './upstream.ts'
 
 export interface SeenRequest {
@@ -67,7 +68,7 @@ export async function startServer(t: TestContext, handler: Handler, tls?: https.
 }
 
 /** A client that ends with the test, does not wait long, and knows no proxy of the environment. */
-export function startUpstream(t: TestContext, options: UpstreamOptions = {}): Upstream {
+export function startUpstream(t: TestContext, options: UpstreamOptions = {}): Upstream & Push {
   const upstream = createUpstream({ retryBaseDelayMs: 1, retryMaxDelayMs: 2, proxy: false, ...options })
   t.after(() => upstream.close())
   return upstream
