@@ -69,7 +69,7 @@ export default tseslint.config(
   },
   {
     // node:test returns promises that its runner awaits itself.
-    files: ['**/*.test.ts', 'test/**/*.ts'],
+    files: ['**/*.test.ts', '**/conformance.ts', 'test/**/*.ts'],
     rules: {
       '@typescript-eslint/no-floating-promises': [
         'error',

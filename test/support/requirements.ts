@@ -2,14 +2,17 @@
 // by that name, and makes the skip a failure where nothing may be skipped (CI=true).
 import { accessSync, constants } from 'node:fs'
 import { spawnSync } from 'node:child_process'
-import { delimiter, join } from 'node:path'
+import { delimiter, join, resolve } from 'node:path'
 import type { TestContext } from 'node:test'
+
+/** Where scripts/install-test-tools puts what it builds. */
+const BUILT = resolve(import.meta.dirname, '../../.cache/bin')
 
 const SYSTEM_PATH = [...(process.env['PATH'] ?? '').split(delimiter), '/usr/sbin', '/sbin', '/usr/local/sbin']
 
-/** Full path of a program, looked for in PATH and in the administrator's folders. */
+/** Full path of a program, looked for in PATH, in the administrator's folders and among what was built for the tests. */
 export function findProgram(name: string): string | undefined {
-  for (const folder of SYSTEM_PATH) {
+  for (const folder of [...SYSTEM_PATH, BUILT]) {
     if (folder === '') continue
     const path = join(folder, name)
     try {

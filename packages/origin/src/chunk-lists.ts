@@ -4,7 +4,7 @@ import type { Digest } from '@shoal/oci'
 import { CHUNK_HASH_BYTES, chunkCountFor } from '@shoal/store'
 import { hashWhole, type Hashers } from './hashing/hashers.ts'
 import { blobPath, chunkListPath } from './layout.ts'
-import type { StorageDriver, StoredFile } from './storage/driver.ts'
+import type { StorageDriver } from './storage/driver.ts'
 
 /** The chunk lists of the blobs in a storage. */
 export class ChunkLists {
@@ -38,30 +38,18 @@ export class ChunkLists {
   }
 
   async #compute(digest: Digest, sizeBytes: number): Promise<Uint8Array> {
-    const file = await this.#open(digest)
+    const path = blobPath(digest)
+    const file = await this.#driver.openFile?.(path)
     try {
-      const { chunkHashes } = await hashWhole(this.#hashers.create({ sizeBytes }), file)
+      const { chunkHashes } = await hashWhole(this.#hashers.create({ sizeBytes }), {
+        descriptor: file?.descriptor,
+        stream: () => this.#driver.openRead(path, 0, sizeBytes - 1),
+      })
       if (!chunkHashes) throw new Error('no chunks were hashed')
       await this.put(digest, chunkHashes)
       return chunkHashes
     } finally {
-      await file.close()
-    }
-  }
-
-  async #open(digest: Digest): Promise<StoredFile> {
-    const path = blobPath(digest)
-    if (this.#driver.openFile) return this.#driver.openFile(path)
-    return {
-      read: async (position, into) => {
-        let count = 0
-        for await (const piece of await this.#driver.openRead(path, position, position + into.byteLength - 1)) {
-          into.set(piece as Buffer, count)
-          count += (piece as Buffer).length
-        }
-        return count
-      },
-      close: async () => undefined,
+      await file?.close()
     }
   }
 }

@@ -27,6 +27,8 @@ interface Session {
   readonly name: string
   /** Hashes of the bytes so far; undefined when they have to be computed anew. */
   hashing: BlobHashing | undefined
+  /** Which bytes those are: see UploadFile. */
+  version: string
   lastUsedMs: number
   /** The request that is appending right now. */
   active: { body: Readable; done: Promise<void> } | undefined
@@ -86,13 +88,11 @@ export class Uploads {
   async append(name: string, id: string, part: UploadPart): Promise<UploadState> {
     const session = await this.#find(name, id)
     return this.#alone(session, part.body, async () => {
-      const file = await this.#driver.openUpload(id)
-      try {
+      const receivedBytes = await this.#withFile(session, async (file) => {
         await this.#receive(session, file, part)
-        return { id, receivedBytes: file.sizeBytes }
-      } finally {
-        await file.close()
-      }
+        return file.sizeBytes
+      })
+      return { id, receivedBytes }
     })
   }
 
@@ -100,26 +100,21 @@ export class Uploads {
   async finish(name: string, id: string, digest: Digest, part: UploadPart | undefined): Promise<{ sizeBytes: number }> {
     const session = await this.#find(name, id)
     return this.#alone(session, part?.body, async () => {
-      const file = await this.#driver.openUpload(id)
-      let sizeBytes: number
-      let hashes: HashOutcome
-      try {
+      const { sizeBytes, hashes } = await this.#withFile(session, async (file) => {
         if (part) {
           if (file.sizeBytes === 0) this.#plan(session, planFor(digest, part.lengthBytes))
           await this.#receive(session, file, part)
         }
-        sizeBytes = file.sizeBytes
-        hashes = await this.#hashes(session, file, digest)
-      } finally {
-        await file.close()
-      }
+        const found = { sizeBytes: file.sizeBytes, hashes: await this.#hashes(session, file, digest) }
+        if (found.hashes.digest === digest) await file.promote(blobPath(digest))
+        return found
+      })
       if (hashes.digest !== digest) {
         await this.#remove(id)
         throw new OciError('DIGEST_INVALID', `the ${sizeBytes} bytes received have the digest ${hashes.digest}`, {
           detail: { expected: digest, actual: hashes.digest },
         })
       }
-      await this.#driver.promoteUpload(id, blobPath(digest))
       await this.#storeChunkList(digest, sizeBytes, hashes.chunkHashes)
       await this.#remove(id)
       return { sizeBytes }
@@ -150,6 +145,10 @@ export class Uploads {
       const info = await this.#driver.stat(uploadInfoPath(id))
       if (info) known.set(id, Math.max(known.get(id) ?? 0, info.modifiedMs))
     }
+    // What another process has ended or dropped.
+    for (const [id, session] of this.#sessions) {
+      if (!known.has(id) && !session.active && nowMs - session.lastUsedMs >= this.#expiryMs) this.#forget(id)
+    }
     for (const [id, modifiedMs] of known) {
       const session = this.#sessions.get(id)
       const usedMs = Math.max(modifiedMs, session?.lastUsedMs ?? 0)
@@ -178,6 +177,7 @@ export class Uploads {
       id,
       name,
       hashing: this.#hashers.create(DEFAULT_PLAN),
+      version: '',
       lastUsedMs: startedMs,
       active: undefined,
     }
@@ -187,6 +187,11 @@ export class Uploads {
 
   async #find(name: string, id: string): Promise<Session> {
     let session = this.#sessions.get(id)
+    // Another process may have finished it.
+    if (session && this.#driver.isShared && !(await this.#driver.stat(uploadInfoPath(id)))) {
+      this.#forget(id)
+      session = undefined
+    }
     if (!session) {
       const bytes = await this.#driver.read(uploadInfoPath(id))
       if (!bytes) throw unknownUpload()
@@ -196,6 +201,7 @@ export class Uploads {
         id,
         name: info.name,
         hashing: undefined,
+        version: '',
         lastUsedMs: Date.now(),
         active: undefined,
       }
@@ -225,6 +231,19 @@ export class Uploads {
       session.active = undefined
       session.lastUsedMs = Date.now()
       running.resolve()
+    }
+  }
+
+  /** Opens the bytes of an upload for a request that changes them, and keeps in mind which they are afterwards. */
+  async #withFile<T>(session: Session, work: (file: UploadFile) => Promise<T>): Promise<T> {
+    const file = await this.#driver.openUpload(session.id)
+    try {
+      // Another process, or an earlier run, went on with it since: what was hashed here is of other bytes.
+      if (file.version !== session.version) this.#plan(session, undefined)
+      return await work(file)
+    } finally {
+      await file.close()
+      session.version = file.version
     }
   }
 
@@ -317,9 +336,13 @@ export class Uploads {
     }
   }
 
-  async #remove(id: string): Promise<void> {
+  #forget(id: string): void {
     this.#sessions.get(id)?.hashing?.drop()
     this.#sessions.delete(id)
+  }
+
+  async #remove(id: string): Promise<void> {
+    this.#forget(id)
     await this.#driver.removeUpload(id)
     await this.#driver.remove(uploadInfoPath(id))
   }

@@ -9,8 +9,6 @@ import type { ThreadReply, ThreadRequest } from './hash-thread.ts'
 /** Longest part for one message, so that several uploads take turns. */
 const MAX_JOB_BYTES = 8 * 1024 * 1024
 
-const READ_BYTES = 1024 * 1024
-
 /** Where the bytes can be read back from. */
 export interface HashSource {
   /** Of an open file; without one the bytes are hashed as they pass. */
@@ -18,8 +16,8 @@ export interface HashSource {
 }
 
 export interface ReadableSource {
-  /** Fills `into` from `position`; returns how many bytes there were. */
-  read(position: number, into: Uint8Array): Promise<number>
+  /** All bytes, from the first. */
+  stream(): Promise<AsyncIterable<Buffer>>
 }
 
 export interface HashOutcome {
@@ -116,12 +114,8 @@ export async function hashWhole(hashing: BlobHashing, source: HashSource & Reada
   if (outcome) return outcome
   // Without a thread, or when it failed: here, piece by piece, so that others get their turn.
   const inline = new BlobHash(hashing.plan)
-  const buffer = Buffer.allocUnsafeSlow(Math.min(READ_BYTES, Math.max(1, sizeBytes)))
-  while (inline.bytes < sizeBytes) {
-    const count = await source.read(inline.bytes, buffer)
-    if (count === 0) throw new Error(`the content ends at byte ${inline.bytes} of ${sizeBytes}`)
-    inline.update(buffer.subarray(0, Math.min(count, sizeBytes - inline.bytes)))
-  }
+  for await (const piece of await source.stream()) inline.update(piece)
+  if (inline.bytes !== sizeBytes) throw new Error(`the content ends at byte ${inline.bytes} of ${sizeBytes}`)
   return outcomeOf(hashing.plan, inline.result())
 }
 

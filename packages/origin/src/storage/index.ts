@@ -1,0 +1,5 @@
+export * from './driver.ts'
+export { driverConformance } from './conformance.ts'
+export { FilesystemDriver } from './filesystem.ts'
+export { S3Driver } from './s3/driver.ts'
+export type { S3Settings } from './s3/bucket.ts'
