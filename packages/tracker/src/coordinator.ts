@@ -5,6 +5,7 @@ import { DEFAULT_PARAMETERS, originLeaseLimit, usualTime, type SwarmParameters }
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import type { TrackerMetrics } from './metrics.ts'
+import { NodeBudgets } from './node-budgets.ts'
 import { TagTable } from './tag-table.ts'
 import { TrackedSwarm, type Member } from './tracked-swarm.ts'
 
@@ -21,6 +22,10 @@ const REPORT_TTL_MS = 600_000
 const MAX_PAUSE_MS = 10_000
 /** Reports by so many different nodes are needed for it. */
 const REPORTS_NEEDED = 2
+/** Peers that one node may report within that time: who reports more is not believed. */
+const REPORTS_PER_NODE = 8
+/** What agents report of peers that do not deliver what they say they have: that is no proof of a lie. */
+const UNDELIVERED = 'undelivered'
 
 export interface CoordinatorOptions {
   /** Leases outstanding per origin host at most; fewer while the origin is slow. */
@@ -41,6 +46,9 @@ export class Coordinator {
   /** Moving average of the time from a grant to its chunk, for each origin host, in milliseconds. */
   readonly #usualChunkMs = new LRUCache<string, number>({ max: 1000 })
   readonly #pausedUntilMs = new LRUCache<string, number>({ max: 1000 })
+  readonly #budgets: NodeBudgets
+  /** Whom a node has reported. */
+  readonly #reported = new LRUCache<string, Set<string>>({ max: 10_000, ttl: REPORT_TTL_MS })
   readonly #reports = new LRUCache<string, Set<string>>({ max: 10_000, ttl: REPORT_TTL_MS })
   /** Peers that were caught lying by enough others. */
   readonly #outcasts = new LRUCache<string, true>({ max: 10_000, ttl: REPORT_TTL_MS })
@@ -54,6 +62,10 @@ export class Coordinator {
     this.#options = options
     this.#parameters = { ...DEFAULT_PARAMETERS, leasesPerOrigin: options.originConcurrency }
     this.tags = new TagTable({ ttlMs: options.tagTtlMs })
+    this.#budgets = new NodeBudgets((peer, reason) => {
+      options.metrics.refused.inc({ reason })
+      options.logger.warn({ peer, reason }, 'a node tells of more than the tracker keeps of one')
+    })
     this.#sweep = setInterval(() => this.#sweepAll(), SWEEP_INTERVAL_MS)
   }
 
@@ -132,6 +144,7 @@ export class Coordinator {
         this.#tellSize(channel, message.digest, 0, 0)
         return
       }
+      if (!this.#budgets.found(channel.peerId, message.digest, message.sizeBytes)) return
       swarm = new TrackedSwarm({
         digest: message.digest,
         sizeBytes: message.sizeBytes,
@@ -148,7 +161,15 @@ export class Coordinator {
     }
     // A member with another size means another blob, or a lie: it gets no part in this one.
     if (message.sizeBytes !== swarm.sizeBytes) return
-    const member = this.#counted(swarm, () => swarm.join(channel, message, nowMs))
+    const isMember = swarm.members.has(channel.peerId)
+    if (!isMember && !this.#budgets.join(channel.peerId)) return
+    let member: Member
+    try {
+      member = this.#counted(swarm, () => swarm.join(channel, message, nowMs))
+    } catch (error) {
+      if (!isMember) this.#budgets.left(channel.peerId)
+      throw error
+    }
     if (!message.complete) this.#sendPeers(swarm, member, new Set(), this.#parameters.introducedNeighbours)
     this.#grantSoon(swarm)
   }
@@ -178,6 +199,7 @@ export class Coordinator {
   }
 
   #leave(swarm: TrackedSwarm, peerId: string, nowMs: number): void {
+    if (swarm.members.has(peerId)) this.#budgets.left(peerId)
     this.#counted(swarm, () => swarm.leave(peerId, nowMs))
     this.#grantSoon(swarm)
   }
@@ -187,8 +209,16 @@ export class Coordinator {
    * Nobody is named to it or it to others, it gets no lease, and what only it has counts as not there.
    */
   #report(reporter: string, { digest, peerId, reason }: PeerReport, nowMs: number): void {
-    const members = this.swarms.get(digest)?.members
+    const swarm = this.swarms.get(digest)
+    const members = swarm?.members
     if (members?.has(reporter) !== true || !members.has(peerId) || reporter === peerId) return
+    if (!this.#mayReport(reporter, peerId)) return
+    if (reason === UNDELIVERED) {
+      if (swarm?.complaint(reporter, peerId, Math.min(REPORTS_NEEDED, members.size - 1)) !== true) return
+      this.#options.logger.warn({ peer: peerId, digest }, 'a peer does not deliver what it says it has')
+      this.#grantSoon(swarm)
+      return
+    }
     let reporters = this.#reports.get(peerId)
     if (reporters === undefined) {
       reporters = new Set()
@@ -201,6 +231,15 @@ export class Coordinator {
     this.#outcasts.set(peerId, true)
     this.#options.logger.warn({ peer: peerId }, 'a peer is left out of all swarms')
     for (const swarm of this.swarms.values()) if (swarm.members.has(peerId)) this.#leave(swarm, peerId, nowMs)
+  }
+
+  #mayReport(reporter: string, peerId: string): boolean {
+    const reported = this.#reported.get(reporter) ?? new Set()
+    this.#reported.set(reporter, reported)
+    if (reported.size < REPORTS_PER_NODE) reported.add(peerId)
+    if (reported.has(peerId)) return true
+    this.#options.metrics.refused.inc({ reason: 'reports' })
+    return false
   }
 
   // ---- leases ---------------------------------------------------------------------------------------------------
@@ -280,17 +319,22 @@ export class Coordinator {
     return true
   }
 
+  #forget(digest: Digest): void {
+    this.swarms.delete(digest)
+    this.#budgets.forgotten(digest)
+  }
+
   #sweepAll(): void {
     const now = performance.now()
     const beat = now - this.#heartbeatMs >= HEARTBEAT_INTERVAL_MS
     if (beat) this.#heartbeatMs = now
     for (const [digest, swarm] of this.swarms) {
-      const expired = swarm.expire(now)
+      const expired = swarm.expire(now, this.#usualChunkMs.get(swarm.originHost) ?? 0)
       if (expired > 0) {
         this.#options.metrics.expired.inc(expired)
         this.#outstandingChanged(swarm.originHost, -expired)
       }
-      if (swarm.members.size === 0 && now - swarm.emptySinceMs > FORGET_AFTER_MS) this.swarms.delete(digest)
+      if (swarm.members.size === 0 && now - swarm.emptySinceMs > FORGET_AFTER_MS) this.#forget(digest)
       else if (swarm.wantsLeases) this.#grantSoon(swarm)
       if (!beat) continue
       for (const member of swarm.members.values()) if (!member.complete) this.#sendPeers(swarm, member, new Set(), 0)

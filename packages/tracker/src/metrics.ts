@@ -6,6 +6,7 @@ export interface TrackerMetrics {
   leases: Counter<'kind'>
   expired: Counter
   reports: Counter
+  refused: Counter<'reason'>
 }
 
 /** Registers the tracker's metrics; the gauges read from what is passed in. */
@@ -42,6 +43,12 @@ export function createTrackerMetrics(
     expired: new Counter({
       name: 'shoal_tracker_leases_expired_total',
       help: 'Leases taken away because their holder made no progress.',
+      registers,
+    }),
+    refused: new Counter({
+      name: 'shoal_tracker_refused_total',
+      help: 'Things that nodes told and that were not taken, by reason: too many blobs, a blob too large, too many reports.',
+      labelNames: ['reason'],
       registers,
     }),
     reports: new Counter({

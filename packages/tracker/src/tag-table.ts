@@ -7,6 +7,10 @@ import { LRUCache } from 'lru-cache'
 const KNOWN_TAGS = 100_000
 /** A node that was asked to look up has this long before the next one is asked. */
 const LOOKUP_TIMEOUT_MS = 3000
+/** For so long the answer of a node that was asked to look up is taken, also if another has been asked since. */
+const RESULT_TIMEOUT_MS = 60_000
+/** Lookups whose answers are awaited. */
+const ASKED = 100_000
 /** Failures that are an answer about the tag, though perhaps another one for somebody else. */
 const ANSWERS = new Set(['NOT_FOUND', 'UNAUTHORIZED', 'DENIED', 'REFUSED_BY_POLICY'])
 /** Failures that say nothing about the tag itself: the origin could not be asked. */
@@ -35,6 +39,8 @@ export class TagTable {
   readonly #options: TagTableOptions
   readonly #known = new LRUCache<string, Known>({ max: KNOWN_TAGS })
   readonly #lookups = new Map<string, Lookup>()
+  /** Who was asked to look up what, and when. What nobody asked for is not believed: it would be what all get. */
+  readonly #asked = new LRUCache<string, number>({ max: ASKED })
 
   constructor(options: TagTableOptions) {
     this.#options = options
@@ -55,13 +61,14 @@ export class TagTable {
     const lookup = this.#lookups.get(reference)
     if (lookup === undefined) {
       this.#lookups.set(reference, { by: asker, startedMs: nowMs, waiting: [] })
-      channel.send({ type: 'tag-lookup', requestId, reference })
+      this.#sendLookup(asker, reference, nowMs)
     } else lookup.waiting.push(asker)
   }
 
   result(channel: ControlChannel, message: TagResult, nowMs: number): void {
     const { reference, digest, mediaType, sizeBytes, errorCode } = message
     const lookup = this.#lookups.get(reference)
+    if (nowMs - (this.#asked.get(askedKey(channel, reference)) ?? -Infinity) > RESULT_TIMEOUT_MS) return
     if (digest !== '') {
       const known = { digest, mediaType, sizeBytes, atMs: nowMs }
       this.#known.set(reference, known)
@@ -87,7 +94,7 @@ export class TagTable {
       return
     }
     // Not found or not allowed may depend on who asks: the others ask for themselves.
-    for (const { channel: other, requestId } of lookup.waiting) other.send({ type: 'tag-lookup', requestId, reference })
+    for (const asker of lookup.waiting) this.#sendLookup(asker, reference, nowMs)
   }
 
   /** Passes lookups on whose node is gone or slow. */
@@ -107,8 +114,17 @@ export class TagTable {
     }
     lookup.by = next
     lookup.startedMs = nowMs
-    next.channel.send({ type: 'tag-lookup', requestId: next.requestId, reference })
+    this.#sendLookup(next, reference, nowMs)
   }
+
+  #sendLookup({ channel, requestId }: Asker, reference: string, nowMs: number): void {
+    this.#asked.set(askedKey(channel, reference), nowMs)
+    channel.send({ type: 'tag-lookup', requestId, reference })
+  }
+}
+
+function askedKey(channel: ControlChannel, reference: string): string {
+  return `${channel.peerId} ${reference}`
 }
 
 function answer(asker: Asker, reference: string, known: Known | undefined, stale: boolean, errorCode: string): void {

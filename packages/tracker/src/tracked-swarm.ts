@@ -17,6 +17,11 @@ import {
 const RESCUE_AFTER_MS = 4000
 /** Before the first byte a lease may wait for the origin's authentication and its queue. */
 const FIRST_BYTE_FACTOR = 3
+/** A lease may take so many times what its chunks usually take from this origin, and so long in any case. */
+const LEASE_AGE_FACTOR = 10
+const LEASE_AGE_MIN_MS = 30_000
+/** A member that lets so many leases in a row lapse gets one only where nobody else would take it. */
+const LAPSES_UNTIL_UNRELIABLE = 3
 /** Candidates that are weighed for one lease; in a large swarm a sample is as good as all. */
 const LEASE_SAMPLE = 128
 
@@ -33,6 +38,12 @@ export class Member implements LeaseCandidate, MemberView {
   /** Since when it has had nothing to ask of its neighbours; 0 when it has not said so lately. */
   starvedSinceMs = 0
   starvedSaidMs = 0
+  /** Leases in a row that it let lapse. */
+  lapses = 0
+  /** Others could not get what it says it has: its word on that does not count any more. */
+  discredited = false
+  /** Who said so. */
+  readonly complainants = new Set<string>()
 
   constructor(channel: ControlChannel, chunkCount: number) {
     this.channel = channel
@@ -201,23 +212,50 @@ export class TrackedSwarm {
     }
     if (lease === undefined || lease.member !== member) return undefined
     this.#end(lease)
+    member.lapses = 0
     if (message.failed) member.credit = 0
     else member.chunkMs = usualTime(member.chunkMs, (nowMs - lease.grantedMs) / lease.count)
     return lease
   }
 
-  /** Takes leases away whose holders make no progress. Returns how many. */
-  expire(nowMs: number): number {
+  /**
+   * Takes leases away whose holders make no progress, or only say that they do. Returns how many. `usualChunkMs`: what a
+   * chunk of this origin takes, 0 while unknown.
+   */
+  expire(nowMs: number, usualChunkMs = 0): number {
     let expired = 0
     for (const lease of [...this.leases.values()]) {
       const limitMs = this.#options.leaseIdleMs * (lease.receivedBytes === 0 ? FIRST_BYTE_FACTOR : 1)
-      if (nowMs - lease.newsMs <= limitMs) continue
+      const usualMs = usualChunkMs * lease.count
+      const ageLimitMs = usualMs === 0 ? Infinity : Math.max(LEASE_AGE_MIN_MS, usualMs * LEASE_AGE_FACTOR)
+      if (nowMs - lease.newsMs <= limitMs && nowMs - lease.grantedMs <= ageLimitMs) continue
       this.#end(lease)
       // Silent now, so it gets no other until it tells of itself again.
       lease.member.credit = 0
+      lease.member.lapses++
       expired++
     }
     return expired
+  }
+
+  /**
+   * A member could not get from another what that says it has. When `needed` different ones say so, its word does not
+   * count any more: others get leases for what only it has. It may go on to take part. Returns whether that is new.
+   */
+  complaint(complainant: string, about: string, needed: number): boolean {
+    const member = this.members.get(about)
+    if (member === undefined || member.discredited || !this.members.has(complainant)) return false
+    member.complainants.add(complainant)
+    if (member.complainants.size < needed) return false
+    member.discredited = true
+    if (member.complete) this.#completeMembers--
+    member.complete = false
+    for (const chunk of [...member.chunks.indices()]) {
+      member.chunks.delete(chunk)
+      this.#uncover(chunk)
+    }
+    this.#recomputeUnleased()
+    return true
   }
 
   #grantRegular(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
@@ -225,7 +263,10 @@ export class TrackedSwarm {
     const { parameters, random } = this.#options
     const incomplete: Member[] = []
     for (const member of this.members.values()) if (!member.complete) incomplete.push(member)
-    const able = incomplete.filter(({ held, credit, channel }) => held < credit && channel.isOpen)
+    const willing = incomplete.filter(({ held, credit, channel }) => held < credit && channel.isOpen)
+    const reliable = willing.filter(({ lapses }) => lapses < LAPSES_UNTIL_UNRELIABLE)
+    // Somebody unreliable is better than nobody.
+    const able = reliable.length > 0 ? reliable : willing
     const sample = able.length <= LEASE_SAMPLE ? able : able.filter(() => random() * able.length < LEASE_SAMPLE)
     const view = { unleased: this.#unleased, incompleteMembers: incomplete.length, usualChunkMs }
     const decision = grantOriginLease(view, sample, parameters, random)
@@ -281,6 +322,7 @@ export class TrackedSwarm {
 
   #update(member: Member, message: TrackerJoin | TrackerProgress, map: ChunkMap, nowMs: number): void {
     member.credit = message.leaseCredit
+    if (member.discredited) return
     if (message.complete !== member.complete) {
       member.complete = message.complete
       this.#completeMembers += message.complete ? 1 : -1
@@ -309,7 +351,7 @@ export class TrackedSwarm {
   }
 
   #cover(member: Member, chunk: number, nowMs: number): void {
-    if (!member.chunks.add(chunk)) return
+    if (member.discredited || !member.chunks.add(chunk)) return
     member.starvedSinceMs = 0
     if (this.#copies[chunk]!++ === 0) this.#coveredMs[chunk] = nowMs
     this.#unleased.delete(chunk)

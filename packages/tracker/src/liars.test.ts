@@ -1,0 +1,166 @@
+// Members that use what the tracker believes of them: leases that are never used, blobs that do not exist, chunks that
+// nobody has, tags that nobody asked about. Each was a hole once.
+import assert from 'node:assert/strict'
+import { setImmediate as turn } from 'node:timers/promises'
+import test, { type TestContext } from 'node:test'
+import { digestOf, type Digest } from '@shoal/oci'
+import { MAX_BLOB_BYTES } from '@shoal/store'
+import { DEFAULT_PARAMETERS } from '@shoal/swarm'
+import { FakeChannel } from '@shoal/swarm/testing'
+import { pino } from 'pino'
+import { Registry } from 'prom-client'
+import { Coordinator } from './coordinator.ts'
+import { createTrackerMetrics } from './metrics.ts'
+import { TagTable } from './tag-table.ts'
+import { TrackedSwarm } from './tracked-swarm.ts'
+
+const CHUNK = 256 * 1024
+const DIGEST: Digest = digestOf('blob')
+
+function setUp(t: TestContext) {
+  const registry = new Registry()
+  const metrics = createTrackerMetrics(registry, { swarms: () => 0, nodes: () => 0, members: () => 0 })
+  const logger = pino({ level: 'silent' })
+  const coordinator = new Coordinator({ originConcurrency: 8, leaseIdleMs: 60_000, tagTtlMs: 1000, logger, metrics })
+  t.after(() => coordinator.close())
+  return { coordinator, registry }
+}
+
+function join(digest: Digest, sizeBytes: number, more: object = {}) {
+  const base = { type: 'tracker-join', digest, sizeBytes, originHost: 'origin.test' } as const
+  return { ...base, chunks: new Uint8Array(), complete: false, leaseCredit: 2, ...more }
+}
+
+const report = (peerId: string, reason: string) => ({ type: 'peer-report', digest: DIGEST, peerId, reason }) as const
+const channel = (name: string) => new FakeChannel(name)
+
+function swarmOf(chunks: number): TrackedSwarm {
+  return new TrackedSwarm({
+    digest: DIGEST,
+    sizeBytes: chunks * CHUNK,
+    originHost: 'origin.test',
+    parameters: DEFAULT_PARAMETERS,
+    leaseIdleMs: 2000,
+    random: () => 0,
+  })
+}
+
+test('a blob larger than any store would take costs the tracker nothing', async (t) => {
+  const { coordinator, registry } = setUp(t)
+  coordinator.receive(channel('liar'), join(DIGEST, Number.MAX_SAFE_INTEGER))
+  coordinator.receive(channel('liar'), join(DIGEST, MAX_BLOB_BYTES + 1))
+  assert.equal(coordinator.swarms.size, 0)
+  assert.match(await registry.metrics(), /^shoal_tracker_refused_total\{reason="too_large"\} 1$/m)
+})
+
+test('a node that tells of huge blobs that do not exist is stopped at its share; others are not', async (t) => {
+  const { coordinator, registry } = setUp(t)
+  const liar = channel('liar')
+  for (let blob = 0; blob < 100; blob++) coordinator.receive(liar, join(digestOf(`lie ${blob}`), MAX_BLOB_BYTES))
+  assert.equal(coordinator.swarms.size, 4)
+  assert.match(await registry.metrics(), /^shoal_tracker_refused_total\{reason="too_many_chunks"\} 1$/m)
+  coordinator.receive(channel('honest'), join(DIGEST, 10 * CHUNK))
+  assert.ok(coordinator.swarms.has(DIGEST))
+})
+
+test('a million digests of one node: the first twenty thousand are kept', async (t) => {
+  const { coordinator, registry } = setUp(t)
+  const liar = channel('liar')
+  for (let blob = 0; blob < 25_000; blob++) {
+    const hex = blob.toString(16).padStart(64, '0')
+    coordinator.receive(liar, join(`sha256:${hex}`, CHUNK, { complete: true }))
+  }
+  assert.equal(coordinator.swarms.size, 20_000)
+  assert.match(await registry.metrics(), /^shoal_tracker_refused_total\{reason="too_many_blobs"\} 1$/m)
+  // What it leaves it may use again, and a map that does not fit costs it nothing of its share.
+  const first: Digest = `sha256:${'0'.repeat(64)}`
+  coordinator.receive(liar, { type: 'tracker-leave', digest: first })
+  coordinator.receive(channel('honest'), join(DIGEST, 20 * CHUNK))
+  const broken = () => coordinator.receive(liar, join(DIGEST, 20 * CHUNK, { chunks: new Uint8Array(1) }))
+  assert.throws(broken, RangeError)
+  coordinator.receive(liar, join(DIGEST, 20 * CHUNK))
+  assert.ok(coordinator.swarms.get(DIGEST)?.members.has('liar'))
+})
+
+test('a holder that tells of progress for ever without an end loses its lease', () => {
+  const swarm = swarmOf(10)
+  const liar = channel('liar')
+  swarm.join(liar, join(DIGEST, 10 * CHUNK), 0)
+  const lease = swarm.grant(1, 100, 0)
+  assert.ok(lease !== undefined)
+  let nowMs = 0
+  while (swarm.leases.size > 0) {
+    nowMs += 1000
+    swarm.leaseProgress(lease.id, 'liar', nowMs, nowMs)
+    swarm.expire(nowMs, 100)
+    assert.ok(nowMs <= 31_000, 'a lease is held for ever by telling of a byte now and then')
+  }
+})
+
+test('who takes leases and does nothing gets no more while others would take them', () => {
+  const swarm = swarmOf(10)
+  const [liar, honest] = [channel('a liar'), channel('honest')]
+  swarm.join(liar, join(DIGEST, 10 * CHUNK), 0)
+  let nowMs = 0
+  for (let id = 1; id <= 3; id++) {
+    swarm.join(liar, join(DIGEST, 10 * CHUNK), nowMs)
+    assert.equal(swarm.grant(id, 100, nowMs)?.member.channel, liar)
+    nowMs += 7000
+    assert.equal(swarm.expire(nowMs), 1)
+  }
+  swarm.join(liar, join(DIGEST, 10 * CHUNK), nowMs)
+  swarm.join(honest, join(DIGEST, 10 * CHUNK, { leaseCredit: 1 }), nowMs)
+  assert.equal(swarm.grant(4, 100, nowMs)?.member.channel, honest)
+  // Nobody else is left to ask: somebody unreliable is better than nobody.
+  assert.equal(swarm.grant(5, 100, nowMs)?.member.channel, liar)
+})
+
+test('a member that says it has everything and delivers nothing keeps nobody from the origin', async (t) => {
+  const { coordinator } = setUp(t)
+  const [liar, one, two] = [channel('liar'), channel('one'), channel('two')]
+  for (const each of [one, two]) coordinator.receive(each, join(DIGEST, 10 * CHUNK))
+  await turn()
+  for (const each of [one, two]) each.take('lease-grant')
+  coordinator.left(one)
+  coordinator.left(two)
+  coordinator.receive(liar, join(DIGEST, 10 * CHUNK, { complete: true }))
+  for (const each of [one, two]) coordinator.receive(each, join(DIGEST, 10 * CHUNK))
+  await turn()
+  assert.equal(one.take('lease-grant').length + two.take('lease-grant').length, 0)
+  coordinator.receive(one, report('liar', 'undelivered'))
+  await turn()
+  assert.equal(one.take('lease-grant').length + two.take('lease-grant').length, 0, 'one complaint is not enough')
+  coordinator.receive(two, report('liar', 'undelivered'))
+  await turn()
+  assert.ok(one.take('lease-grant').length + two.take('lease-grant').length > 0)
+  // Saying it again does not help it, and it is no outcast: it may have been slow only.
+  coordinator.receive(liar, join(DIGEST, 10 * CHUNK, { complete: true }))
+  assert.equal(coordinator.swarms.get(DIGEST)?.completeMembers, 0)
+  assert.ok(coordinator.swarms.get(DIGEST)?.members.has('liar'))
+})
+
+test('a node that reports everybody is not believed beyond the first few', async (t) => {
+  const { coordinator, registry } = setUp(t)
+  const liars = [channel('liar 1'), channel('liar 2')]
+  const honest = Array.from({ length: 30 }, (_, at) => channel(`honest ${at}`))
+  for (const each of [...liars, ...honest]) coordinator.receive(each, join(DIGEST, 10 * CHUNK))
+  for (const liar of liars) for (const { peerId } of honest) coordinator.receive(liar, report(peerId, 'wrong_bytes'))
+  assert.equal(coordinator.swarms.get(DIGEST)?.members.size, 24)
+  assert.match(await registry.metrics(), /^shoal_tracker_refused_total\{reason="reports"\} 44$/m)
+})
+
+test('a tag that nobody asked the node about is not taken from it', () => {
+  const table = new TagTable({ ttlMs: 60_000 })
+  const [liar, asker] = [channel('liar'), channel('asker')]
+  const reference = 'ghcr.io/org/app:1'
+  const result = { mediaType: 'x', sizeBytes: 1, errorCode: '', requestId: 1, reference }
+  table.result(liar, { ...result, type: 'tag-result', digest: digestOf('evil') }, 0)
+  table.ask(asker, { type: 'tag-ask', requestId: 7, reference }, 1)
+  assert.equal(asker.take('tag-answer').length, 0)
+  assert.equal(asker.take('tag-lookup').length, 1)
+  // Nor may another answer in the place of the one that was asked.
+  table.result(liar, { ...result, type: 'tag-result', digest: digestOf('evil') }, 2)
+  table.result(asker, { ...result, type: 'tag-result', requestId: 7, digest: DIGEST }, 3)
+  table.ask(liar, { type: 'tag-ask', requestId: 8, reference }, 4)
+  assert.equal(liar.take('tag-answer')[0]?.digest, DIGEST)
+})
