@@ -7,6 +7,7 @@ export interface PendingChunk {
   readonly chunk: number
   readonly startedMs: number
   lastBytesMs: number
+  receivedBytes: number
   /** Peer id, or undefined for the origin. */
   readonly peerId: string | undefined
   readonly abort: AbortController
@@ -48,7 +49,7 @@ export class ChunkBoard implements WantView {
 
   /** A request for the chunk begins. */
   begin(chunk: number, peerId: string | undefined, nowMs: number, abort: AbortController): PendingChunk {
-    const request: PendingChunk = { chunk, peerId, startedMs: nowMs, lastBytesMs: nowMs, abort }
+    const request: PendingChunk = { chunk, peerId, startedMs: nowMs, lastBytesMs: nowMs, receivedBytes: 0, abort }
     const list = this.#pending.get(chunk)
     if (list === undefined) this.#pending.set(chunk, [request])
     else list.push(request)

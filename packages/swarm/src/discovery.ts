@@ -86,6 +86,7 @@ export class Discovery implements TrackerSession {
     const { peerId } = address
     if (this.#closed || peerId === context.control.peerId || context.isBanned(peerId)) return
     if (performance.now() - (this.#failedMs.get(peerId) ?? -Infinity) < RETRY_PEER_MS) return
+    if (neighbourhood.isGivenUp(peerId, performance.now())) return
     if (neighbourhood.has(peerId) || this.#connecting.has(peerId) || this.#asked.has(peerId)) return
     if (this.#candidates.size >= MAX_CANDIDATES && !this.#candidates.has(peerId)) return
     this.#candidates.set(peerId, address)

@@ -5,8 +5,10 @@ import type { Readable } from 'node:stream'
 import type { Digest } from '@shoal/oci'
 import { ChunkMismatchError, DigestMismatchError, type PartialBlob, type ReadOptions } from '@shoal/store'
 import { ChunkBoard } from './chunk-board.ts'
-import type { OriginSource, SwarmContext } from './context.ts'
+import type { SwarmContext } from './context.ts'
 import { Discovery } from './discovery.ts'
+import { Disputes } from './disputes.ts'
+import type { DownloadOptions, DownloadProgress } from './download-options.ts'
 import { DownloadError } from './errors.ts'
 import type { Neighbour } from './neighbour.ts'
 import { Neighbourhood } from './neighbourhood.ts'
@@ -21,25 +23,6 @@ const WATCH_INTERVAL_MS = 100
 /** A fatal answer of the origin ends the download only after peers had so long to show up. */
 const DISCOVERY_GRACE_MS = 1500
 const EMPTY = new Uint8Array()
-
-export interface DownloadOptions {
-  partial: PartialBlob
-  /** Content type to store it with, where it is known. */
-  mediaType: string
-  origin: OriginSource | undefined
-  /** Follows the pull through the logs of the nodes. */
-  requestId: string
-}
-
-export interface DownloadProgress {
-  digest: Digest
-  sizeBytes: number
-  receivedBytes: number
-  fromPeersBytes: number
-  fromOriginBytes: number
-  neighbours: number
-  state: 'active' | 'complete' | 'failed'
-}
 
 /** One blob on its way to this node. */
 export class Download implements RunOwner {
@@ -61,6 +44,7 @@ export class Download implements RunOwner {
   readonly #abort = new AbortController()
   readonly #settle = Promise.withResolvers<void>()
   readonly #readers: Readers
+  readonly #disputes: Disputes
   /** Chunks of an earlier run: who vouched for them then is not known any more. */
   #resumed: number[] = []
   readonly #unsubscribe: () => void
@@ -83,6 +67,12 @@ export class Download implements RunOwner {
       self: context.control.peerId,
       sign: (bytes) => context.control.sign(bytes),
       verify: context.verify,
+    })
+    this.#disputes = new Disputes({
+      book: this.book,
+      self: context.control.peerId,
+      blame: (peerId) => context.blame(peerId, this.digest, 'wrong_bytes'),
+      distrust: (signer) => this.#distrust(signer),
     })
     this.#readers = new Readers(this.partial, context.timings.lingerMs, () => {
       this.#fail(new DownloadError('STOPPED', this.digest, 'nobody waits for the blob any more'))
@@ -175,6 +165,8 @@ export class Download implements RunOwner {
     this.fromOriginBytes += data.length
     this.context.metrics.received.inc({ source: 'origin' }, data.length)
     const { contradicted } = this.book.vouch([chunk], hash)
+    if (contradicted.size > 0) this.#disputes.forget([chunk])
+    this.#disputes.settle(chunk)
     this.neighbourhood.hashKnown(chunk)
     this.neighbourhood.tellSoon(chunk)
     for (const signer of contradicted) await this.#distrust(signer)
@@ -214,7 +206,7 @@ export class Download implements RunOwner {
 
   // ---- a peer sent a chunk --------------------------------------------------------------------------------------
 
-  /** Checks and keeps a chunk that a peer sent. False when it was wrong: then the peer is out. */
+  /** Checks and keeps a chunk that a peer sent. False when it was wrong: then the peer is out, or who vouched for it. */
   async keepFromPeer(neighbour: Neighbour, chunk: number, data: Uint8Array, hash: Uint8Array): Promise<boolean> {
     // While the chunk was on its way, the word on its hash may have been withdrawn.
     const isCurrent = () => Buffer.compare(this.book.hash(chunk) ?? EMPTY, hash) === 0
@@ -230,13 +222,23 @@ export class Download implements RunOwner {
         this.fromPeersBytes += data.length
         this.context.metrics.received.inc({ source: 'peer' }, data.length)
       }
+      this.#disputes.matched(chunk, neighbour.peerId)
       return true
     } catch (error) {
       if (!(error instanceof ChunkMismatchError)) throw error
       this.context.metrics.rejected.inc({ reason: 'hash' })
-      this.context.blame(neighbour.peerId, this.digest, 'wrong_bytes')
+      neighbour.withdraws(chunk)
+      const isOpen = await this.#disputes.refuse(chunk, neighbour.peerId, data)
+      if (isOpen && neighbour.strike(performance.now())) this.giveUp(neighbour.peerId)
       return false
     }
+  }
+
+  /** A peer does not deliver: it is left for a while, and the tracker is told, which counts on what it says it has. */
+  giveUp(peerId: string): void {
+    const { context, digest } = this
+    this.neighbourhood.giveUp(peerId, performance.now())
+    context.trackers.send(digest, { type: 'peer-report', digest, peerId, reason: 'undelivered' })
   }
 
   /** A chunk was kept under a hash that does not hold any more. */
@@ -334,6 +336,7 @@ export class Download implements RunOwner {
       return
     }
     this.#state = 'complete'
+    this.#disputes.settleAll()
     this.neighbourhood.tellComplete()
     this.#discovery.completed()
     this.#close('complete')
@@ -362,8 +365,10 @@ export class Download implements RunOwner {
 
   async #distrust(signer: string): Promise<void> {
     const forgotten = this.book.distrust(signer)
+    this.#disputes.forget(forgotten)
     this.neighbourhood.hashesForgotten(forgotten)
     await this.#drop(forgotten.filter((chunk) => this.partial.chunks.has(chunk)))
+    this.neighbourhood.askAgain(signer)
     this.context.blame(signer, this.digest, 'wrong_hash')
   }
 

@@ -1,6 +1,7 @@
 export * from './policy/index.ts'
 export { DEFAULT_TIMINGS, type OriginSource, type SwarmTimings } from './context.ts'
-export { Download, type DownloadProgress } from './download.ts'
+export { Download } from './download.ts'
+export type { DownloadProgress } from './download-options.ts'
 export { DownloadError, type DownloadErrorCode } from './errors.ts'
 export { RateLimits, type Rates } from './rate-limits.ts'
 export { createUploads, Swarm, type DownloadRequest, type SwarmOptions } from './swarm.ts'

@@ -20,8 +20,14 @@ export class Neighbour implements NeighbourView {
   complete = false
   /** When it last showed that it is getting chunks from the origin or elsewhere. */
   lastNewsMs: number
+  /** When it last told of a chunk that it did not have before. */
+  lastGainMs: number
   /** Chunks that it claims to be fetching from the origin, with the time of the claim. */
   readonly claims = new Map<number, number>()
+  /** When it claimed a chunk first that it has not told to have since. */
+  readonly claimedSinceMs = new Map<number, number>()
+  /** Chunks in a row that it said it has and did not have. */
+  missed = 0
   /** Chunks that it has and whose hash is known here: those that can be asked for. */
   readonly chunks: ChunkMap
   /** Chunks that it says it has. */
@@ -37,6 +43,7 @@ export class Neighbour implements NeighbourView {
     this.channel = channel
     this.hash = textHash(channel.peerId)
     this.lastNewsMs = nowMs
+    this.lastGainMs = nowMs
     this.#board = board
     this.#book = book
     this.chunks = new ChunkMap(board.open.length)
@@ -56,10 +63,17 @@ export class Neighbour implements NeighbourView {
   offers(indices: Iterable<number>): void {
     for (const chunk of indices) {
       if (chunk >= this.#said.length) continue
-      this.#said.add(chunk)
+      if (this.#said.add(chunk)) this.lastGainMs = performance.now()
       this.claims.delete(chunk)
+      this.claimedSinceMs.delete(chunk)
       if (this.#book.hash(chunk) !== undefined) this.#usable(chunk)
     }
+  }
+
+  /** It says it is fetching a chunk from the origin. */
+  claim(chunk: number, nowMs: number): void {
+    this.claims.set(chunk, nowMs)
+    if (!this.claimedSinceMs.has(chunk)) this.claimedSinceMs.set(chunk, nowMs)
   }
 
   /** Replaces what it was believed to have. */

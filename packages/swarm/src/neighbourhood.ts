@@ -11,6 +11,7 @@ import type {
   SwarmRefuse,
 } from '@shoal/network'
 import { ChunkMap, type PartialBlob } from '@shoal/store'
+import { LRUCache } from 'lru-cache'
 import type { ChunkBoard } from './chunk-board.ts'
 import type { SwarmContext } from './context.ts'
 import { sendJoin } from './join-message.ts'
@@ -18,6 +19,11 @@ import { Neighbour } from './neighbour.ts'
 import { acceptNeighbour, haveBatchMs } from './policy/index.ts'
 import type { VoucherBook } from './voucher-book.ts'
 
+/** A peer that did not deliver is no neighbour again for so long, twice as long each time. */
+const GIVEN_UP_MIN_MS = 5000
+const GIVEN_UP_MAX_MS = 120_000
+/** A claim, and a member, that has brought nothing for so many take-over times is not waited for any more. */
+const CLAIM_LIFE_FACTOR = 5
 /** A member that has just been met may have had no time for a claim yet. */
 const NEW_MEMBER_GRACE_MS = 1000
 const EMPTY = new Uint8Array()
@@ -47,6 +53,8 @@ export class Neighbourhood {
   readonly #toTell: number[] = []
   /** What peers were told that were asked to become neighbours and have not answered yet. */
   readonly #toldAtJoin = new Map<string, ChunkMap>()
+  /** Peers that did not deliver: until when they are left alone, and how often that was. */
+  readonly #givenUp = new LRUCache<string, { untilMs: number; times: number }>({ max: 1024 })
   #batch: NodeJS.Timeout | undefined
   #closed = false
 
@@ -83,6 +91,10 @@ export class Neighbourhood {
     this.#options.answered(channel.peerId)
     let neighbour = this.#neighbours.get(channel.peerId)
     if (neighbour === undefined) {
+      if (this.isGivenUp(channel.peerId, performance.now())) {
+        if (message.reply) this.#refuse(channel)
+        return
+      }
       if (message.sizeBytes !== 0 && message.sizeBytes !== partial.sizeBytes) {
         context.logger.warn({ peer: channel.peerId, digest: partial.digest }, 'peer names another size for the blob')
         return
@@ -114,7 +126,9 @@ export class Neighbourhood {
   onRefuse(channel: ControlChannel, message: SwarmRefuse): void {
     this.#toldAtJoin.delete(channel.peerId)
     this.#options.answered(channel.peerId)
-    for (const other of message.others) this.#options.candidate(other)
+    // As many as an honest node names: a list of dead addresses would keep this node busy.
+    const others = message.others.slice(0, this.#options.context.parameters.introducedNeighbours)
+    for (const other of others) this.#options.candidate(other)
   }
 
   onHave(channel: ControlChannel, message: Have): void {
@@ -141,7 +155,7 @@ export class Neighbourhood {
     neighbour.lastNewsMs = now
     for (const chunk of message.indices) {
       if (chunk >= this.#options.partial.chunkCount) continue
-      if (message.active) neighbour.claims.set(chunk, now)
+      if (message.active) neighbour.claim(chunk, now)
       else neighbour.claims.delete(chunk)
     }
     if (!message.active) this.#options.changed()
@@ -164,6 +178,23 @@ export class Neighbourhood {
     this.#neighbours.delete(peerId)
     this.#options.dropped(peerId)
     this.#options.changed()
+  }
+
+  /** A peer did not deliver: it is left alone for a while, longer each time. */
+  giveUp(peerId: string, nowMs: number): void {
+    const times = (this.#givenUp.get(peerId)?.times ?? 0) + 1
+    const untilMs = nowMs + Math.min(GIVEN_UP_MAX_MS, GIVEN_UP_MIN_MS * 2 ** (times - 1))
+    this.#givenUp.set(peerId, { untilMs, times })
+    this.drop(peerId)
+  }
+
+  isGivenUp(peerId: string, nowMs: number): boolean {
+    return nowMs < (this.#givenUp.get(peerId)?.untilMs ?? 0)
+  }
+
+  /** Hashes were forgotten: the neighbours have told theirs already, and have to be asked for them. */
+  askAgain(exceptPeerId: string): void {
+    for (const { channel, peerId } of this.#neighbours.values()) if (peerId !== exceptPeerId) this.joinTo(channel, true)
   }
 
   // ---- what they are told ---------------------------------------------------------------------------------------
@@ -258,14 +289,26 @@ export class Neighbourhood {
   activeMembers(nowMs: number): number[] {
     const patienceMs = Math.max(this.#options.context.timings.takeoverMs, NEW_MEMBER_GRACE_MS)
     // A claim is news, too.
-    const active = this.all().filter(({ complete, lastNewsMs }) => !complete && nowMs - lastNewsMs < patienceMs)
+    // News alone is no sign of work: who claims for ever and has nothing in the end is not waited for.
+    const active = this.all().filter(
+      ({ complete, lastNewsMs, lastGainMs }) =>
+        !complete && nowMs - lastNewsMs < patienceMs && nowMs - lastGainMs < this.#claimLifeMs,
+    )
     return active.map(({ hash }) => hash)
   }
 
+  /** However often it is repeated, a claim is a reason to wait only as long as a chunk could take. */
+  get #claimLifeMs(): number {
+    const { board, context } = this.#options
+    return Math.max(context.timings.takeoverMs, board.usualMs) * CLAIM_LIFE_FACTOR
+  }
+
   isClaimed(chunk: number, nowMs: number): boolean {
-    for (const { claims } of this.#neighbours.values()) {
+    const { takeoverMs } = this.#options.context.timings
+    for (const { claims, claimedSinceMs } of this.#neighbours.values()) {
       const atMs = claims.get(chunk)
-      if (atMs !== undefined && nowMs - atMs < this.#options.context.timings.takeoverMs) return true
+      if (atMs === undefined || nowMs - atMs >= takeoverMs) continue
+      if (nowMs - (claimedSinceMs.get(chunk) ?? atMs) < this.#claimLifeMs) return true
     }
     return false
   }

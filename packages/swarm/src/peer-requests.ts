@@ -4,7 +4,10 @@ import { chunkLength } from '@shoal/store'
 import { Superseded } from './chunk-board.ts'
 import type { Download } from './download.ts'
 import type { Neighbour } from './neighbour.ts'
-import { busyRetryMs, chooseRequest, isStalled } from './policy/index.ts'
+import { busyRetryMs, chooseRequest, isStalled, isTrickling } from './policy/index.ts'
+
+/** Chunks in a row that a neighbour said it has and did not have, until it is left. */
+const MAX_MISSED = 4
 
 class Stalled extends Error {
   override readonly name = 'Stalled'
@@ -53,7 +56,8 @@ export class PeerRequests {
     const { board, context } = this.#download
     for (const request of board.pending()) {
       if (request.peerId === undefined) continue
-      if (isStalled(request, board.usualMs, context.timings.stallTimeoutMs, nowMs)) request.abort.abort(new Stalled())
+      const stalled = isStalled(request, board.usualMs, context.timings.stallTimeoutMs, nowMs)
+      if (stalled || isTrickling(request, board.usualMs, nowMs)) request.abort.abort(new Stalled())
     }
   }
 
@@ -83,7 +87,8 @@ export class PeerRequests {
         into,
         requestId: this.#download.requestId,
         signal,
-        onBytes: () => {
+        onBytes: (bytes) => {
+          request.receivedBytes += bytes
           request.lastBytesMs = performance.now()
           this.#download.progressed()
         },
@@ -96,12 +101,15 @@ export class PeerRequests {
           now + Math.max(outcome.retryAfterMs, busyRetryMs(context.parameters, Math.random, board.usualMs))
       } else if (outcome.status === 'missing') {
         neighbour.withdraws(chunk)
+        neighbour.missed++
         context.metrics.failed.inc({ reason: 'missing' })
+        if (neighbour.missed >= MAX_MISSED) this.#download.giveUp(neighbour.peerId)
       } else {
         await context.limits.download(into.length, signal)
         if (!this.#download.isOver) kept = await this.#download.keepFromPeer(neighbour, chunk, into, hash)
         if (kept) {
           neighbour.strikes = 0
+          neighbour.missed = 0
           context.metrics.chunkSeconds.observe((performance.now() - startedMs) / 1000)
         }
       }
@@ -124,7 +132,7 @@ export class PeerRequests {
       error instanceof Stalled ? 'stalled' : error instanceof TransferError ? error.code.toLowerCase() : 'other'
     context.metrics.failed.inc({ reason })
     context.logger.debug({ err: error, peer: neighbour.peerId, digest }, 'a peer did not deliver')
-    if (neighbour.strike(performance.now())) this.#download.neighbourhood.drop(neighbour.peerId)
+    if (neighbour.strike(performance.now())) this.#download.giveUp(neighbour.peerId)
   }
 
   /** Comes back when the first of the neighbours that were busy may be asked again. */

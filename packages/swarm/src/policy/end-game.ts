@@ -22,6 +22,21 @@ export function isStalled(request: RequestView, usualMs: number, stallTimeoutMs:
   return silentMs > (started ? stallTimeoutMs : Math.max(stallTimeoutMs, usualMs * 2))
 }
 
+/** Below this rate, in bytes a second, a chunk is not coming but held up: no link that pulls images is so slow. */
+const TRICKLE_BYTES_PER_SECOND = 2048
+/** No peer is judged by its speed before, in milliseconds. */
+const TRICKLE_AFTER_MS = 10_000
+
+/**
+ * Whether a request gets a few bytes now and then, so that it is neither stalled nor ever over. A slow link alone is no
+ * reason: what counts as usual follows from what this node gets from others.
+ */
+export function isTrickling(request: RequestView & { receivedBytes: number }, usualMs: number, nowMs: number): boolean {
+  const tookMs = nowMs - request.startedMs
+  if (request.lastBytesMs === request.startedMs || tookMs < Math.max(TRICKLE_AFTER_MS, usualMs * 2)) return false
+  return request.receivedBytes * 1000 < TRICKLE_BYTES_PER_SECOND * tookMs
+}
+
 /**
  * The moving average of what a chunk takes from a peer, in milliseconds. A single slow peer hardly moves it: a time counts
  * as at most half as long again as the average, so that waits and second requests follow the many, not the few.

@@ -1,0 +1,71 @@
+// When bytes from a peer do not match the hash that another node vouched for, one of the two lies, and it cannot be said
+// at once which: a wrong voucher would get every honest peer banned that sends the right bytes. So the bytes are refused
+// and remembered, until a third voice decides.
+import { createHash } from 'node:crypto'
+import type { VoucherBook } from './voucher-book.ts'
+
+export interface DisputesOptions {
+  book: Pick<VoucherBook, 'signer'>
+  /** Own peer id: what this node itself fetched from the origin is right. */
+  self: string
+  /** A peer sent wrong bytes. */
+  blame: (peerId: string) => void
+  /** A node vouched for a wrong hash. */
+  distrust: (signer: string) => Promise<void>
+}
+
+/** Bytes that were refused in one download, and what follows when it becomes clear who was right. */
+export class Disputes {
+  readonly #options: DisputesOptions
+  /** Who sent what, by chunk: the SHA-256 of the bytes in hex. */
+  readonly #refused = new Map<number, Map<string, string>>()
+
+  constructor(options: DisputesOptions) {
+    this.#options = options
+  }
+
+  /**
+   * A peer sent bytes that do not match the hash of a chunk. Returns whether it has to be seen who is right: then the
+   * peer should be left alone for a moment. When another peer had sent the very same bytes, it is the hash that is wrong.
+   */
+  async refuse(chunk: number, peerId: string, data: Uint8Array): Promise<boolean> {
+    const { book, self, blame, distrust } = this.#options
+    const signer = book.signer(chunk)
+    // Its word was withdrawn meanwhile.
+    if (signer === undefined) return false
+    if (signer === peerId || signer === self) {
+      blame(peerId)
+      return false
+    }
+    let senders = this.#refused.get(chunk)
+    if (senders === undefined) this.#refused.set(chunk, (senders = new Map<string, string>()))
+    const sha256 = createHash('sha256').update(data).digest('hex')
+    const isConfirmed = [...senders].some(([other, sent]) => other !== peerId && sent === sha256)
+    senders.set(peerId, sha256)
+    if (!isConfirmed) return true
+    await distrust(signer)
+    return false
+  }
+
+  /** A peer sent bytes that do match: two voices for the hash, unless the peer is the signer itself. */
+  matched(chunk: number, peerId: string): void {
+    if (this.#options.book.signer(chunk) !== peerId) this.settle(chunk)
+  }
+
+  /** The hash of a chunk has turned out right: who had sent other bytes is to blame. */
+  settle(chunk: number): void {
+    const senders = this.#refused.get(chunk)
+    this.#refused.delete(chunk)
+    for (const peerId of senders?.keys() ?? []) this.#options.blame(peerId)
+  }
+
+  /** The whole blob is right. */
+  settleAll(): void {
+    for (const chunk of [...this.#refused.keys()]) this.settle(chunk)
+  }
+
+  /** The hashes of some chunks are not believed any more: what did not match them may have been right. */
+  forget(chunks: Iterable<number>): void {
+    for (const chunk of chunks) this.#refused.delete(chunk)
+  }
+}

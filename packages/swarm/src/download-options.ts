@@ -1,0 +1,23 @@
+// What a download is made with, and what it tells of itself.
+import type { Digest } from '@shoal/oci'
+import type { PartialBlob } from '@shoal/store'
+import type { OriginSource } from './context.ts'
+
+export interface DownloadOptions {
+  partial: PartialBlob
+  /** Content type to store it with, where it is known. */
+  mediaType: string
+  origin: OriginSource | undefined
+  /** Follows the pull through the logs of the nodes. */
+  requestId: string
+}
+
+export interface DownloadProgress {
+  digest: Digest
+  sizeBytes: number
+  receivedBytes: number
+  fromPeersBytes: number
+  fromOriginBytes: number
+  neighbours: number
+  state: 'active' | 'complete' | 'failed'
+}

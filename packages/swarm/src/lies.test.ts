@@ -1,0 +1,193 @@
+// Members that hold the swarm key and lie about what they have, what others have and who they are. Each was a hole once.
+import assert from 'node:assert/strict'
+import test, { type TestContext } from 'node:test'
+import type { ChunkHandler, ControlPlane, NodeAddress } from '@shoal/network'
+import type { Digest } from '@shoal/oci'
+import { isTrickling } from './policy/index.ts'
+import { meetAll, startNode, startNodes, until, type NodeOptions, type TestNode } from './testing/cluster.ts'
+import { MemoryOrigin } from './testing/origin.ts'
+
+const MIB = 1024 * 1024
+const CHUNK = 256 * 1024
+
+const silent: () => ChunkHandler = () => () => ({ status: 'busy', retryAfterMs: 60_000 })
+
+/** A node that takes part in the swarm of a blob, all of whose chunks but the last it had from an origin of its own. */
+async function startMember(
+  t: TestContext,
+  digest: Digest,
+  content: Buffer,
+  options: NodeOptions = {},
+): Promise<TestNode> {
+  const lies = new MemoryOrigin()
+  lies.blobs.set(digest, content)
+  lies.pace = async (_sent, position) => {
+    if (position >= content.length - CHUNK) await new Promise(() => undefined)
+  }
+  const liar = await startNode(t, options)
+  const download = await liar.download(lies, digest)
+  await until(() => download.partial.chunks.count === download.partial.chunkCount - 1, 'the liar has its chunks')
+  return liar
+}
+
+/** Holds back what a seed says until the returned function is called. */
+function mute(node: TestNode): () => void {
+  const { promise, resolve } = Promise.withResolvers<void>()
+  const open = node.store.open.bind(node.store)
+  node.store.open = async (digest) => {
+    await promise
+    return await open(digest)
+  }
+  return resolve
+}
+
+test('who vouches for a wrong hash does not get those banned who send the right bytes', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(2 * MIB)
+  const evil = Buffer.from(origin.content(digest))
+  evil[3 * CHUNK + 99]! ^= 0xff
+  // It tells its hashes and gives nobody a chunk: so others' bytes are measured by its word.
+  const liar = await startMember(t, digest, evil, { handler: silent })
+  const seeds = await startNodes(t, 2)
+  for (const seed of seeds) await seed.fetch(origin, digest)
+  const speak = seeds.map(mute)
+  const victim = await startNode(t)
+  await meetAll([victim, liar, ...seeds])
+  const download = await victim.download(origin, digest, false)
+  await until(() => download.book.signer(3) === liar.control.peerId, "the liar's word is the first")
+  for (const each of speak) each()
+  await download.done
+  assert.deepEqual(await victim.bytes(digest), origin.content(digest))
+  assert.deepEqual(victim.swarm.banned(), [[liar.control.peerId, 'wrong_hash']])
+  assert.equal(await victim.metric('shoal_chunks_rejected_total', { reason: 'hash' }), 2)
+})
+
+test('who sends wrong bytes against the word of others is found out when another sends the right ones', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(2 * MIB)
+  const flipping =
+    (honest: ChunkHandler): ChunkHandler =>
+    async (request) => {
+      const answer = await honest(request)
+      if (answer.status !== 'ok') return answer
+      const read = async (offset: number, into: Uint8Array): Promise<void> => {
+        await answer.read(offset, into)
+        into[0]! ^= 1
+      }
+      return { ...answer, read }
+    }
+  const [seed] = await startNodes(t, 1)
+  await seed!.fetch(origin, digest)
+  const liar = await startNode(t, { handler: flipping })
+  await meetAll([seed!, liar])
+  // What it knows of hashes it has from the seed.
+  await liar.fetch(origin, digest, false)
+  const speak = mute(liar)
+  const victim = await startNode(t)
+  await meetAll([victim, seed!, liar])
+  const download = await victim.download(origin, digest, false)
+  await until(() => download.book.signer(0) === seed!.control.peerId, "the seed's word is the first")
+  speak()
+  await download.done
+  assert.deepEqual(await victim.bytes(digest), origin.content(digest))
+  for (const [peerId, reason] of victim.swarm.banned()) {
+    assert.equal(peerId, liar.control.peerId)
+    assert.equal(reason, 'wrong_bytes')
+  }
+})
+
+test('who says it has everything and has nothing is asked a few times, and left', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(8 * MIB)
+  let asked = 0
+  const handler = (): ChunkHandler => () => {
+    asked++
+    return { status: 'missing' }
+  }
+  const liar = await startNode(t, { handler })
+  const [seed, victim] = await startNodes(t, 2)
+  await liar.fetch(origin, digest)
+  await seed!.fetch(origin, digest)
+  await meetAll([liar, seed!, victim!])
+  await victim!.fetch(origin, digest, false)
+  assert.deepEqual(await victim!.bytes(digest), origin.content(digest))
+  assert.ok(asked <= 4, `the liar was asked ${asked} times`)
+  assert.deepEqual(victim!.swarm.banned(), [])
+})
+
+test('who claims all chunks again and again, and fetches none, keeps nobody from the origin', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(4 * MIB)
+  const nothing = new MemoryOrigin()
+  nothing.blobs.set(digest, origin.content(digest))
+  nothing.mood = () => new Promise(() => undefined)
+  const timings = { takeoverMs: 100, noProgressTimeoutMs: 10_000 }
+  const [liar, victim] = await startNodes(t, 2, { timings })
+  await liar!.download(nothing, digest)
+  const indices = Array.from({ length: 16 }, (_, at) => at)
+  const claiming = setInterval(() => {
+    liar!.control.openChannel(victim!.control.peerId)?.send({ type: 'claim', digest, indices, active: true })
+  }, 20)
+  t.after(() => clearInterval(claiming))
+  await victim!.fetch(origin, digest)
+  assert.deepEqual(await victim!.bytes(digest), origin.content(digest))
+})
+
+test('a member that speaks as if it were a tracker is not heard', async (t) => {
+  const [liar, victim] = await startNodes(t, 2)
+  const origin = new MemoryOrigin()
+  const digest = origin.add(MIB)
+  let heard = 0
+  victim!.swarm.trackers.receive = () => {
+    heard++
+  }
+  const channel = liar!.control.openChannel(victim!.control.peerId)
+  assert.ok(channel !== undefined)
+  channel.send({ type: 'lease-grant', digest, leaseId: 1, first: 0, count: 1, idleLimitMs: 1000 })
+  channel.send({ type: 'tracker-peers', digest, sizeBytes: 1, members: 1, peers: [] })
+  const answer = { type: 'tag-answer', requestId: 1, reference: 'a/b:c', digest, mediaType: '', sizeBytes: 1 } as const
+  channel.send({ ...answer, stale: false, errorCode: '' })
+  // The order of messages is kept: when this is answered the others have been there.
+  await liar!.swarm.askTag('ghcr.io/org/app:1', 5000)
+  assert.equal(heard, 0)
+})
+
+test('who refuses with a long list of nodes that do not exist keeps nobody busy with them', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(MIB)
+  const dialled = new Set<string>()
+  const counting = (honest: ControlPlane): ControlPlane => {
+    const channel = honest.channel.bind(honest)
+    honest.channel = async (peer, signal) => {
+      if (peer.peerId.startsWith('fake')) dialled.add(peer.peerId)
+      return await channel(peer, signal)
+    }
+    return honest
+  }
+  const liar = await startNode(t)
+  const victim = await startNode(t, { control: counting })
+  await meetAll([liar, victim])
+  const download = await victim.download(origin, digest)
+  const others = Array.from({ length: 500 }, (_, at): NodeAddress => {
+    return { peerId: `fake${at}`, multiaddrs: ['/ip4/127.0.0.1/tcp/1'], transfer: '', zone: '' }
+  })
+  liar.control.openChannel(victim.control.peerId)?.send({ type: 'swarm-refuse', digest, reason: 'full', others })
+  await download.done
+  assert.ok(dialled.size <= 8, `${dialled.size} nodes were dialled that do not exist`)
+})
+
+test('a byte now and then is no progress, a slow link is no trickle', () => {
+  const request = (tookMs: number, receivedBytes: number) => ({
+    startedMs: 0,
+    lastBytesMs: receivedBytes === 0 ? 0 : tookMs,
+    receivedBytes,
+  })
+  assert.equal(isTrickling(request(9000, 9), 100, 9000), false)
+  assert.equal(isTrickling(request(11_000, 11), 100, 11_000), true)
+  // Nothing at all is a stall, and judged as that.
+  assert.equal(isTrickling(request(11_000, 0), 100, 11_000), false)
+  // 1 Mbit/s, shared by eight requests.
+  assert.equal(isTrickling(request(60_000, 60 * 15_000), 20_000, 60_000), false)
+  // Where everything takes minutes, nobody is judged in seconds.
+  assert.equal(isTrickling(request(60_000, 60), 60_000, 60_000), false)
+})
