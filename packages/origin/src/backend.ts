@@ -14,53 +14,38 @@ import type {
   UploadState,
 } from '@shoal/registry'
 import { chunkSizeFor } from '@shoal/store'
-import type { ChunkLists } from './chunk-lists.ts'
 import { blobPath } from './layout.ts'
-import type { Repositories } from './repositories.ts'
-import type { StorageDriver } from './storage/driver.ts'
-import type { Uploads } from './uploads.ts'
+import type { Places } from './places.ts'
 
 /** How many repositories are looked through for a blob that a client wants mounted from anywhere. */
 const MAX_MOUNT_CANDIDATES = 1_000
 
-export interface OriginBackendOptions {
-  driver: StorageDriver
-  repositories: Repositories
-  uploads: Uploads
-  chunkLists: ChunkLists
-}
-
 export class OriginBackend implements PullBackend, PushBackend {
-  readonly #driver: StorageDriver
-  readonly #repositories: Repositories
-  readonly #uploads: Uploads
-  readonly #chunkLists: ChunkLists
+  readonly #places: Places
 
-  constructor(options: OriginBackendOptions) {
-    this.#driver = options.driver
-    this.#repositories = options.repositories
-    this.#uploads = options.uploads
-    this.#chunkLists = options.chunkLists
+  constructor(places: Places) {
+    this.#places = places
   }
 
   async manifest(_context: RequestContext, name: string, reference: string): Promise<ManifestAnswer> {
-    return { ...(await this.#repositories.manifest(name, reference)), source: 'origin' }
+    return { ...(await this.#places.of(name).repositories.manifest(name, reference)), source: 'origin' }
   }
 
   async blob(_context: RequestContext, name: string, digest: Digest): Promise<BlobAnswer> {
     const sizeBytes = await this.#sizeOf(name, digest)
-    const openFile = this.#driver.openFile?.bind(this.#driver)
+    const { driver } = this.#places.of(name)
+    const openFile = driver.openFile?.bind(driver)
     return {
       digest,
       sizeBytes,
       source: 'origin',
-      open: (start, end) => this.#driver.openRead(blobPath(digest), start, end),
+      open: (start, end) => driver.openRead(blobPath(digest), start, end),
       ...(openFile && { openFile: () => openFile(blobPath(digest)) }),
     }
   }
 
   async tags(_context: RequestContext, name: string, page: { limit?: number; after?: string }): Promise<TagPage> {
-    const { entries, more } = pageOf(await this.#repositories.tags(name), page)
+    const { entries, more } = pageOf(await this.#places.of(name).repositories.tags(name), page)
     return { tags: entries, more }
   }
 
@@ -70,33 +55,33 @@ export class OriginBackend implements PullBackend, PushBackend {
     page: { limit?: number; after?: string },
     visible: (name: string) => boolean = () => true,
   ): Promise<CatalogPage> {
-    const names = await this.#repositories.names()
+    const names = await this.#places.names()
     const { entries, more } = pageOf(names.filter(visible), page)
     return { repositories: entries, more }
   }
 
   async referrers(_context: RequestContext, name: string, digest: Digest, artifactType: string | undefined) {
-    const all = await this.#repositories.referrers(name, digest)
+    const all = await this.#places.of(name).repositories.referrers(name, digest)
     if (artifactType === undefined) return { descriptors: all, filtered: false }
     return { descriptors: all.filter((entry) => entry.artifactType === artifactType), filtered: true }
   }
 
   async chunkList(_context: RequestContext, name: string, digest: Digest): Promise<ChunkListAnswer> {
     const sizeBytes = await this.#sizeOf(name, digest)
-    const hashes = await this.#chunkLists.get(digest, sizeBytes)
+    const hashes = await this.#places.of(name).chunkLists.get(digest, sizeBytes)
     return { sizeBytes, chunkSizeBytes: chunkSizeFor(sizeBytes), hashes }
   }
 
   async startUpload(_context: RequestContext, name: string): Promise<UploadState> {
-    return this.#uploads.start(name)
+    return this.#places.of(name).uploads.start(name)
   }
 
   async uploadBlob(_context: RequestContext, name: string, digest: Digest, part: UploadPart): Promise<void> {
-    await this.#uploads.upload(name, digest, part)
-    await this.#repositories.linkBlob(name, digest)
+    await this.#places.of(name).uploads.upload(name, digest, part)
+    await this.#places.of(name).repositories.linkBlob(name, digest)
   }
 
-  /** Without `from`, any repository will do that `readable` lets through. */
+  /** Without `from`, any repository will do that `readable` lets through. Nothing is mounted from another place. */
   async mountBlob(
     _context: RequestContext,
     name: string,
@@ -104,18 +89,21 @@ export class OriginBackend implements PullBackend, PushBackend {
     from: string | undefined,
     readable: (name: string) => boolean = () => true,
   ): Promise<boolean> {
-    const source = from ?? (await this.#repositories.findBlob(digest, readable, MAX_MOUNT_CANDIDATES))
-    if (source === undefined || (await this.#repositories.blobSize(source, digest)) === undefined) return false
-    await this.#repositories.linkBlob(name, digest)
+    const place = this.#places.of(name)
+    const isHere = (other: string): boolean => this.#places.of(other) === place && readable(other)
+    const source = from ?? (await place.repositories.findBlob(digest, isHere, MAX_MOUNT_CANDIDATES))
+    if (source === undefined || !isHere(source)) return false
+    if ((await place.repositories.blobSize(source, digest)) === undefined) return false
+    await place.repositories.linkBlob(name, digest)
     return true
   }
 
   async uploadState(_context: RequestContext, name: string, id: string): Promise<UploadState> {
-    return this.#uploads.state(name, id)
+    return this.#places.of(name).uploads.state(name, id)
   }
 
   async appendUpload(_context: RequestContext, name: string, id: string, part: UploadPart): Promise<UploadState> {
-    return this.#uploads.append(name, id, part)
+    return this.#places.of(name).uploads.append(name, id, part)
   }
 
   async finishUpload(
@@ -125,12 +113,12 @@ export class OriginBackend implements PullBackend, PushBackend {
     digest: Digest,
     part: UploadPart | undefined,
   ): Promise<void> {
-    await this.#uploads.finish(name, id, digest, part)
-    await this.#repositories.linkBlob(name, digest)
+    await this.#places.of(name).uploads.finish(name, id, digest, part)
+    await this.#places.of(name).repositories.linkBlob(name, digest)
   }
 
   async cancelUpload(_context: RequestContext, name: string, id: string): Promise<void> {
-    await this.#uploads.cancel(name, id)
+    await this.#places.of(name).uploads.cancel(name, id)
   }
 
   async putManifest(
@@ -141,19 +129,19 @@ export class OriginBackend implements PullBackend, PushBackend {
     contentType: string | undefined,
     tags: readonly string[],
   ): Promise<{ digest: Digest; subject?: Digest }> {
-    return this.#repositories.putManifest(name, reference, Buffer.from(bytes), contentType, tags)
+    return this.#places.of(name).repositories.putManifest(name, reference, Buffer.from(bytes), contentType, tags)
   }
 
   async deleteManifest(_context: RequestContext, name: string, reference: string): Promise<void> {
-    await this.#repositories.deleteManifest(name, reference)
+    await this.#places.of(name).repositories.deleteManifest(name, reference)
   }
 
   async deleteBlob(_context: RequestContext, name: string, digest: Digest): Promise<void> {
-    if (!(await this.#repositories.unlinkBlob(name, digest))) throw unknownBlob(name, digest)
+    if (!(await this.#places.of(name).repositories.unlinkBlob(name, digest))) throw unknownBlob(name, digest)
   }
 
   async #sizeOf(name: string, digest: Digest): Promise<number> {
-    const sizeBytes = await this.#repositories.blobSize(name, digest)
+    const sizeBytes = await this.#places.of(name).repositories.blobSize(name, digest)
     if (sizeBytes === undefined) throw unknownBlob(name, digest)
     return sizeBytes
   }

@@ -5,6 +5,53 @@ import { Type, type Static } from 'typebox'
 const HOST_PATTERN =
   '^(\\[[0-9A-Fa-f:.]+\\]|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40}|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$'
 
+const placeSettingsSchema = Type.Object(
+  {
+    repositories: Type.Optional(
+      Type.Array(Type.String({ pattern: '^[a-z0-9._*/-]+$' }), {
+        maxItems: 1_024,
+        description:
+          'What lies here: `team-a/**`, `base/*`. `*` is one part of a name, `**` any number of them. The first place ' +
+          'that matches counts.',
+      }),
+    ),
+    directory: Type.Optional(Type.String({ format: 'path', description: 'A folder, of this registry alone.' })),
+    bucket: Type.Optional(
+      Type.String({ minLength: 1, description: 'A bucket of an S3-compatible object store, instead of a folder.' }),
+    ),
+    prefix: Type.Optional(
+      Type.String({
+        pattern: '^[A-Za-z0-9][A-Za-z0-9._/-]*$',
+        description: 'Where in the bucket. Without it the whole bucket is used.',
+      }),
+    ),
+    endpoint: Type.Optional(
+      Type.String({
+        pattern: '^https?://[^\\s/?#]+/?$',
+        mustBe: 'a URL that starts with http:// or https://',
+        description: 'Where the object store is, if it is not that of AWS.',
+      }),
+    ),
+    region: Type.Optional(Type.String({ default: 'us-east-1', description: 'Region of the bucket.' })),
+    pathStyle: Type.Optional(
+      Type.Boolean({
+        description:
+          'Whether the bucket stands in the path of URLs, not in the host. Without it: if there is an endpoint.',
+      }),
+    ),
+    credentialsFile: Type.Optional(
+      Type.String({
+        format: 'path',
+        description:
+          'Keys in the format of `~/.aws/credentials`. Without it they come from where the AWS SDK looks: environment, ' +
+          'files, role of the machine.',
+      }),
+    ),
+    profile: Type.Optional(Type.String({ description: 'Which profile of the file. Without it: `default`.' })),
+  },
+  { additionalProperties: false },
+)
+
 /** All keys of the embedded registry. */
 export const registryConfigSchema = Type.Object(
   {
@@ -12,7 +59,31 @@ export const registryConfigSchema = Type.Object(
       section: 'Storage',
       format: 'path',
       default: '/var/lib/shoal/registry',
-      description: 'Where images are kept.',
+      description: 'Where images are kept that lie in none of the `places`, and keys and queues of the registry.',
+    }),
+    places: Type.Record(Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,62}$' }), placeSettingsSchema, {
+      section: 'Storage',
+      mustBe: 'a map from the name of a place (lower case, digits, -) to its settings',
+      default: {},
+      maxProperties: 64,
+      additionalProperties: false,
+      description: 'Other folders, and buckets of object stores, and which repositories lie there.',
+    }),
+    defaultPlace: Type.Optional(
+      Type.String({
+        section: 'Storage',
+        pattern: '^[a-z0-9][a-z0-9-]{0,62}$',
+        mustBe: 'the name of a place',
+        description: 'The place of repositories that no other claims, instead of `dataDirectory`.',
+      }),
+    ),
+    usageInterval: Type.Integer({
+      section: 'Storage',
+      unit: 'ms',
+      minimum: 10_000,
+      maximum: 86_400_000,
+      default: 600_000,
+      description: 'How often what is stored is counted for the metrics.',
     }),
     uploadExpiry: Type.Integer({
       section: 'Storage',

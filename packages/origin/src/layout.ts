@@ -3,13 +3,33 @@
 import { digestAlgorithm, digestHex, isDigest, type Digest } from '@shoal/oci'
 
 /** Content, shared by all repositories. */
+export function contentFolder(): string {
+  return 'blobs'
+}
+
 export function blobPath(digest: Digest): string {
-  return `blobs/${sharded(digest)}`
+  return `${contentFolder()}/${sharded(digest)}`
+}
+
+export function chunkFolder(): string {
+  return 'chunks'
 }
 
 /** SHA-256 of every chunk of a blob, 32 bytes each. */
 export function chunkListPath(digest: Digest): string {
-  return `chunks/${sharded(digest)}`
+  return `${chunkFolder()}/${sharded(digest)}`
+}
+
+export function repositoriesFolder(): string {
+  return 'repositories'
+}
+
+/** What the path of a link (to a blob or a manifest) says; undefined for other paths. */
+export function linkOf(path: string): { repository: string; kind: 'blob' | 'manifest'; digest: Digest } | undefined {
+  const match = /^repositories\/(.+)\/_(blob|manifest)s\/([^/]+)$/.exec(path)
+  const digest = digestOfFileName(match?.[3] ?? '')
+  if (!match || digest === undefined) return undefined
+  return { repository: match[1] ?? '', kind: match[2] as 'blob' | 'manifest', digest }
 }
 
 /** What makes a blob visible in a repository. */

@@ -20,16 +20,21 @@ import { AccessRules, type AccessRule } from './accounts/rules.ts'
 import { tokenPlugin } from './accounts/token-plugin.ts'
 import { Tokens } from './accounts/tokens.ts'
 import { OriginBackend } from './backend.ts'
-import { ChunkLists } from './chunk-lists.ts'
 import { Hashers } from './hashing/hashers.ts'
-import { Repositories } from './repositories.ts'
+import { Places, type PlaceSettings } from './places.ts'
 import { rankNames, searchPlugin } from './search.ts'
-import { FilesystemDriver } from './storage/filesystem.ts'
-import { Uploads } from './uploads.ts'
+import { Usage } from './usage.ts'
+import { usagePlugin } from './usage-plugin.ts'
 
 export interface OriginOptions {
-  /** Folder that holds everything; made when missing. Only one process may have it open. */
+  /** Folder that holds everything that lies in no other place; made when missing. Only one process may have it open. */
   dataDirectory: string
+  /** Other folders, and buckets, by a name for each. */
+  places?: Record<string, PlaceSettings>
+  /** Which of them holds what none claims. @default the data directory */
+  defaultPlace?: string
+  /** How often what is stored is counted, in ms. @default 600000 */
+  usageInterval?: number
   /** Address to listen on. @default '0.0.0.0' */
   host?: string
   /** Port to listen on; 0 takes a free one. @default 9000 */
@@ -89,19 +94,22 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
   })
   const tls = await readTls(options)
   const accounts = await openAccounts(options)
-  const driver = await FilesystemDriver.open(options.dataDirectory)
   const hashers = new Hashers(logger)
-  const chunkLists = new ChunkLists(driver, hashers)
-  const repositories = new Repositories({ driver, allowSparseIndexes: options.allowSparseIndexes ?? false })
-  const uploads = new Uploads({
-    driver,
-    chunkLists,
+  const places = await Places.open({
+    dataDirectory: options.dataDirectory,
+    places: options.places,
+    defaultPlace: options.defaultPlace,
+    allowSparseIndexes: options.allowSparseIndexes ?? false,
+    uploadExpiryMs: options.uploadExpiry ?? 86_400_000,
     hashers,
     logger,
-    expiryMs: options.uploadExpiry ?? 86_400_000,
     onBytes: (count) => metrics.bytesReceived(count),
+  }).catch(async (error: unknown) => {
+    await hashers.close()
+    throw error
   })
-  const open = new OriginBackend({ driver, repositories, uploads, chunkLists })
+  const usage = new Usage({ places, logger, metrics: registry, everyMs: options.usageInterval ?? 600_000 })
+  const open = new OriginBackend(places)
   const backend = accounts ? new GuardedBackend(open, accounts) : open
 
   const server = createRegistryServer({ logger, push: true, ...(tls ? { tls } : {}) })
@@ -121,21 +129,21 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
   })
   await server.register(searchPlugin, {
     search: async (term, asking) => {
-      const names = await repositories.names()
+      const names = await places.names()
       const visible = accounts ? names.filter(await accounts.filter(asking, 'pull')) : names
       return rankNames(visible, term).map((name) => ({ name, description: '' }))
     },
   })
+  await server.register(usagePlugin, { usage, accounts })
   if (accounts) await server.register(tokenPlugin, { accounts })
   registerOperation(server, registry, () => ready)
 
   const stop = async (): Promise<void> => {
     ready = false
     await closeRegistryServer(server, options.shutdownGrace ?? 10_000)
-    await uploads.close()
-    await chunkLists.idle()
+    await usage.close()
+    await places.close()
     await hashers.close()
-    await driver.close()
   }
   try {
     await server.listen({ host: options.host ?? '0.0.0.0', port: options.port ?? 9000 })

@@ -27,6 +27,9 @@ interface TagFile {
   digest: Digest
 }
 
+/** How long the list of repositories is believed where other processes add to it. */
+const SHARED_NAMES_FRESH_MS = 10_000
+
 /** Bytes of manifests that are kept in memory: they never change. */
 const MANIFEST_CACHE_BYTES = 64 * 1024 * 1024
 
@@ -47,6 +50,7 @@ export class Repositories {
   readonly #lock = new KeyedLock<string>()
   /** All repositories, and whether they show a manifest; read when first needed. */
   #names: Promise<Map<string, boolean>> | undefined
+  #namesReadMs = 0
 
   constructor(options: RepositoriesOptions) {
     this.#driver = options.driver
@@ -118,11 +122,16 @@ export class Repositories {
         ...(subject === undefined ? {} : { subject }),
         pushedMs: Date.now(),
       }
-      await this.#driver.write(layout.manifestLinkPath(name, digest), Buffer.from(JSON.stringify(link)))
+      const writeLink = (): Promise<void> =>
+        this.#driver.write(layout.manifestLinkPath(name, digest), Buffer.from(JSON.stringify(link)))
+      await writeLink()
       const file: TagFile = { digest }
       for (const tag of wanted === undefined ? [reference, ...tags] : tags) {
         await this.#driver.write(layout.tagPath(name, tag), Buffer.from(JSON.stringify(file)))
       }
+      // Another process may have deleted this manifest since: it looks for tags once more after it has, so that either
+      // it sees the tags, or the link is missed here.
+      if (this.#driver.isShared && !(await this.#manifestLink(name, digest))) await writeLink()
       this.#manifestBytes.set(digest, bytes)
       this.#noteName(name, true)
       return subject === undefined ? { digest } : { digest, subject }
@@ -139,12 +148,10 @@ export class Repositories {
       const link = await this.#manifestLink(name, reference)
       if (!link) throw unknownManifest(name, reference)
       // Tags first: none may point to what is no longer there.
-      for (const tag of await this.#tagNames(name)) {
-        if ((await this.#tagFile(name, tag))?.digest === reference) {
-          await this.#driver.remove(layout.tagPath(name, tag))
-        }
-      }
+      await this.#removeTagsOf(name, reference)
       await this.#driver.remove(layout.manifestLinkPath(name, reference))
+      // Another process may have tied one meanwhile: see putManifest.
+      if (this.#driver.isShared) await this.#removeTagsOf(name, reference)
       if (link.subject) await this.#driver.remove(layout.referrerPath(name, link.subject, reference))
       this.#noteName(name, await this.exists(name))
     })
@@ -201,6 +208,9 @@ export class Repositories {
   }
 
   #knownNames(): Promise<Map<string, boolean>> {
+    const nowMs = Date.now()
+    if (this.#driver.isShared && nowMs - this.#namesReadMs > SHARED_NAMES_FRESH_MS) this.#names = undefined
+    if (!this.#names) this.#namesReadMs = nowMs
     this.#names ??= this.#readNames().catch((error: unknown) => {
       this.#names = undefined
       throw error
@@ -226,6 +236,12 @@ export class Repositories {
   async #tagNames(name: string): Promise<string[]> {
     const entries = await this.#driver.list(layout.tagFolder(name))
     return entries.map((entry) => entry.name).filter(isTag)
+  }
+
+  async #removeTagsOf(name: string, digest: Digest): Promise<void> {
+    for (const tag of await this.#tagNames(name)) {
+      if ((await this.#tagFile(name, tag))?.digest === digest) await this.#driver.remove(layout.tagPath(name, tag))
+    }
   }
 
   async #tagFile(name: string, tag: string): Promise<TagFile | undefined> {

@@ -52,6 +52,15 @@ export class AccessRules {
   }
 }
 
+/** One pattern of repository names, as in {@link AccessRule}, but of no user. @throws InvalidRuleError */
+export function repositoryPattern(pattern: string): (name: string) => boolean {
+  if (!PATTERN.test(pattern) || pattern.includes('{')) {
+    throw new InvalidRuleError(`${JSON.stringify(pattern)} matches no repository`)
+  }
+  const segments = pattern.split('/')
+  return (name) => matchSegments(segments, name.split('/'), '')
+}
+
 function compile(rule: AccessRule, at: number): CompiledRule {
   const where = `access rule ${at + 1}`
   for (const action of rule.actions) {

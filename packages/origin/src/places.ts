@@ -1,0 +1,153 @@
+// Where each namespace is kept. A place is a folder or a bucket with all that belongs to its content; which one a
+// repository lies in follows from its name alone, so no process has to look anything up.
+import { resolve } from 'node:path'
+import type { Logger } from 'pino'
+import { repositoryPattern } from './accounts/rules.ts'
+import { ChunkLists } from './chunk-lists.ts'
+import type { Hashers } from './hashing/hashers.ts'
+import { Repositories } from './repositories.ts'
+import type { StorageDriver } from './storage/driver.ts'
+import { FilesystemDriver } from './storage/filesystem.ts'
+import { Uploads } from './uploads.ts'
+
+/** Exactly one of `directory` and `bucket` is set. */
+export interface PlaceSettings {
+  /**
+   * Repositories that lie here: `*` stands for one path segment or a part of it, `**` for any number of segments. The
+   * first place that matches counts. @default none, unless it is the default place
+   */
+  repositories?: string[]
+  directory?: string
+  bucket?: string
+  /** The rest is of buckets: see S3Settings. */
+  prefix?: string
+  endpoint?: string
+  region?: string
+  pathStyle?: boolean
+  credentialsFile?: string
+  profile?: string
+}
+
+/** One place, opened. */
+export interface Place {
+  readonly name: string
+  readonly kind: 'directory' | 'bucket'
+  readonly driver: StorageDriver
+  readonly repositories: Repositories
+  readonly uploads: Uploads
+  readonly chunkLists: ChunkLists
+}
+
+export interface PlacesOptions {
+  /** Of the place named `default`. */
+  dataDirectory: string
+  places?: Record<string, PlaceSettings> | undefined
+  /** The place of what no pattern matches. @default the folder `dataDirectory` */
+  defaultPlace?: string | undefined
+  allowSparseIndexes: boolean
+  uploadExpiryMs: number
+  hashers: Hashers
+  logger: Logger
+  onBytes: (count: number) => void
+}
+
+/** Name of the place that `dataDirectory` is. */
+const DATA_DIRECTORY_PLACE = 'default'
+
+export class Places {
+  readonly all: readonly Place[]
+  readonly #rules: { matches: (name: string) => boolean; place: Place }[]
+  readonly #otherwise: Place
+
+  private constructor(all: Place[], rules: { matches: (name: string) => boolean; place: Place }[], otherwise: Place) {
+    this.all = all
+    this.#rules = rules
+    this.#otherwise = otherwise
+  }
+
+  /** @throws TypeError when the settings contradict each other; InvalidRuleError */
+  static async open(options: PlacesOptions): Promise<Places> {
+    const { dataDirectory, places = {}, defaultPlace = DATA_DIRECTORY_PLACE } = options
+    const settings = new Map(Object.entries(places))
+    if (defaultPlace === DATA_DIRECTORY_PLACE && !settings.has(defaultPlace)) {
+      settings.set(defaultPlace, { directory: dataDirectory })
+    }
+    checkSettings(settings, defaultPlace)
+    const opened = new Map<string, Place>()
+    try {
+      for (const [name, one] of settings) opened.set(name, await openPlace(name, one, options))
+    } catch (error) {
+      await closeAll([...opened.values()])
+      throw error
+    }
+    const rules = [...opened].flatMap(([name, place]) =>
+      (settings.get(name)?.repositories ?? []).map((pattern) => ({ matches: repositoryPattern(pattern), place })),
+    )
+    return new Places([...opened.values()], rules, opened.get(defaultPlace) as Place)
+  }
+
+  /** Where a repository lies. */
+  of(repository: string): Place {
+    return this.#rules.find(({ matches }) => matches(repository))?.place ?? this.#otherwise
+  }
+
+  /** Names of all repositories that show a manifest, in ASCII order. */
+  async names(): Promise<string[]> {
+    const names = await Promise.all(
+      this.all.map(async (place) => (await place.repositories.names()).filter((name) => this.of(name) === place)),
+    )
+    return names.flat().sort()
+  }
+
+  /** Breaks off what is arriving, lets chunk lists be finished, and lets go of the storage. */
+  async close(): Promise<void> {
+    await closeAll(this.all)
+  }
+}
+
+async function openPlace(name: string, settings: PlaceSettings, options: PlacesOptions): Promise<Place> {
+  const { hashers, onBytes, allowSparseIndexes, uploadExpiryMs: expiryMs } = options
+  const logger = options.logger.child({ place: name })
+  const driver = await openDriver(settings)
+  const chunkLists = new ChunkLists(driver, hashers)
+  return {
+    name,
+    kind: settings.bucket === undefined ? 'directory' : 'bucket',
+    driver,
+    chunkLists,
+    repositories: new Repositories({ driver, allowSparseIndexes }),
+    uploads: new Uploads({ driver, chunkLists, hashers, logger, expiryMs, onBytes }),
+  }
+}
+
+async function openDriver({ directory, bucket, ...rest }: PlaceSettings): Promise<StorageDriver> {
+  if (bucket === undefined) return FilesystemDriver.open(directory as string)
+  // Only those who have a bucket pay for the SDK: it takes time and memory to load.
+  const { S3Driver } = await import('./storage/s3/driver.ts')
+  return S3Driver.open({ bucket, ...rest })
+}
+
+async function closeAll(places: readonly Place[]): Promise<void> {
+  for (const { uploads, chunkLists, driver } of places) {
+    await uploads.close()
+    await chunkLists.idle()
+    await driver.close()
+  }
+}
+
+function checkSettings(settings: ReadonlyMap<string, PlaceSettings>, defaultPlace: string): void {
+  if (!settings.has(defaultPlace)) throw new TypeError(`defaultPlace: there is no place ${defaultPlace} among places`)
+  const taken = new Map<string, string>()
+  for (const [name, { directory, bucket, endpoint = '', prefix = '', repositories = [] }] of settings) {
+    if ((directory === undefined) === (bucket === undefined)) {
+      throw new TypeError(`places: ${name} needs either a directory or a bucket`)
+    }
+    if (repositories.length === 0 && name !== defaultPlace) {
+      throw new TypeError(`places: ${name} needs repositories, or is to be the defaultPlace`)
+    }
+    const where = directory === undefined ? [endpoint, bucket, prefix].join(' ') : resolve(directory)
+    const other = taken.get(where)
+    if (other !== undefined) throw new TypeError(`places: ${name} and ${other} are the same place`)
+    taken.set(where, name)
+  }
+}
