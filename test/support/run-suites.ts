@@ -19,7 +19,7 @@ interface Suite {
 
 const SUITES: Record<string, Suite> = {
   unit: {
-    files: ['packages/*/src/**/*.test.ts', 'test/support/**/*.test.ts'],
+    files: ['packages/*/src/**/*.test.ts', 'test/support/**/*.test.ts', 'test/fuzz/**/*.test.ts'],
     wholeSystem: false,
     testLimitMs: 120_000,
   },

@@ -69,7 +69,7 @@ export class DockerConfig {
   }
 }
 
-function parseDockerConfig(text: string, file: string): ParsedConfig {
+export function parseDockerConfig(text: string, file: string): ParsedConfig {
   let json: unknown
   try {
     json = JSON.parse(text)

@@ -120,7 +120,7 @@ export async function fetchChunkList(
   })
 }
 
-function parseChunkList(value: unknown): OriginChunkList | undefined {
+export function parseChunkList(value: unknown): OriginChunkList | undefined {
   const { size, chunkSize, hashes } = (value ?? {}) as Record<string, unknown>
   if (typeof size !== 'number' || !Number.isSafeInteger(size) || size < 0) return undefined
   if (typeof chunkSize !== 'number' || !Number.isSafeInteger(chunkSize) || chunkSize < 1) return undefined
@@ -159,7 +159,7 @@ function parseList(bytes: Uint8Array): unknown {
 }
 
 /** The path of `Link: <…>; rel="next"` (RFC 8288), if it leads to the same list at the same registry. */
-function nextPage(link: string | undefined, { settings, path }: RegistryRequest): string | undefined {
+export function nextPage(link: string | undefined, { settings, path }: RegistryRequest): string | undefined {
   const target = /<([^<>]{1,4096})>\s*;[^<]*\brel="?next"?/i.exec(link ?? '')?.[1]
   if (target === undefined) return undefined
   const here = new URL(`${settings.baseUrl.origin}${settings.baseUrl.pathname.replace(/\/+$/, '')}/v2/${path}`)

@@ -66,6 +66,16 @@ export async function readYamlFile(name: string, path = name): Promise<YamlFile>
   return parseYaml(await readBounded(path, name), name)
 }
 
+/** The library's parser calls itself for every level, and not all of its ways notice in time how deep that is. */
+function parseBounded(text: string, name: string, options: Parameters<typeof parseDocument>[1]) {
+  try {
+    return parseDocument(text, options)
+  } catch (error) {
+    if (!(error instanceof RangeError)) throw error
+    throw new ConfigError([{ where: name, key: '', message: 'the file is nested too deeply' }])
+  }
+}
+
 /** As `readYamlFile`, for text that has been read. `name` stands for the file in places. */
 export function parseYaml(text: string, name: string): YamlFile {
   const lines = new LineCounter()
@@ -73,7 +83,7 @@ export function parseYaml(text: string, name: string): YamlFile {
     const { line, col } = lines.linePos(offset)
     return `${name}:${Math.max(line, 1)}:${Math.max(col, 1)}`
   }
-  const document = parseDocument(text, {
+  const document = parseBounded(text, name, {
     lineCounter: lines,
     prettyErrors: false,
     // Found below, where both places are known and the search is not quadratic.
