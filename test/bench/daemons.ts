@@ -29,7 +29,7 @@ export interface AgentEndpoint extends Endpoint {
 /** All processes and files of one section. */
 export class Daemons {
   readonly folder = mkdtempSync(join(tmpdir(), 'shoal-bench-'))
-  readonly #swarmKeyFile = writeSwarmKey(join(this.folder, 'swarm.key'))
+  readonly swarmKeyFile = writeSwarmKey(join(this.folder, 'swarm.key'))
   readonly #daemons: Daemon[] = []
 
   /** Debian's registry, as it comes. */
@@ -80,7 +80,7 @@ export class Daemons {
     const [p2pPort = 0, httpPort = 0] = await freePorts(2)
     const config = writeConfig(this.#file('tracker', 'tracker.yaml'), {
       dataDirectory: join(this.folder, 'tracker', 'data'),
-      swarmKeyFiles: [this.#swarmKeyFile],
+      swarmKeyFiles: [this.swarmKeyFile],
       p2pHost: HOST,
       p2pPort,
       httpHost: HOST,
@@ -96,7 +96,7 @@ export class Daemons {
     const [mirrorPort = 0, adminPort = 0, p2pPort = 0, transferPort = 0] = await freePorts(4)
     const file = writeConfig(this.#file(name, 'agent.yaml'), {
       dataDirectory: join(this.folder, name, 'data'),
-      swarmKeyFiles: [this.#swarmKeyFile],
+      swarmKeyFiles: [this.swarmKeyFile],
       mirrorPort,
       adminPort,
       p2pHost: HOST,

@@ -3,14 +3,17 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, release, totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { dht } from './dht.ts'
 import { renderSection, type SectionResult } from './figures.ts'
 import { idle } from './idle.ts'
 import { lone } from './lone.ts'
 import { mirror } from './mirror.ts'
 import { peakMemory } from './peak-memory.ts'
+import { coldRollouts } from './rollout.ts'
+import { tracker } from './tracker.ts'
 import { transfer } from './transfer.ts'
 
-const USAGE = `usage: scripts/bench [--rounds N] [--nodes N] [--gib N] [--require] [SECTION…]
+const USAGE = `usage: scripts/bench [--rounds N] [--nodes N] [--gib N] [--out FILE] [--require] [SECTION…]
 
 sections (all of them if none is named):
   transfer  cost of a byte on the transfer plane and on a libp2p stream
@@ -18,10 +21,14 @@ sections (all of them if none is named):
   mirror    a stored layer and manifest from an agent beside docker-registry
   idle      memory and CPU of an idle agent and tracker
   memory    peak memory of an agent while a large blob passes through
+  rollout   cold rollouts of 2 to 24 agents beside straight pulls, a pull-through cache, and the simulator
+  tracker   messages of 1000 to 15 000 nodes against one tracker
+  dht       announcing and finding among 10, 30 and 60 processes
 
   --rounds N   rounds of lone (7), mirror (3) and transfer (2)
   --nodes N    agents of idle (3)
   --gib N      size of the blob of memory (8)
+  --out FILE   the report goes there, too
   --require    exit code 1 when a target is missed
 `
 
@@ -39,6 +46,9 @@ const SECTIONS: Record<string, (options: Options) => Promise<SectionResult>> = {
   mirror: ({ rounds = 3 }) => mirror(rounds),
   idle: ({ nodes }) => idle(nodes),
   memory: ({ gib }) => peakMemory(gib),
+  rollout: () => coldRollouts(),
+  tracker: () => tracker(),
+  dht: () => dht(),
 }
 
 async function main(): Promise<number> {
@@ -48,6 +58,7 @@ async function main(): Promise<number> {
       rounds: { type: 'string' },
       nodes: { type: 'string', default: '3' },
       gib: { type: 'string', default: '8' },
+      out: { type: 'string' },
       require: { type: 'boolean', default: false },
       help: { type: 'boolean', default: false },
     },
@@ -66,7 +77,7 @@ async function main(): Promise<number> {
   const [processor] = cpus()
   const machine = `${cpus().length} × ${processor?.model ?? 'unknown'}, ${(totalmem() / 2 ** 30).toFixed(0)} GiB`
   const date = new Date().toISOString()
-  const head = `# Bench\n\n${date.slice(0, 16)} UTC, ${machine}, Linux ${release()}, Node ${process.version}\n`
+  const head = `# Bench\n\n${date.slice(0, 16)} UTC, ${machine}, Linux ${release()}, Node ${process.version}\n\n    scripts/bench ${process.argv.slice(2).join(' ')}\n`
   process.stdout.write(`${head}\n`)
   const parts = [head]
   let failed = false
@@ -84,7 +95,9 @@ async function main(): Promise<number> {
   }
   mkdirSync(REPORTS, { recursive: true })
   const file = join(REPORTS, `${date.slice(0, 19).replace(/:/g, '')}.md`)
-  writeFileSync(file, parts.join('\n'))
+  const report = parts.join('\n')
+  writeFileSync(file, report)
+  if (values.out !== undefined) writeFileSync(values.out, report)
   process.stdout.write(`report: ${file}\n`)
   return failed ? 1 : 0
 }

@@ -5,6 +5,7 @@ import {
   chooseZoneSource,
   grantOriginLease,
   grantZoneLease,
+  MemberPool,
   originLeaseLimit,
   usualTime,
   type LeaseCandidate,
@@ -52,6 +53,7 @@ interface ZoneBook {
 interface Swarm {
   readonly shape: BlobShape
   readonly members: Map<number, Member>
+  readonly pool: MemberPool<Member>
   /** Chunks that no member has and nobody holds a lease for. */
   readonly unleased: ChunkMap
   readonly zones: Map<string, ZoneBook>
@@ -87,6 +89,7 @@ export class VirtualTracker {
     this.#swarms = world.blobs.map((shape) => ({
       shape,
       members: new Map<number, Member>(),
+      pool: new MemberPool<Member>(),
       unleased: ChunkMap.full(shape.chunkCount),
       zones: new Map<string, ZoneBook>(),
     }))
@@ -110,6 +113,7 @@ export class VirtualTracker {
     if (!swarm.zones.has(member.zone)) this.#openZone(swarm, member.zone)
     this.#introduce(swarm, member, [], this.#world.parameters.introducedNeighbours)
     swarm.members.set(node, member)
+    swarm.pool.add(member)
     this.#grant()
   }
 
@@ -133,6 +137,7 @@ export class VirtualTracker {
       const member = swarm.members.get(node)
       if (member === undefined) continue
       swarm.members.delete(node)
+      swarm.pool.delete(member)
       for (const lease of [...this.#leases, ...this.#zoneLeases]) if (lease.member === member) this.#end(lease, [])
       this.#recount(swarm)
     }
@@ -141,16 +146,14 @@ export class VirtualTracker {
 
   #introduce(swarm: Swarm, member: Member, exclude: number[], count: number): void {
     const known = new Set(exclude)
-    const others: Member[] = []
-    for (const other of swarm.members.values()) {
-      if (other !== member && !known.has(other.node)) others.push(other)
-    }
-    const chosen = chooseNeighbours(others, member.zone, count, this.#world.parameters, this.#random)
-    const nodes = chosen.map((index) => others[index]!.node)
-    for (const index of chosen) {
-      others[index]!.degree++
+    const usable = (other: Member) => other !== member && !known.has(other.node)
+    const { parameters } = this.#world
+    const chosen = chooseNeighbours(swarm.pool, member.zone, count, usable, parameters, this.#random)
+    for (const other of chosen) {
+      other.degree++
       member.degree++
     }
+    const nodes = chosen.map((other) => other.node)
     this.messages++
     this.#world.fromTracker(() => this.#world.node(member.node)?.introduced(swarm.shape.index, nodes))
   }

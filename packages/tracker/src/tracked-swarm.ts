@@ -6,6 +6,8 @@ import { ChunkMap, chunkCountFor } from '@shoal/store'
 import {
   chooseNeighbours,
   grantOriginLease,
+  IndexedSet,
+  MemberPool,
   usualTime,
   type LeaseCandidate,
   type MemberView,
@@ -99,6 +101,11 @@ export class TrackedSwarm {
   /** When a chunk got its first copy, in milliseconds. */
   readonly #coveredMs: Float64Array
   readonly #unleased: ChunkMap
+  readonly #pool = new MemberPool<Member>()
+  /** Members that would take a lease now. */
+  readonly #able = new IndexedSet<Member>()
+  /** Members that have had nothing to ask of their neighbours lately. */
+  readonly #starved = new Set<Member>()
   #completeMembers = 0
 
   constructor(options: TrackedSwarmOptions) {
@@ -130,9 +137,7 @@ export class TrackedSwarm {
 
   /** Whether a member could take a lease if the origin had room. */
   get wantsLeases(): boolean {
-    if (this.#completeMembers === 0 && this.#unleased.count > 0) return true
-    for (const member of this.members.values()) if (member.starvedSinceMs > 0) return true
-    return false
+    return (this.#completeMembers === 0 && this.#unleased.count > 0) || this.#starved.size > 0
   }
 
   /** A member joins, or tells of itself again after a reconnect. @throws RangeError for a map that does not fit */
@@ -145,6 +150,7 @@ export class TrackedSwarm {
     if (member === undefined) {
       member = new Member(channel, this.#chunkCount)
       this.members.set(channel.peerId, member)
+      this.#pool.add(member)
     }
     if (message.originHost !== '' && this.originHost === '') this.originHost = message.originHost
     this.#update(member, message, map, nowMs)
@@ -162,6 +168,9 @@ export class TrackedSwarm {
     if (member === undefined) return
     for (const lease of [...this.leases.values()]) if (lease.member === member) this.#end(lease)
     this.members.delete(peerId)
+    this.#pool.delete(member)
+    this.#able.delete(member)
+    this.#starved.delete(member)
     if (member.complete) this.#completeMembers--
     for (const chunk of member.chunks.indices()) this.#uncover(chunk)
     this.#recomputeUnleased()
@@ -170,12 +179,9 @@ export class TrackedSwarm {
 
   /** Chooses neighbours for a member that it does not have yet. */
   introduce(member: Member, exclude: ReadonlySet<string>, count: number): NodeAddress[] {
-    const others = [...this.members.values()].filter(
-      (other) => other !== member && !exclude.has(other.channel.peerId) && other.channel.isOpen,
-    )
-    const chosen = chooseNeighbours(others, member.zone, count, this.#options.parameters, this.#options.random)
-    return chosen.map((index) => {
-      const other = others[index]!
+    const usable = (other: Member) => other !== member && !exclude.has(other.channel.peerId) && other.channel.isOpen
+    const { parameters, random } = this.#options
+    return chooseNeighbours(this.#pool, member.zone, count, usable, parameters, random).map((other) => {
       other.degree++
       member.degree++
       return other.address
@@ -186,6 +192,7 @@ export class TrackedSwarm {
   starved(member: Member, nowMs: number): void {
     if (member.starvedSinceMs === 0 || nowMs - member.starvedSaidMs > RESCUE_AFTER_MS) member.starvedSinceMs = nowMs
     member.starvedSaidMs = nowMs
+    this.#starved.add(member)
   }
 
   /** Grants one lease, if there is a chunk and a member for it. `usualChunkMs`: what a chunk of this origin takes. */
@@ -213,7 +220,7 @@ export class TrackedSwarm {
     if (lease === undefined || lease.member !== member) return undefined
     this.#end(lease)
     member.lapses = 0
-    if (message.failed) member.credit = 0
+    if (message.failed) this.#setCredit(member, 0)
     else member.chunkMs = usualTime(member.chunkMs, (nowMs - lease.grantedMs) / lease.count)
     return lease
   }
@@ -231,7 +238,7 @@ export class TrackedSwarm {
       if (nowMs - lease.newsMs <= limitMs && nowMs - lease.grantedMs <= ageLimitMs) continue
       this.#end(lease)
       // Silent now, so it gets no other until it tells of itself again.
-      lease.member.credit = 0
+      this.#setCredit(lease.member, 0)
       lease.member.lapses++
       expired++
     }
@@ -261,14 +268,12 @@ export class TrackedSwarm {
   #grantRegular(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
     if (this.#completeMembers > 0 || this.#unleased.count === 0) return undefined
     const { parameters, random } = this.#options
-    const incomplete: Member[] = []
-    for (const member of this.members.values()) if (!member.complete) incomplete.push(member)
-    const willing = incomplete.filter(({ held, credit, channel }) => held < credit && channel.isOpen)
+    const willing = this.#able.draw(LEASE_SAMPLE, ({ channel }) => channel.isOpen, random)
     const reliable = willing.filter(({ lapses }) => lapses < LAPSES_UNTIL_UNRELIABLE)
     // Somebody unreliable is better than nobody.
-    const able = reliable.length > 0 ? reliable : willing
-    const sample = able.length <= LEASE_SAMPLE ? able : able.filter(() => random() * able.length < LEASE_SAMPLE)
-    const view = { unleased: this.#unleased, incompleteMembers: incomplete.length, usualChunkMs }
+    const sample = reliable.length > 0 ? reliable : willing
+    const incompleteMembers = this.members.size - this.#completeMembers
+    const view = { unleased: this.#unleased, incompleteMembers, usualChunkMs }
     const decision = grantOriginLease(view, sample, parameters, random)
     if (decision === undefined) return undefined
     return this.#enter(id, sample[decision.candidate]!, decision.first, decision.count, false, nowMs)
@@ -279,8 +284,8 @@ export class TrackedSwarm {
    * does not serve it. It may fetch one such chunk at a time itself.
    */
   #grantRescue(id: number, nowMs: number): Lease | undefined {
-    for (const member of this.members.values()) {
-      const starving = member.starvedSinceMs > 0 && nowMs - member.starvedSinceMs >= RESCUE_AFTER_MS
+    for (const member of this.#starved) {
+      const starving = nowMs - member.starvedSinceMs >= RESCUE_AFTER_MS
       if (!starving || nowMs - member.starvedSaidMs > RESCUE_AFTER_MS || member.held > 0 || member.credit === 0)
         continue
       for (let chunk = 0; chunk < this.#chunkCount; chunk++) {
@@ -298,6 +303,7 @@ export class TrackedSwarm {
     this.leases.set(id, lease)
     member.held++
     member.granted++
+    this.#weigh(member)
     for (let chunk = first; chunk < first + count; chunk++) this.#unleased.delete(chunk)
     return lease
   }
@@ -305,6 +311,7 @@ export class TrackedSwarm {
   #end(lease: Lease): void {
     this.leases.delete(lease.id)
     lease.member.held--
+    this.#weigh(lease.member)
     for (let chunk = lease.first; chunk < lease.first + lease.count; chunk++) {
       if (this.#copies[chunk] === 0) this.#unleased.add(chunk)
     }
@@ -321,14 +328,17 @@ export class TrackedSwarm {
   }
 
   #update(member: Member, message: TrackerJoin | TrackerProgress, map: ChunkMap, nowMs: number): void {
-    member.credit = message.leaseCredit
-    if (member.discredited) return
+    if (member.discredited) {
+      this.#setCredit(member, message.leaseCredit)
+      return
+    }
     if (message.complete !== member.complete) {
       member.complete = message.complete
       this.#completeMembers += message.complete ? 1 : -1
     }
+    this.#setCredit(member, message.leaseCredit)
     if (message.complete) {
-      member.starvedSinceMs = 0
+      this.#fed(member)
       return
     }
     let lost = false
@@ -342,17 +352,30 @@ export class TrackedSwarm {
         }
       }
     }
-    if (map.count > 0) member.starvedSinceMs = this.#stillStarved(member, nowMs)
+    if (map.count > 0 && nowMs - member.starvedSaidMs > RESCUE_AFTER_MS) this.#fed(member)
     if (lost) this.#recomputeUnleased()
   }
 
-  #stillStarved(member: Member, nowMs: number): number {
-    return nowMs - member.starvedSaidMs > RESCUE_AFTER_MS ? 0 : member.starvedSinceMs
+  #setCredit(member: Member, credit: number): void {
+    member.credit = credit
+    this.#weigh(member)
+  }
+
+  /** Something has changed of what decides whether a member takes a lease. */
+  #weigh(member: Member): void {
+    const isMember = this.members.get(member.channel.peerId) === member
+    if (isMember && !member.complete && member.held < member.credit) this.#able.add(member)
+    else this.#able.delete(member)
+  }
+
+  #fed(member: Member): void {
+    member.starvedSinceMs = 0
+    this.#starved.delete(member)
   }
 
   #cover(member: Member, chunk: number, nowMs: number): void {
     if (member.discredited || !member.chunks.add(chunk)) return
-    member.starvedSinceMs = 0
+    this.#fed(member)
     if (this.#copies[chunk]!++ === 0) this.#coveredMs[chunk] = nowMs
     this.#unleased.delete(chunk)
   }

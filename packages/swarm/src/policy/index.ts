@@ -3,6 +3,7 @@
 export * from './parameters.ts'
 export * from './choose-request.ts'
 export * from './admit-upload.ts'
+export * from './member-pool.ts'
 export * from './neighbours.ts'
 export * from './leases.ts'
 export * from './zones.ts'

@@ -1,4 +1,5 @@
 // Who becomes a neighbour of whom. The graph should be close to regular: members with the fewest neighbours first.
+import type { MemberPool } from './member-pool.ts'
 import type { Random, SwarmParameters } from './parameters.ts'
 
 /** A member of a swarm, as the tracker sees it. */
@@ -12,24 +13,22 @@ export interface MemberView {
 const SAMPLE = 96
 
 /**
- * Chooses up to `count` neighbours for a member of `zone` out of `members` (without itself and those it has): the ones
- * with the fewest neighbours, ties random, mostly of its own zone with a few across. Returns indices into `members`.
+ * Chooses up to `count` neighbours for a member of `zone`: the ones with the fewest neighbours, ties random, mostly of its
+ * own zone with a few across. `usable` leaves out the member itself, those it has, and those who cannot be reached.
  */
-export function chooseNeighbours(
-  members: readonly MemberView[],
+export function chooseNeighbours<M extends MemberView>(
+  members: MemberPool<M>,
   zone: string,
   count: number,
+  usable: (member: M) => boolean,
   parameters: Readonly<SwarmParameters>,
   random: Random,
-): number[] {
-  const inZone: number[] = []
-  const outside: number[] = []
-  for (let index = 0; index < members.length; index++) (members[index]!.zone === zone ? inZone : outside).push(index)
-  // A random order first: the sort is stable, so ties stay random. Each zone has a sample of its own: out of one for all
-  // zones together a small zone would get hardly any choice, and its graph a long tail.
-  const own = sampleOf(inZone, SAMPLE, random)
-  const other = sampleOf(outside, SAMPLE, random)
-  const byDegree = (a: number, b: number) => members[a]!.degree - members[b]!.degree
+): M[] {
+  // Drawn in random order, and the sort is stable: so ties stay random. Each zone has a sample of its own: out of one for
+  // all zones together a small zone would get hardly any choice, and its graph a long tail.
+  const own = members.drawFrom(zone, SAMPLE, usable, random)
+  const other = members.drawOutside(zone, SAMPLE, usable, random)
+  const byDegree = (a: M, b: M) => a.degree - b.degree
   own.sort(byDegree)
   other.sort(byDegree)
   const across = Math.min(other.length, Math.max(parameters.crossZoneNeighbours, count - own.length))
@@ -40,22 +39,6 @@ export function chooseNeighbours(
 /** Whether a node takes one more neighbour for a blob. */
 export function acceptNeighbour(current: number, parameters: Readonly<SwarmParameters>): boolean {
   return current < parameters.acceptedNeighbours
-}
-
-/** Up to `size` of the indices, in random order. */
-function sampleOf(indices: readonly number[], size: number, random: Random): number[] {
-  const list: number[] = []
-  if (indices.length <= size) list.push(...indices)
-  else {
-    const chosen = new Set<number>()
-    while (chosen.size < size) chosen.add(indices[Math.floor(random() * indices.length)]!)
-    list.push(...chosen)
-  }
-  for (let at = list.length - 1; at > 0; at--) {
-    const other = Math.floor(random() * (at + 1))
-    ;[list[at], list[other]] = [list[other]!, list[at]!]
-  }
-  return list
 }
 
 /** Longest time that news of a chunk is held back to go out with others, in milliseconds. */
