@@ -3,6 +3,7 @@
 import { createHash } from 'node:crypto'
 import { encodeControlMessage, type ControlMessage } from '@shoal/network'
 import type { Digest } from '@shoal/oci'
+import { progressIntervalMs } from '@shoal/swarm/policy'
 
 /** An image of 3 GB in two layers, as in the simulator's scenarios. */
 export const BLOB_BYTES = 1_500_000_000
@@ -14,8 +15,6 @@ const CHUNKS = Math.ceil(BLOB_BYTES / (4 * 1024 * 1024))
 const START_WINDOW_MS = 2000
 /** How long a node takes for the image: 3 GB at 300 MB/s. */
 const PULL_MS = 10_000
-/** An agent tells what it has so often (`PROGRESS_INTERVAL_MS` in swarm/discovery.ts). */
-const PROGRESS_MS = 1000
 
 export interface Said {
   atMs: number
@@ -25,7 +24,7 @@ export interface Said {
 }
 
 /** A bit field of which a share of the bits is set from the front; what stands where does not matter to the cost. */
-function chunksAt(share: number): Uint8Array {
+export function chunksAt(share: number): Uint8Array {
   const field = new Uint8Array(Math.ceil(CHUNKS / 8))
   field.fill(255, 0, Math.floor(field.length * share))
   return field
@@ -40,6 +39,7 @@ export function rolloutTraffic(nodes: number, blobs: readonly Digest[]): Said[] 
   const say = (atMs: number, node: number, message: ControlMessage): void => {
     said.push({ atMs, node, bytes: encodeControlMessage(message) })
   }
+  const intervalMs = progressIntervalMs(nodes)
   for (let node = 0; node < nodes; node++) {
     const startMs = (node / nodes) * START_WINDOW_MS
     say(startMs, node, { type: 'tag-ask', requestId: node + 1, reference: 'registry.example.com/app:v1' })
@@ -54,11 +54,13 @@ export function rolloutTraffic(nodes: number, blobs: readonly Digest[]): Said[] 
         leaseCredit: 1,
       })
       say(startMs + 600, node, { type: 'tracker-peers-wanted', digest, exclude: [] })
-      for (let atMs = PROGRESS_MS; atMs <= PULL_MS; atMs += PROGRESS_MS) {
-        const complete = atMs === PULL_MS
+      const tell = (atMs: number): void => {
+        const complete = atMs >= PULL_MS
         const chunks = complete ? new Uint8Array() : chunksAt(atMs / PULL_MS)
         say(startMs + atMs, node, { type: 'tracker-progress', digest, chunks, complete, leaseCredit: complete ? 0 : 1 })
       }
+      for (let atMs = intervalMs; atMs < PULL_MS; atMs += intervalMs) tell(atMs)
+      tell(PULL_MS)
     }
   }
   return said.sort((a, b) => a.atMs - b.atMs)

@@ -2,7 +2,7 @@
 import type { Stream } from '@libp2p/interface'
 import type { Logger } from 'pino'
 import { decodeControlMessage, encodeControlMessage } from './control-codec.ts'
-import { messageOf, NetworkError } from './errors.ts'
+import { InvalidMessageError, messageOf, NetworkError } from './errors.ts'
 import { FramedStream, type StreamLimits } from './framed-stream.ts'
 import type { ControlMessage, Hello } from './messages.ts'
 import type { ControlChannel } from './network.ts'
@@ -123,8 +123,12 @@ export class StreamChannel implements ControlChannel {
   }
 
   #deliverWaiting(): void {
-    while (this.#waiting.length > 0 && this.#listener !== undefined)
-      this.#deliver(this.#waiting.shift() as ControlMessage)
+    try {
+      while (this.#waiting.length > 0 && this.#listener !== undefined)
+        this.#deliver(this.#waiting.shift() as ControlMessage)
+    } catch (error) {
+      this.abort(messageOf(error))
+    }
     this.#stream.resume()
   }
 
@@ -132,6 +136,8 @@ export class StreamChannel implements ControlChannel {
     try {
       this.#listener?.(message)
     } catch (error) {
+      // The message itself is at fault, as only its receiver could see.
+      if (error instanceof InvalidMessageError) throw error
       // A mistake of ours in one message must not cost the channel, let alone the node.
       this.#logger.error(
         { err: error, peer: this.peerId, type: message.type },

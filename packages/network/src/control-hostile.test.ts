@@ -8,6 +8,7 @@ import { PbfWriter } from 'pbf'
 import { encodeControlMessage } from './control-codec.ts'
 import { CONTROL_PROTOCOL, type Libp2pControlPlane } from './control-plane.ts'
 import { lengthPrefix } from './frames.ts'
+import { InvalidMessageError } from './errors.ts'
 import { createIdentity } from './identity.ts'
 import { createHost, type Host } from './libp2p-host.ts'
 import type { ControlMessage, Hello } from './messages.ts'
@@ -61,6 +62,21 @@ suite('control channels among bad neighbours', () => {
     assert.equal(channel.hello.version, 7)
     assert.equal(channel.hello.node.peerId, host.peerId.toString())
     assert.deepEqual(await inbox.has(1), [{ type: 'swarm-leave', digest: DIGEST }])
+  })
+
+  test('ends the stream of who sends a message that only its receiver can see is wrong', async (t) => {
+    const plane = await startPlane(t)
+    const host = await startHost(t)
+    const opened = nextChannel(plane)
+    const { stream } = await dial(host, plane)
+    stream.send(framed(hello()))
+    const channel = await opened
+    channel.onMessage = () => {
+      throw new InvalidMessageError('a map that does not fit')
+    }
+    stream.send(framed({ type: 'swarm-leave', digest: DIGEST }))
+    await channel.closed
+    assert.equal(channel.isOpen, false)
   })
 
   const broken: Record<string, Uint8Array> = {

@@ -14,7 +14,10 @@ export interface ControlChannel {
    * (then `closed` settles), so a caller never has to wait.
    */
   send(message: ControlMessage): void
-  /** Called for every message after hello, in order. One listener; set it in the same turn as the channel is given. */
+  /**
+   * Called for every message after hello, in order. One listener; set it in the same turn as the channel is given. An
+   * InvalidMessageError that it throws ends the channel, as bytes that are no message do.
+   */
   onMessage: (message: ControlMessage) => void
   /** Settles when the channel is over, for whatever reason; never rejects. */
   readonly closed: Promise<void>

@@ -8,6 +8,7 @@ import {
   chooseRequest,
   isLate,
   mayAskAcross,
+  progressIntervalMs,
   usualTime,
   type NeighbourView,
   type WantView,
@@ -17,8 +18,6 @@ import type { Grant } from './virtual-tracker.ts'
 import { Untracked } from './untracked.ts'
 import { lengthOf, type BlobShape, type World } from './world.ts'
 
-/** How often a node tells the tracker what it has (the daemon does the same). */
-const TRACKER_NEWS_MS = 1000
 /** How long it takes to notice that a peer has fallen silent (the daemon's stall limit). */
 const NOTICE_MS = 1000
 /** The tracker hears of a lease's bytes this often, as from the daemon. */
@@ -516,7 +515,7 @@ export class VirtualNode {
   }
 
   #newsToTracker(): void {
-    this.#world.after(TRACKER_NEWS_MS, () => {
+    this.#world.after(progressIntervalMs(this.#world.scenario.nodes), () => {
       if (!this.alive || this.#complete === this.parts.length || this.#world.tracker === undefined) return
       for (const part of this.parts) {
         if (part.chunks.isFull) continue

@@ -7,14 +7,13 @@ import { setTimeout as delay } from 'node:timers/promises'
 import type { ControlMessage, LeaseGrant, NodeAddress, TrackerPeers } from '@shoal/network'
 import type { Download } from './download.ts'
 import type { OriginRuns } from './origin-runs.ts'
+import { progressIntervalMs } from './policy/index.ts'
 import type { TrackerSession } from './tracker-client.ts'
 
 /** How long connected agents have to say that they take part, before this node acts as if it were alone. */
 const ALONE_GRACE_MS = 300
 /** A tracker has this long to answer the join before the download acts without it. */
 const TRACKER_GRACE_MS = 1500
-/** The tracker is told what this node has at most this often. */
-const PROGRESS_INTERVAL_MS = 1000
 /** A starved download asks for more neighbours at most this often. */
 const MORE_PEERS_INTERVAL_MS = 500
 /** With fewer neighbours than this a starved download asks the DHT again, and this often. */
@@ -49,6 +48,8 @@ export class Discovery implements TrackerSession {
   #trackerNewsMs = 0
   #toldMs = 0
   #toldCredit = 0
+  /** Members of the swarm, by the tracker's last word. */
+  #members = 0
   #morePeersMs = 0
   #dhtMs = -Infinity
   #dhtRunning = false
@@ -168,6 +169,7 @@ export class Discovery implements TrackerSession {
 
   onPeers(message: TrackerPeers): void {
     this.#trackerNewsMs = performance.now()
+    this.#members = message.members
     for (const address of message.peers) this.candidate(address)
     this.#download.wake()
   }
@@ -216,7 +218,8 @@ export class Discovery implements TrackerSession {
   #tellTracker(nowMs: number): void {
     const { context, digest, partial } = this.#download
     const leaseCredit = this.#origin.credit(nowMs)
-    if (!this.#tracked || (nowMs - this.#toldMs < PROGRESS_INTERVAL_MS && leaseCredit === this.#toldCredit)) return
+    const isDue = nowMs - this.#toldMs >= progressIntervalMs(this.#members) || leaseCredit !== this.#toldCredit
+    if (!this.#tracked || !isDue) return
     this.#toldMs = nowMs
     this.#toldCredit = leaseCredit
     context.trackers.send(digest, {

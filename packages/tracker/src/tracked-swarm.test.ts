@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
+import { InvalidMessageError } from '@shoal/network'
 import { digestOf } from '@shoal/oci'
 import { ChunkMap } from '@shoal/store'
 import { DEFAULT_PARAMETERS } from '@shoal/swarm'
@@ -159,10 +160,10 @@ test('without a known origin there is nothing to lease', () => {
 test('a chunk map that does not fit is refused and changes nothing that counts', () => {
   const { swarm, channels } = setUp(9)
   const bad = { ...joinMessage(9, []), chunks: new Uint8Array(5) }
-  assert.throws(() => swarm.join(channels[0], bad, 0), RangeError)
+  assert.throws(() => swarm.join(channels[0], bad, 0), InvalidMessageError)
   assert.equal(swarm.members.size, 0)
   const past = { ...joinMessage(9, []), chunks: new Uint8Array([0, 0xff]) }
-  assert.throws(() => swarm.join(channels[0], past, 0), RangeError)
+  assert.throws(() => swarm.join(channels[0], past, 0), InvalidMessageError)
   assert.equal(swarm.coveredChunks, 0)
 })
 

@@ -1,7 +1,14 @@
 // What a tracker knows of one blob: its members, which chunks are somewhere in the swarm, and who may fetch the rest
 // from the origin. Decisions are the policy's; this class keeps the books. All state is soft.
 import type { Digest } from '@shoal/oci'
-import type { ControlChannel, LeaseDone, NodeAddress, TrackerJoin, TrackerProgress } from '@shoal/network'
+import {
+  InvalidMessageError,
+  type ControlChannel,
+  type LeaseDone,
+  type NodeAddress,
+  type TrackerJoin,
+  type TrackerProgress,
+} from '@shoal/network'
 import { ChunkMap, chunkCountFor } from '@shoal/store'
 import {
   chooseNeighbours,
@@ -140,7 +147,7 @@ export class TrackedSwarm {
     return (this.#completeMembers === 0 && this.#unleased.count > 0) || this.#starved.size > 0
   }
 
-  /** A member joins, or tells of itself again after a reconnect. @throws RangeError for a map that does not fit */
+  /** A member joins, or tells of itself again after a reconnect. @throws InvalidMessageError for a map that does not fit */
   join(channel: ControlChannel, message: TrackerJoin, nowMs: number): Member {
     const map = this.#mapOf(message)
     const before = this.members.get(channel.peerId)
@@ -157,7 +164,7 @@ export class TrackedSwarm {
     return member
   }
 
-  /** What a member has by now. @throws RangeError for a map that does not fit */
+  /** What a member has by now. @throws InvalidMessageError for a map that does not fit */
   progress(peerId: string, message: TrackerProgress, nowMs: number): void {
     const member = this.members.get(peerId)
     if (member !== undefined) this.#update(member, message, this.#mapOf(message), nowMs)
@@ -324,7 +331,11 @@ export class TrackedSwarm {
 
   #mapOf({ chunks, complete }: TrackerJoin | TrackerProgress): ChunkMap {
     if (complete || chunks.length === 0) return new ChunkMap(this.#chunkCount)
-    return ChunkMap.fromBytes(this.#chunkCount, chunks)
+    try {
+      return ChunkMap.fromBytes(this.#chunkCount, chunks)
+    } catch (error) {
+      throw new InvalidMessageError(`A map of chunks that does not fit ${this.digest}`, { cause: error })
+    }
   }
 
   #update(member: Member, message: TrackerJoin | TrackerProgress, map: ChunkMap, nowMs: number): void {

@@ -1,7 +1,7 @@
 import { strict as assert } from 'node:assert'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { acceptNeighbour, chooseNeighbours, type MemberView } from './neighbours.ts'
+import { acceptNeighbour, chooseNeighbours, progressIntervalMs, type MemberView } from './neighbours.ts'
 import { MemberPool } from './member-pool.ts'
 import { DEFAULT_PARAMETERS } from './parameters.ts'
 
@@ -62,4 +62,11 @@ test('newcomers that are given the least connected members make a graph that is 
 test('neighbours are accepted up to the limit', () => {
   assert.equal(acceptNeighbour(DEFAULT_PARAMETERS.acceptedNeighbours - 1, DEFAULT_PARAMETERS), true)
   assert.equal(acceptNeighbour(DEFAULT_PARAMETERS.acceptedNeighbours, DEFAULT_PARAMETERS), false)
+})
+
+test('however many members there are, a tracker hears about the same number of them each second', () => {
+  assert.equal(progressIntervalMs(2), 1000)
+  for (const members of [2000, 5000, 15_000])
+    assert.equal(Math.round((members / progressIntervalMs(members)) * 1000), 2000)
+  assert.equal(progressIntervalMs(1e6), 10_000)
 })

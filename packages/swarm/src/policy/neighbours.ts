@@ -51,3 +51,17 @@ const LONGEST_BATCH_MS = 250
 export function haveBatchMs(leastMs: number, usualChunkMs: number): number {
   return Math.max(leastMs, Math.min(LONGEST_BATCH_MS, usualChunkMs / 4))
 }
+
+/** A tracker hears of everybody's chunks this often, in milliseconds, in a swarm of up to `FULL_RATE_MEMBERS`. */
+const PROGRESS_INTERVAL_MS = 1000
+const LONGEST_PROGRESS_INTERVAL_MS = 10_000
+const FULL_RATE_MEMBERS = 2000
+
+/**
+ * How often a member tells its tracker what it has. First copies are told with their leases, so this only confirms them:
+ * in a large swarm it may be rarer, and the tracker hears the same number of messages a second.
+ */
+export function progressIntervalMs(members: number): number {
+  const share = members / FULL_RATE_MEMBERS
+  return Math.min(LONGEST_PROGRESS_INTERVAL_MS, Math.max(PROGRESS_INTERVAL_MS, PROGRESS_INTERVAL_MS * share))
+}
