@@ -165,7 +165,7 @@ test('the origin hangs: content of peers flows, and what nobody has fails in bou
   const origin = new MemoryOrigin()
   const there = origin.add(2 * MIB)
   const nowhere = origin.add(2 * MIB)
-  const timings = { noProgressTimeoutMs: 700 }
+  const timings = { noProgressTimeoutMs: 3000 }
   const [first, second] = await startNodes(t, 2, { timings })
   await first!.fetch(origin, there)
   origin.mood = hanging
