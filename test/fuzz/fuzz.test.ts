@@ -24,6 +24,9 @@ suite('fuzzed decoders', () => {
       if (input.includes(0x7f)) throw new TypeError('no answer')
     }
     const broken = { name: 'broken', seeds: [Buffer.alloc(4)], words: [Buffer.of(1)], errors: [RangeError], decode }
-    assert.match(fuzz(broken, 1, 2000).violation ?? '', /^broken, seed 1: \d+ bytes, [0-9a-f]*7f[0-9a-f]*\nTypeError: no answer/)
+    assert.match(
+      fuzz(broken, 1, 2000).violation ?? '',
+      /^broken, seed 1: \d+ bytes, [0-9a-f]*7f[0-9a-f]*\nTypeError: no answer/,
+    )
   })
 })
