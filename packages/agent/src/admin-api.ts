@@ -1,14 +1,17 @@
 // The agent's admin side: health, metrics, status and pulls on behalf of an operator.
 import { PassThrough } from 'node:stream'
-import { fastify, LogController, type FastifyInstance } from 'fastify'
+import type { FastifyInstance } from 'fastify'
 import type { ControlPlane } from '@shoal/network'
+import { createApiServer, type ApiTokens, type ServerTls } from '@shoal/registry'
 import type { Store } from '@shoal/store'
-import type { Swarm } from '@shoal/swarm'
+import type { Swarm, Uploads } from '@shoal/swarm'
+import type { Upstream } from '@shoal/upstream'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { Type } from 'typebox'
 import type { Content } from './content.ts'
 import { pullImage, type PullEvent } from './image-pull.ts'
+import { addLimitsApi } from './limits-api.ts'
 import type { TagResolver } from './tag-resolver.ts'
 
 export interface AdminApiOptions {
@@ -17,31 +20,32 @@ export interface AdminApiOptions {
   store: Store
   swarm: Swarm
   control: ControlPlane
+  uploads: Uploads
+  upstream: Upstream
   registry: Registry
   version: string
   zone: string
   logger: Logger
   isReady: () => boolean
+  /** Asked for below `/api/`; undefined where the address or client certificates keep others out. */
+  tokens: ApiTokens | undefined
+  tls: ServerTls | undefined
 }
 
 /** Builds the server; the caller listens and closes. */
 export function createAdminApi(options: AdminApiOptions): FastifyInstance {
-  const { registry, store, swarm, control } = options
+  const { store, swarm, control } = options
   const startedMs = performance.now()
-  const server = fastify({
-    loggerInstance: options.logger,
-    logController: new LogController({ disableRequestLogging: true }),
-    forceCloseConnections: true,
-    // A request means what it says: a misspelt key is a mistake, not to be dropped.
-    ajv: { customOptions: { coerceTypes: false, removeAdditional: false } },
-  }) as unknown as FastifyInstance
-  server.get('/healthz', () => ({ status: 'ok' }))
-  server.get('/readyz', async (_request, reply) => {
-    const ready = options.isReady()
-    return await reply.code(ready ? 200 : 503).send({ status: ready ? 'ready' : 'not ready' })
-  })
-  server.get('/metrics', async (_request, reply) => {
-    return await reply.type(registry.contentType).send(await registry.metrics())
+  const server = createApiServer({
+    logger: options.logger,
+    registry: options.registry,
+    tls: options.tls,
+    isReady: options.isReady,
+    protection: {
+      tokens: options.tokens,
+      needsToken: options.tokens === undefined ? 'nothing' : 'all',
+      advice: 'set adminTokenFile',
+    },
   })
   server.get('/api/v1/status', () => ({
     version: options.version,
@@ -85,6 +89,7 @@ export function createAdminApi(options: AdminApiOptions): FastifyInstance {
       return reply.type('application/x-ndjson').send(stream)
     },
   )
+  addLimitsApi(server, { limits: swarm.limits, uploads: options.uploads, upstream: options.upstream })
   return server
 }
 

@@ -14,8 +14,11 @@ import {
   closeRegistryServer,
   createRegistryMetrics,
   createRegistryServer,
+  loadApiTokens,
+  loadServerTls,
   registryPlugin,
   type RegistryServer,
+  type ServerTls,
 } from '@shoal/registry'
 import { openStore, type Store } from '@shoal/store'
 import { createUploads, RateLimits, Swarm, type SwarmParameters } from '@shoal/swarm'
@@ -26,6 +29,7 @@ import { collectDefaultMetrics, Registry } from 'prom-client'
 import { createAdminApi } from './admin-api.ts'
 import type { AgentConfig } from './config.ts'
 import { Content } from './content.ts'
+import { exposureMistakes } from './exposure.ts'
 import { MirrorBackend } from './mirror-backend.ts'
 import { TagResolver, type TagRecord } from './tag-resolver.ts'
 
@@ -64,7 +68,8 @@ export class Agent {
   /** Where it listens, once it has started. */
   get urls(): { mirror: string; admin: string } {
     const { mirror, admin } = this.#parts
-    return { mirror: urlOf(mirror), admin: urlOf(admin) }
+    const { mirrorTlsCertFile, adminTlsCertFile } = this.#parts.config
+    return { mirror: urlOf(mirror, mirrorTlsCertFile), admin: urlOf(admin, adminTlsCertFile) }
   }
 
   /** Starts all parts; on return the mirror endpoint answers. @throws when a port is taken */
@@ -105,6 +110,11 @@ export class Agent {
 export async function createAgent(config: AgentConfig, options: AgentOptions): Promise<Agent> {
   const { logger } = options
   const version = options.version ?? '0.0.0'
+  const [mistake] = exposureMistakes(config)
+  if (mistake !== undefined) throw new RangeError(`${mistake.key} ${mistake.message}`)
+  const adminTokens = config.adminTokenFile === undefined ? undefined : await loadApiTokens(config.adminTokenFile)
+  const adminTls = await tlsOf(config.adminTlsCertFile, config.adminTlsKeyFile, config.adminTlsClientCaFile)
+  const mirrorTls = await tlsOf(config.mirrorTlsCertFile, config.mirrorTlsKeyFile, config.mirrorTlsClientCaFile)
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
   await mkdir(config.dataDirectory, { recursive: true })
@@ -182,7 +192,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
   })
   const content = new Content({ store, swarm, upstream, logger })
 
-  const mirror = createRegistryServer({ logger })
+  const mirror = createRegistryServer({ logger, ...(mirrorTls === undefined ? {} : { tls: mirrorTls }) })
   await mirror.register(registryPlugin, {
     backend: new MirrorBackend({
       content,
@@ -205,19 +215,33 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     store,
     swarm,
     control,
+    uploads,
+    upstream,
     registry,
     version,
     zone: config.zone,
     logger,
     isReady: () => ready.value,
+    tokens: adminTokens,
+    tls: adminTls,
   })
   return new Agent({ config, logger, store, upstream, control, transfer, swarm, mirror, admin }, ready)
 }
 
-function urlOf({ server }: Pick<FastifyInstance, 'server'>): string {
+function urlOf({ server }: Pick<FastifyInstance, 'server'>, certFile: string | undefined): string {
   const at = server.address()
   if (at === null || typeof at === 'string') throw new Error('the agent has not been started')
-  return `http://${at.family === 'IPv6' ? `[${at.address}]` : at.address}:${at.port}`
+  const scheme = certFile === undefined ? 'http' : 'https'
+  return `${scheme}://${at.family === 'IPv6' ? `[${at.address}]` : at.address}:${at.port}`
+}
+
+async function tlsOf(
+  certFile: string | undefined,
+  keyFile: string | undefined,
+  clientCaFile: string | undefined,
+): Promise<ServerTls | undefined> {
+  if (certFile === undefined || keyFile === undefined) return undefined
+  return await loadServerTls({ certFile, keyFile, clientCaFile })
 }
 
 /** Settings that change the policy; 0 leaves a number to its default. */

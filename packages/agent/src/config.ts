@@ -109,7 +109,9 @@ export const agentConfigSchema = Type.Object(
       ...host,
       section: 'Mirror endpoint',
       default: '127.0.0.1',
-      description: 'Address the mirror endpoint listens on. Who reaches it can pull what this node can pull.',
+      description:
+        'Address the mirror endpoint listens on. Who reaches it can pull what this node can pull, so anything but a ' +
+        'loopback address needs `mirrorTlsClientCaFile`.',
     }),
     mirrorPort: Type.Integer({
       ...port,
@@ -117,6 +119,27 @@ export const agentConfigSchema = Type.Object(
       default: 7700,
       description: 'Port of the mirror endpoint that container runtimes pull from.',
     }),
+    mirrorTlsCertFile: Type.Optional(
+      Type.String({
+        section: 'Mirror endpoint',
+        format: 'path',
+        description: 'PEM file with the certificate and its chain: the mirror endpoint speaks HTTPS.',
+      }),
+    ),
+    mirrorTlsKeyFile: Type.Optional(
+      Type.String({
+        section: 'Mirror endpoint',
+        format: 'path',
+        description: 'PEM file with the key of the certificate.',
+      }),
+    ),
+    mirrorTlsClientCaFile: Type.Optional(
+      Type.String({
+        section: 'Mirror endpoint',
+        format: 'path',
+        description: 'PEM file with the authorities of clients: who shows no certificate signed by them is refused.',
+      }),
+    ),
     defaultRegistry: Type.String({
       section: 'Mirror endpoint',
       pattern: REGISTRY_PATTERN,
@@ -303,7 +326,9 @@ export const agentConfigSchema = Type.Object(
       ...host,
       section: 'Operation',
       default: '127.0.0.1',
-      description: 'Address of health, metrics and the admin API. Who reaches it can start pulls.',
+      description:
+        'Address of health, metrics and the admin API. Who reaches it can start pulls, so anything but a loopback ' +
+        'address needs `adminTokenFile` or `adminTlsClientCaFile`.',
     }),
     adminPort: Type.Integer({
       ...port,
@@ -311,6 +336,32 @@ export const agentConfigSchema = Type.Object(
       default: 7703,
       description: 'Port of health, metrics and the admin API.',
     }),
+    adminTokenFile: Type.Optional(
+      Type.String({
+        section: 'Operation',
+        format: 'path',
+        description:
+          'File with the tokens that the admin API asks for, one a line, not readable by others. Health and metrics ' +
+          'need none.',
+      }),
+    ),
+    adminTlsCertFile: Type.Optional(
+      Type.String({
+        section: 'Operation',
+        format: 'path',
+        description: 'PEM file with the certificate and its chain: the admin API speaks HTTPS.',
+      }),
+    ),
+    adminTlsKeyFile: Type.Optional(
+      Type.String({ section: 'Operation', format: 'path', description: 'PEM file with the key of the certificate.' }),
+    ),
+    adminTlsClientCaFile: Type.Optional(
+      Type.String({
+        section: 'Operation',
+        format: 'path',
+        description: 'PEM file with the authorities of clients: who shows no certificate signed by them is refused.',
+      }),
+    ),
     shutdownGrace: Type.Integer({
       section: 'Operation',
       unit: 'ms',
@@ -330,7 +381,19 @@ export const agentConfigSchema = Type.Object(
       description: '`json` for machines, one object a line; `pretty` for people.',
     }),
   },
-  { additionalProperties: false, title: 'agent', description: 'The daemon on every node.' },
+  {
+    additionalProperties: false,
+    title: 'agent',
+    description: 'The daemon on every node.',
+    dependentRequired: {
+      mirrorTlsCertFile: ['mirrorTlsKeyFile'],
+      mirrorTlsKeyFile: ['mirrorTlsCertFile'],
+      mirrorTlsClientCaFile: ['mirrorTlsCertFile'],
+      adminTlsCertFile: ['adminTlsKeyFile'],
+      adminTlsKeyFile: ['adminTlsCertFile'],
+      adminTlsClientCaFile: ['adminTlsCertFile'],
+    },
+  },
 )
 
 /** Settings of an agent: durations in ms, sizes in bytes, rates in bytes per second, every default filled in. */

@@ -145,3 +145,44 @@ test('health, readiness, status and metrics', async (t) => {
     assert.ok(metrics.includes(`\n${name}`), name)
   }
 })
+
+test('the status shows nothing of the configuration beyond the rates', async (t) => {
+  const registries = { 'registry.test': { username: 'u', password: 'planted-secret' } }
+  const agent = await startAgent(t, { registries })
+  const text = JSON.stringify(await agent.status())
+  assert.doesNotMatch(text, /planted-secret|registry\.test/)
+})
+
+test('limits are told, and changed while the agent runs', async (t) => {
+  const agent = await startAgent(t, { uploadRate: 1000, originConcurrency: 3 })
+  const url = `${agent.agent.urls.admin}/api/v1/limits`
+  const before = (await (await fetch(url)).json()) as Record<string, number>
+  assert.deepEqual([before['uploadRate'], before['originRate'], before['originConcurrency']], [1000, 0, 3])
+  const change = async (body: object) => {
+    const headers = { 'content-type': 'application/json' }
+    const answer = await fetch(url, { method: 'PATCH', headers, body: JSON.stringify(body) })
+    return { status: answer.status, limits: await answer.json() }
+  }
+  const wanted = { uploadRate: 0, downloadRate: 7, originRate: 8, uploadSlots: 9, originConcurrency: 10 }
+  assert.deepEqual(await change(wanted), { status: 200, limits: wanted })
+  assert.deepEqual(await change({ originRate: 0 }), { status: 200, limits: { ...wanted, originRate: 0 } })
+  assert.deepEqual(await (await fetch(url)).json(), { ...wanted, originRate: 0 })
+  for (const body of [{}, { uploadSlots: 0 }, { originRate: -1 }, { originConcurrency: 1.5 }, { rate: 1 }]) {
+    assert.equal((await change(body)).status, 400, JSON.stringify(body))
+  }
+})
+
+test('an origin is asked at a rate that was set while the pull runs', async (t) => {
+  const registry = await startRegistry(t)
+  registry.addImage('team/app:1', [2 * MIB])
+  const agent = await startAgent(t, { originRate: 1024, shutdownGrace: 100 })
+  const pulled = agent.pull(`${registry.host}/team/app:1`)
+  while ((await agent.status()).downloads.length === 0) await new Promise((resolve) => setImmediate(resolve))
+  await fetch(`${agent.agent.urls.admin}/api/v1/limits`, {
+    method: 'PATCH',
+    headers: { 'content-type': 'application/json' },
+    body: '{"originRate":0}',
+  })
+  // At the old rate it would take half an hour.
+  assert.equal((await pulled).at(-1)!['event'], 'done')
+})

@@ -69,6 +69,12 @@ describe('shoal', { concurrency: 2 }, () => {
     ['no size', ['demo', '--image', 'big'], /--image must be a size/],
     ['too many agents', ['demo', '--agents', '65'], /1 to 64/],
     ['no swarm key', ['agent'], /swarmKeyFiles is missing/],
+    [
+      'an address that anybody could use',
+      ['agent', '--swarm-key-files', 'k', '--admin-host', '0.0.0.0', '--check'],
+      /adminHost 0\.0\.0\.0 can be reached .*set adminTokenFile/,
+    ],
+    ['a token file that others may read', ['status', '--token-file', '/etc/passwd'], /mode 644: others may read/],
     ['no such file', ['agent', '--config', '/nonexistent/agent.yaml'], /agent\.yaml: .*no such file/],
   ]
   for (const [name, args, message] of misused) {

@@ -1,5 +1,6 @@
 // The command line: which words there are, and what errors become.
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import type { AdminOptions } from './admin-client.ts'
 import type { DemoOptions } from './commands/demo.ts'
 import { ConfigError } from './config/mistakes.ts'
 import { DAEMONS, type DaemonName } from './daemon/modules.ts'
@@ -17,8 +18,19 @@ const STANDARD: Output = {
   err: (text) => process.stderr.write(text),
 }
 
-function adminOption(): Option {
-  return new Option('--admin <url>', "the agent's admin API").env('SHOAL_ADMIN_URL').default('http://127.0.0.1:7703')
+/** Options of a command that talks to an API, beside the API's place. */
+function withAccess(command: Command): Command {
+  return command
+    .addOption(new Option('--token-file <file>', 'file with the token that the API asks for').env('SHOAL_TOKEN_FILE'))
+    .addOption(new Option('--tls-ca <file>', "who signed the API's certificate (PEM)").env('SHOAL_TLS_CA'))
+    .addOption(new Option('--tls-cert <file>', 'client certificate to show to the API (PEM)').env('SHOAL_TLS_CERT'))
+    .addOption(new Option('--tls-key <file>', 'key of the client certificate (PEM)').env('SHOAL_TLS_KEY'))
+}
+
+/** Options of a command that talks to an agent. */
+function withAdmin(command: Command): Command {
+  const place = new Option('--admin <url>', "the agent's admin API").env('SHOAL_ADMIN_URL')
+  return withAccess(command.addOption(place.default('http://127.0.0.1:7703')))
 }
 
 function countOf(limit: number): (text: string) => number {
@@ -74,25 +86,21 @@ export async function runCommand(args: string[], output: Output = STANDARD): Pro
       action(async (options: { out?: string }) => (await import('./commands/key.ts')).newKeyCommand(options, output)),
     )
 
-  program
-    .command('status')
+  withAdmin(program.command('status'))
     .description('show what the agent of this node is doing')
-    .addOption(adminOption())
     .option('--json', 'print it as JSON')
     .action(
-      action(async (options: { admin: string; json?: boolean }) =>
+      action(async (options: AdminOptions & { json?: boolean }) =>
         (await import('./commands/status.ts')).statusCommand(options, output),
       ),
     )
 
-  program
-    .command('pull')
+  withAdmin(program.command('pull'))
     .description("bring an image into this node's store, through the swarm")
     .argument('<image>', 'as for docker pull: alpine:3, ghcr.io/org/app@sha256:…')
     .option('--platform <os/arch>', 'of an image for several platforms (default: that of this machine)')
-    .addOption(adminOption())
     .action(
-      action(async (image: string, options: { admin: string; platform?: string }) =>
+      action(async (image: string, options: AdminOptions & { platform?: string }) =>
         (await import('./commands/pull.ts')).pullCommand(image, options, output),
       ),
     )

@@ -1,3 +1,5 @@
+export * from './api-access.ts'
+export { createApiServer, type ApiServerOptions } from './api-server.ts'
 export * from './backend.ts'
 export { ClientGoneError, endpointOf } from './call.ts'
 export { sendError, toOciError } from './errors.ts'

@@ -6,6 +6,7 @@ import type { Socket } from 'node:net'
 import { fastify, LogController, type FastifyInstance } from 'fastify'
 import { OciError, ociErrorBody } from '@shoal/oci'
 import type { Logger } from 'pino'
+import type { ServerTls } from './api-access.ts'
 import { sendError } from './errors.ts'
 
 export interface RegistryServerOptions {
@@ -15,7 +16,7 @@ export interface RegistryServerOptions {
   /** How long an idle connection is kept. containerd keeps its own for 30 s. @default 75000 */
   keepAliveTimeoutMs?: number
   /** Serves HTTPS. PEM texts. */
-  tls?: { cert: string | Buffer; key: string | Buffer; ca?: string | Buffer }
+  tls?: ServerTls
   /** How long the rest of a body that nobody wants is read before the connection is closed. @default 10000 */
   leftoverBodyMs?: number
 }

@@ -1,4 +1,5 @@
 // Upload, download and origin rates of a node, adjustable while running.
+import { EventEmitter } from 'node:events'
 import { setTimeout as delay } from 'node:timers/promises'
 import { TokenBucket } from './policy/index.ts'
 
@@ -15,9 +16,12 @@ export class RateLimits {
   readonly #upload: TokenBucket
   readonly #download: TokenBucket
   readonly #origin: TokenBucket
+  readonly #changed = new EventEmitter().setMaxListeners(0)
 
   constructor(rates: Rates) {
-    this.#rates = { ...rates }
+    // What is handed in may hold more, such as the secrets of a whole configuration, and the rates are shown.
+    const { uploadRate, downloadRate, originRate } = rates
+    this.#rates = { uploadRate, downloadRate, originRate }
     const now = performance.now()
     this.#upload = new TokenBucket(rates.uploadRate, now)
     this.#download = new TokenBucket(rates.downloadRate, now)
@@ -28,29 +32,43 @@ export class RateLimits {
     return this.#rates
   }
 
+  /** Who waits at the old rates goes on at once: at a rate that was too low it could take hours. */
   set(rates: Partial<Rates>): void {
     this.#rates = { ...this.#rates, ...rates }
     const now = performance.now()
     this.#upload.setRate(this.#rates.uploadRate, now)
     this.#download.setRate(this.#rates.downloadRate, now)
     this.#origin.setRate(this.#rates.originRate, now)
+    this.#changed.emit('change')
   }
 
   async upload(bytes: number): Promise<void> {
-    await wait(this.#upload.take(bytes, performance.now()))
+    await this.#wait(this.#upload.take(bytes, performance.now()))
   }
 
   async download(bytes: number, signal: AbortSignal): Promise<void> {
-    await wait(this.#download.take(bytes, performance.now()), signal)
+    await this.#wait(this.#download.take(bytes, performance.now()), signal)
   }
 
   /** Bytes from the origin count as downloaded too. */
   async origin(bytes: number, signal: AbortSignal): Promise<void> {
     const now = performance.now()
-    await wait(Math.max(this.#origin.take(bytes, now), this.#download.take(bytes, now)), signal)
+    await this.#wait(Math.max(this.#origin.take(bytes, now), this.#download.take(bytes, now)), signal)
   }
-}
 
-async function wait(ms: number, signal?: AbortSignal): Promise<void> {
-  if (ms >= 1) await delay(ms, undefined, signal === undefined ? {} : { signal })
+  async #wait(ms: number, signal?: AbortSignal): Promise<void> {
+    if (ms < 1) return
+    signal?.throwIfAborted()
+    const stop = new AbortController()
+    const over = () => stop.abort()
+    this.#changed.once('change', over)
+    signal?.addEventListener('abort', over, { once: true })
+    try {
+      await delay(ms, undefined, { signal: stop.signal }).catch(() => undefined)
+    } finally {
+      this.#changed.off('change', over)
+      signal?.removeEventListener('abort', over)
+    }
+    signal?.throwIfAborted()
+  }
 }

@@ -35,21 +35,34 @@ interface OpenBlob {
 export class Uploads {
   readonly #options: UploadsOptions
   readonly #open = new Map<Digest, OpenBlob>()
+  readonly #parameters: SwarmParameters
   readonly #activeByPeer = new Map<string, number>()
   #active = 0
   #closed = false
 
   constructor(options: UploadsOptions) {
     this.#options = options
+    this.#parameters = { ...options.parameters }
+  }
+
+  /** Chunks that are sent at the same time at most. */
+  get slots(): number {
+    return this.#parameters.uploadSlots
+  }
+
+  /** What is being sent beyond a lower number is sent to its end. */
+  set slots(slots: number) {
+    this.#parameters.uploadSlots = slots
   }
 
   get freeSlots(): number {
-    return Math.max(0, this.#options.parameters.uploadSlots - this.#active)
+    return Math.max(0, this.slots - this.#active)
   }
 
   /** Given to the transfer plane. */
   readonly handle: ChunkHandler = async (request) => {
-    const { parameters, metrics } = this.#options
+    const { metrics } = this.#options
+    const parameters = this.#parameters
     const chunk = this.#closed ? undefined : await this.#find(request)
     if (chunk === undefined) return { status: 'missing' }
     const activeToPeer = this.#activeByPeer.get(request.peerId) ?? 0

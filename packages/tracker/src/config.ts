@@ -80,7 +80,7 @@ export const trackerConfigSchema = Type.Object(
       ...host,
       section: 'Operation',
       default: '0.0.0.0',
-      description: 'Address of health, metrics, API and web page.',
+      description: 'Address of health, metrics, API and web page. What changes something needs `httpTokenFile`.',
     }),
     httpPort: Type.Integer({
       ...port,
@@ -88,6 +88,31 @@ export const trackerConfigSchema = Type.Object(
       default: 7711,
       description: 'Port of health, metrics, API and web page.',
     }),
+    httpTokenFile: Type.Optional(
+      Type.String({
+        section: 'Operation',
+        format: 'path',
+        description:
+          'File with the tokens that the API asks for, one a line, not readable by others. Without it the API only ' +
+          'tells, and changes nothing.',
+      }),
+    ),
+    httpReadsNeedToken: Type.Boolean({
+      section: 'Operation',
+      default: false,
+      description:
+        'Whether the API asks for a token before it tells anything, too. Health and metrics need none in any case.',
+    }),
+    httpTlsCertFile: Type.Optional(
+      Type.String({
+        section: 'Operation',
+        format: 'path',
+        description: 'PEM file with the certificate and its chain: the HTTP side speaks HTTPS.',
+      }),
+    ),
+    httpTlsKeyFile: Type.Optional(
+      Type.String({ section: 'Operation', format: 'path', description: 'PEM file with the key of the certificate.' }),
+    ),
     logLevel: Type.Enum(['fatal', 'error', 'warn', 'info', 'debug', 'trace', 'silent'], {
       section: 'Operation',
       default: 'info',
@@ -99,7 +124,12 @@ export const trackerConfigSchema = Type.Object(
       description: '`json` for machines, one object a line; `pretty` for people.',
     }),
   },
-  { additionalProperties: false, title: 'tracker', description: 'The service that knows who has and who wants what.' },
+  {
+    additionalProperties: false,
+    title: 'tracker',
+    description: 'The service that knows who has and who wants what.',
+    dependentRequired: { httpTlsCertFile: ['httpTlsKeyFile'], httpTlsKeyFile: ['httpTlsCertFile'] },
+  },
 )
 
 /** Settings of a tracker: durations in ms, every default filled in. */

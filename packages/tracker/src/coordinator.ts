@@ -41,7 +41,7 @@ export class Coordinator {
   readonly swarms = new Map<Digest, TrackedSwarm>()
   readonly tags: TagTable
   readonly #options: CoordinatorOptions
-  readonly #parameters: Readonly<SwarmParameters>
+  readonly #parameters: SwarmParameters
   readonly #outstanding = new Map<string, number>()
   /** Moving average of the time from a grant to its chunk, for each origin host, in milliseconds. */
   readonly #usualChunkMs = new LRUCache<string, number>({ max: 1000 })
@@ -71,6 +71,17 @@ export class Coordinator {
 
   close(): void {
     clearInterval(this.#sweep)
+  }
+
+  /** Leases outstanding per origin host at most. */
+  get originConcurrency(): number {
+    return this.#parameters.leasesPerOrigin
+  }
+
+  /** Leases that are out beyond a lower number run to their end; a higher one is used at once. */
+  set originConcurrency(leases: number) {
+    this.#parameters.leasesPerOrigin = leases
+    for (const swarm of this.swarms.values()) this.#grantSoon(swarm)
   }
 
   /** A node is gone. */

@@ -4,6 +4,7 @@ import type { ControlPlane } from '@shoal/network'
 import { digestOf } from '@shoal/oci'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
+import { ApiTokens } from '@shoal/registry'
 import { Coordinator } from './coordinator.ts'
 import { createHttpApi } from './http-api.ts'
 import { createTrackerMetrics } from './metrics.ts'
@@ -11,7 +12,9 @@ import { FakeChannel } from '@shoal/swarm/testing'
 
 const CHUNK = 256 * 1024
 
-function setUp(t: TestContext) {
+const TOKEN = 'token-of-the-tracker-api'
+
+function setUp(t: TestContext, tokens?: ApiTokens, readsNeedToken = false) {
   const registry = new Registry()
   const logger = pino({ level: 'silent' })
   const node = new FakeChannel('peer0', 'rack-1')
@@ -25,13 +28,23 @@ function setUp(t: TestContext) {
   const address = { peerId: 'tracker', multiaddrs: [], transfer: '', zone: '' }
   const control = { peerId: 'tracker', address, channels: () => [node] } as unknown as ControlPlane
   let ready = false
-  const server = createHttpApi({ coordinator, control, registry, version: '1.2.3', logger, isReady: () => ready })
+  const server = createHttpApi({
+    coordinator,
+    control,
+    registry,
+    version: '1.2.3',
+    logger,
+    isReady: () => ready,
+    tokens,
+    readsNeedToken,
+    tls: undefined,
+  })
   t.after(() => server.close())
   const chunks = new Uint8Array([0b11])
   const digest = digestOf('blob')
   const join = { type: 'tracker-join', digest, sizeBytes: 4 * CHUNK, originHost: 'origin.test', chunks } as const
   coordinator.receive(node, { ...join, complete: false, leaseCredit: 1 })
-  return { server, digest, beReady: () => (ready = true) }
+  return { server, digest, coordinator, beReady: () => (ready = true) }
 }
 
 test('health is told at once, readiness when it listens', async (t) => {
@@ -77,10 +90,25 @@ test('metrics are in the format of Prometheus', async (t) => {
   assert.match(answer.body, /^shoal_tracker_swarms 1$/m)
   assert.match(answer.body, /^shoal_tracker_messages_total\{type="tracker-join"\} 1$/m)
 })
+test('what changes something needs the token, what tells only where that is wanted', async (t) => {
+  const change = { method: 'PATCH', url: '/api/v1/limits', payload: { originConcurrency: 5 } } as const
+  const withToken = { headers: { authorization: `Bearer ${TOKEN}` } }
+  const locked = setUp(t)
+  assert.equal((await locked.server.inject(change)).statusCode, 403)
+  assert.equal((await locked.server.inject('/api/v1/limits')).json().originConcurrency, 2)
 
-test('it is read-only', async (t) => {
-  const { server } = setUp(t)
-  for (const method of ['POST', 'PUT', 'DELETE'] as const) {
-    assert.equal((await server.inject({ method, url: '/api/v1/swarms' })).statusCode, 404)
+  const guarded = setUp(t, new ApiTokens([TOKEN]))
+  assert.equal((await guarded.server.inject(change)).statusCode, 401)
+  assert.equal(guarded.coordinator.originConcurrency, 2)
+  assert.equal((await guarded.server.inject({ ...change, ...withToken })).statusCode, 200)
+  assert.equal(guarded.coordinator.originConcurrency, 5)
+  assert.equal((await guarded.server.inject('/api/v1/swarms')).statusCode, 200)
+  for (const payload of [{}, { originConcurrency: 0 }, { originConcurrency: '5' }, { other: 1 }]) {
+    assert.equal((await guarded.server.inject({ ...change, ...withToken, payload })).statusCode, 400)
   }
+
+  const closed = setUp(t, new ApiTokens([TOKEN]), true)
+  assert.equal((await closed.server.inject('/api/v1/swarms')).statusCode, 401)
+  assert.equal((await closed.server.inject({ url: '/api/v1/swarms', ...withToken })).statusCode, 200)
+  assert.equal((await closed.server.inject('/metrics')).statusCode, 200)
 })

@@ -1,12 +1,21 @@
-// The tracker's HTTP side: health, metrics and what it knows, as JSON. Read-only.
-import { fastify, LogController, type FastifyInstance } from 'fastify'
+// The tracker's HTTP side: health, metrics and what it knows, as JSON.
+import type { FastifyInstance } from 'fastify'
 import type { ControlPlane } from '@shoal/network'
+import { createApiServer, type ApiTokens, type ServerTls } from '@shoal/registry'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
+import { Type, type Static } from 'typebox'
+import { trackerConfigSchema } from './config.ts'
 import type { Coordinator } from './coordinator.ts'
 
 /** Rows in one answer at most. */
 const MAX_ROWS = 10_000
+
+/** What may be changed while the tracker runs; it holds until the next start. */
+const LIMITS = Type.Object(
+  { originConcurrency: Type.Optional(trackerConfigSchema.properties.originConcurrency) },
+  { additionalProperties: false, minProperties: 1 },
+)
 
 export interface HttpApiOptions {
   coordinator: Coordinator
@@ -16,23 +25,25 @@ export interface HttpApiOptions {
   logger: Logger
   /** Whether the control plane listens. */
   isReady: () => boolean
+  /** Without them nothing can be changed. */
+  tokens: ApiTokens | undefined
+  readsNeedToken: boolean
+  tls: ServerTls | undefined
 }
 
 /** Builds the server; the caller listens and closes. */
 export function createHttpApi(options: HttpApiOptions): FastifyInstance {
-  const { coordinator, control, registry } = options
-  const server = fastify({
-    loggerInstance: options.logger,
-    logController: new LogController({ disableRequestLogging: true }),
-    forceCloseConnections: true,
-  }) as unknown as FastifyInstance
-  server.get('/healthz', () => ({ status: 'ok' }))
-  server.get('/readyz', async (_request, reply) => {
-    const ready = options.isReady()
-    return await reply.code(ready ? 200 : 503).send({ status: ready ? 'ready' : 'starting' })
-  })
-  server.get('/metrics', async (_request, reply) => {
-    return await reply.type(registry.contentType).send(await registry.metrics())
+  const { coordinator, control } = options
+  const server = createApiServer({
+    logger: options.logger,
+    registry: options.registry,
+    tls: options.tls,
+    isReady: options.isReady,
+    protection: {
+      tokens: options.tokens,
+      needsToken: options.readsNeedToken ? 'all' : 'changes',
+      advice: 'this tracker only tells, because it has no tokens: set httpTokenFile in its configuration',
+    },
   })
   server.get('/api/v1/status', () => ({
     version: options.version,
@@ -65,6 +76,14 @@ export function createHttpApi(options: HttpApiOptions): FastifyInstance {
         .slice(0, MAX_ROWS)
         .map(({ peerId, hello }) => ({ ...hello.node, agent: hello.agent, swarms: swarms.get(peerId) ?? 0 })),
     }
+  })
+  const limits = () => ({ originConcurrency: coordinator.originConcurrency })
+  server.get('/api/v1/limits', limits)
+  server.patch('/api/v1/limits', { schema: { body: LIMITS } }, (request) => {
+    const { originConcurrency } = request.body as Static<typeof LIMITS>
+    if (originConcurrency !== undefined) coordinator.originConcurrency = originConcurrency
+    request.log.info(limits(), 'limits were changed')
+    return limits()
   })
   return server
 }

@@ -1,6 +1,7 @@
 // The tracker service: a libp2p node that agents talk to, the coordinator behind it, and its HTTP side.
 import { join } from 'node:path'
 import { createControlPlane, loadOrCreateIdentity, loadSwarmKeys, type ControlPlane } from '@shoal/network'
+import { loadApiTokens, loadServerTls, type ApiTokens, type ServerTls } from '@shoal/registry'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
@@ -18,6 +19,12 @@ export interface TrackerOptions {
   version?: string
 }
 
+/** What of the HTTP side comes from files. */
+interface HttpAccess {
+  tokens: ApiTokens | undefined
+  tls: ServerTls | undefined
+}
+
 /** A tracker. What it knows of swarms is in memory only: agents tell it again whenever they connect. */
 export class Tracker {
   readonly #config: TrackerConfig
@@ -27,7 +34,13 @@ export class Tracker {
   readonly #logger: Logger
   #ready = false
 
-  constructor(config: TrackerConfig, control: ControlPlane, registry: Registry, options: TrackerOptions) {
+  constructor(
+    config: TrackerConfig,
+    control: ControlPlane,
+    registry: Registry,
+    access: HttpAccess,
+    options: TrackerOptions,
+  ) {
     this.#config = config
     this.#control = control
     this.#logger = options.logger
@@ -54,6 +67,8 @@ export class Tracker {
       version: options.version ?? '0.0.0',
       logger: options.logger,
       isReady: () => this.#ready,
+      readsNeedToken: config.httpReadsNeedToken,
+      ...access,
     })
     control.onChannel = (channel) => {
       channel.onMessage = (message) => this.#coordinator.receive(channel, message)
@@ -101,5 +116,10 @@ export async function createTracker(config: TrackerConfig, options: TrackerOptio
     metrics: registry,
     ...(advertiseHost === undefined ? {} : { advertiseHost }),
   })
-  return new Tracker(config, control, registry, options)
+  const { httpTokenFile, httpTlsCertFile: certFile, httpTlsKeyFile: keyFile } = config
+  const access = {
+    tokens: httpTokenFile === undefined ? undefined : await loadApiTokens(httpTokenFile),
+    tls: certFile === undefined || keyFile === undefined ? undefined : await loadServerTls({ certFile, keyFile }),
+  }
+  return new Tracker(config, control, registry, access, options)
 }

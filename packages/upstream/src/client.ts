@@ -31,12 +31,13 @@ export function createUpstream(options: UpstreamOptions = {}): Upstream & Push {
   const { logger } = options
   const random = options.random ?? Math.random
   const now = Date.now
+  const lanes = new Lanes(limits.concurrency)
   const sender = new Sender({
     settings,
     rules,
     allowPrivateAddresses: options.allowPrivateAddresses ?? true,
     connections,
-    lanes: new Lanes(limits.concurrency),
+    lanes,
     limits,
     userAgent: options.userAgent ?? 'shoal/0.1',
     metrics: options.metrics && new UpstreamMetrics(options.metrics),
@@ -49,7 +50,7 @@ export function createUpstream(options: UpstreamOptions = {}): Upstream & Push {
   })
   const tokens = new Tokens({ sender, limits, random, now, logger })
   const session = new Session({ sender, credentials, tokens, limits, random, now, logger })
-  return new RegistryClient({ settings, sender, session, tokens, connections, limits, random })
+  return new RegistryClient({ settings, sender, session, tokens, connections, lanes, limits, random })
 }
 
 interface Parts {
@@ -58,6 +59,7 @@ interface Parts {
   session: Session
   tokens: Tokens
   connections: Connections
+  lanes: Lanes
   limits: Limits
   random: () => number
 }
@@ -133,6 +135,14 @@ class RegistryClient implements Upstream, Push {
 
   checkAllowed(registry: string): void {
     this.#parts.sender.checkRegistry(this.#settings(registry))
+  }
+
+  get concurrency(): number {
+    return this.#parts.lanes.concurrency
+  }
+
+  set concurrency(concurrency: number) {
+    this.#parts.lanes.concurrency = concurrency
   }
 
   async close(): Promise<void> {

@@ -122,3 +122,19 @@ test('metrics: requests by status, bytes, durations; the number of hosts is boun
   assert.match(text, /shoal_origin_requests_total{host="r0\.example\.com",status="UNREACHABLE"} 1/)
   assert.match(text, /shoal_origin_requests_total{host="other",status="UNREACHABLE"} 51/)
 })
+
+test('the number of places may change while some wait', async () => {
+  const lanes = new Lanes(1)
+  const signal = AbortSignal.timeout(10_000)
+  const leave = [await lanes.enter('a', 'content', signal)]
+  const waiting = [2, 3].map((number) => lanes.enter('a', 'content', signal).then((go) => (leave.push(go), number)))
+  lanes.concurrency = 2
+  assert.equal(await waiting[0], 2)
+  lanes.concurrency = 1
+  leave[0]?.()
+  const last = await Promise.race([waiting[1], new Promise((resolve) => setImmediate(() => resolve('still waiting')))])
+  assert.equal(last, 'still waiting')
+  leave[1]?.()
+  assert.equal(await waiting[1], 3)
+  leave[2]?.()
+})

@@ -6,10 +6,20 @@ export type Lane = 'content' | 'metadata' | 'upload'
 
 export class Lanes {
   readonly #queues = new Map<string, PQueue>()
-  readonly #concurrency: number
+  #concurrency: number
 
   constructor(concurrency: number) {
     this.#concurrency = concurrency
+  }
+
+  get concurrency(): number {
+    return this.#concurrency
+  }
+
+  /** Requests that are under way beyond a lower number go on; new ones wait for them. */
+  set concurrency(concurrency: number) {
+    this.#concurrency = concurrency
+    for (const queue of this.#queues.values()) queue.concurrency = concurrency
   }
 
   /** Waits for a place; what is returned gives it back, once. @throws the signal's reason */

@@ -76,6 +76,8 @@ export interface Upstream {
   chunkList(target: RepositoryTarget, digest: Digest, options: RequestOptions): Promise<OriginChunkList | undefined>
   /** @throws UpstreamError(REFUSED_BY_POLICY) when the registry may not be asked */
   checkAllowed(registry: string): void
+  /** Requests under way at one host at most, in each of its two lanes: content and metadata. May change any time. */
+  concurrency: number
   close(): Promise<void>
 }
 

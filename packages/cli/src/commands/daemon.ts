@@ -2,6 +2,7 @@
 import { Command, Option } from 'commander'
 import { keysOf, showDefault, type ConfigKey } from '../config/keys.ts'
 import { loadConfig } from '../config/load.ts'
+import { ConfigError } from '../config/mistakes.ts'
 import { createLogger } from '../daemon/logging.ts'
 import { DAEMONS, daemonSchemas, type DaemonName } from '../daemon/modules.ts'
 import { runDaemon } from '../daemon/run.ts'
@@ -61,6 +62,8 @@ export async function daemonCommand(name: DaemonName, args: string[], output: Ou
     flags: given,
     otherSchemas: Object.values(schemas).filter((other) => other !== schema),
   })
+  const refused = (await daemon.check?.(values)) ?? []
+  if (refused.length > 0) throw new ConfigError(refused.map((mistake) => ({ where: 'configuration', ...mistake })))
   if (given['check'] !== undefined) {
     for (const warning of warnings) output.err(`shoal: ${warning}\n`)
     output.out('The configuration is fine.\n')

@@ -7,7 +7,7 @@ import {
   parsePlatform,
   parseReference,
 } from '@shoal/oci'
-import { AdminClient } from '../admin-client.ts'
+import { AdminClient, type AdminOptions } from '../admin-client.ts'
 import { CommandError, EXIT_OK, UsageError } from '../exit-codes.ts'
 import { plainText } from '../people.ts'
 import type { Output } from '../program.ts'
@@ -26,13 +26,13 @@ function checked<T>(read: () => T): T {
 
 export async function pullCommand(
   image: string,
-  options: { admin: string; platform?: string },
+  options: AdminOptions & { platform?: string },
   output: Output,
 ): Promise<number> {
   const name = checked(() => formatReference(parseReference(image)))
   const { platform: wanted } = options
   const platform = wanted === undefined ? undefined : checked(() => formatPlatform(parsePlatform(wanted)))
-  const client = new AdminClient(options.admin)
+  const client = new AdminClient(options)
 
   const interrupted = new AbortController()
   const onInterrupt = () => interrupted.abort()

@@ -1,5 +1,5 @@
 // `shoal status`: what the agent of this node says of itself.
-import { AdminClient, type AgentStatus } from '../admin-client.ts'
+import { AdminClient, type AdminOptions, type AgentStatus } from '../admin-client.ts'
 import { EXIT_OK } from '../exit-codes.ts'
 import { plainText, shortDigest, showDuration, showSize, showTable } from '../people.ts'
 import type { Output } from '../program.ts'
@@ -45,8 +45,8 @@ export function showStatus(status: AgentStatus): string {
   return `${lines.join('\n')}\n`
 }
 
-export async function statusCommand(options: { admin: string; json?: boolean }, output: Output): Promise<number> {
-  const status = await new AdminClient(options.admin).status()
+export async function statusCommand(options: AdminOptions & { json?: boolean }, output: Output): Promise<number> {
+  const status = await new AdminClient(options).status()
   output.out(options.json ? `${JSON.stringify(status, null, 2)}\n` : showStatus(status))
   return EXIT_OK
 }

@@ -7,7 +7,16 @@ import { ConfigError, nearest, type Mistake } from './mistakes.ts'
 import { readYamlFile } from './yaml-file.ts'
 
 /** `SHOAL_` variables that are no keys of a daemon. */
-export const OTHER_VARIABLES = ['SHOAL_CONFIG', 'SHOAL_ADMIN_URL', 'SHOAL_NODE']
+export const OTHER_VARIABLES = [
+  'SHOAL_CONFIG',
+  'SHOAL_NODE',
+  'SHOAL_ADMIN_URL',
+  'SHOAL_TRACKER_URL',
+  'SHOAL_TOKEN_FILE',
+  'SHOAL_TLS_CA',
+  'SHOAL_TLS_CERT',
+  'SHOAL_TLS_KEY',
+]
 
 /** What Kubernetes puts into the environment for a Service whose name starts with "shoal". */
 const SERVICE_LINK_NAME = /_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)$/

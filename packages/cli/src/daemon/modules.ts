@@ -11,6 +11,8 @@ export type DaemonName = 'agent' | 'tracker' | 'registry'
 
 export interface DaemonModule {
   summary: string
+  /** What is wrong with values that are each right by themselves. */
+  check?: (values: Record<string, unknown>) => Promise<{ key: string; message: string }[]>
   create: (values: Record<string, unknown>, logger: Logger) => Promise<Daemon>
   /** How long closing may take, ms. */
   closeLimitMs: (values: Record<string, unknown>) => number
@@ -22,6 +24,7 @@ const CLOSE_SLACK_MS = 5_000
 export const DAEMONS: Record<DaemonName, DaemonModule> = {
   agent: {
     summary: 'run the daemon of a node: mirror endpoint, store, peer',
+    check: async (values) => (await import('@shoal/agent/exposure')).exposureMistakes(values as AgentConfig),
     create: async (values, logger) => {
       const { createAgent } = await import('@shoal/agent')
       return createAgent(values as AgentConfig, { logger, version: VERSION })

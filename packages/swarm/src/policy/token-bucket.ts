@@ -15,12 +15,12 @@ export class TokenBucket {
     this.#atMs = nowMs
   }
 
-  /** Changes the rate while running. */
+  /** Changes the rate while running. Debts made at the old rate are forgiven: they say nothing about the new one. */
   setRate(bytesPerSecond: number, nowMs: number): void {
     this.#refill(nowMs)
     this.#ratePerMs = bytesPerSecond / 1000
     this.#burst = Math.max(64 * 1024, bytesPerSecond / 4)
-    this.#level = Math.min(this.#level, this.#burst)
+    this.#level = Math.max(0, Math.min(this.#level, this.#burst))
   }
 
   /** Takes `bytes` and returns how many milliseconds the caller has to wait before it goes on. */

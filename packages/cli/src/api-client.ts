@@ -1,0 +1,153 @@
+// Requests to the HTTP API of an agent or a tracker: with a token and certificates where they ask for them, and with
+// messages that say what to do when one does not answer.
+import { readFile } from 'node:fs/promises'
+import { Agent, request, type Dispatcher } from 'undici'
+import { CommandError, UsageError } from './exit-codes.ts'
+
+/** Where an API is and how it is entered: the options that all commands that talk to one share. */
+export interface ApiOptions {
+  /** File with the token, if the API asks for one. */
+  tokenFile?: string
+  /** PEM file with the authority that signed the API's certificate. */
+  tlsCa?: string
+  /** PEM files to show to an API that asks for a client certificate. */
+  tlsCert?: string
+  tlsKey?: string
+}
+
+/** Which API is meant, for messages. */
+export interface ApiNames {
+  /** `agent` */
+  who: string
+  /** `--admin or SHOAL_ADMIN_URL` */
+  option: string
+  /** `http://127.0.0.1:7703` */
+  example: string
+}
+
+export type ApiRequest = Pick<Dispatcher.RequestOptions, 'method'> & {
+  body?: unknown
+  signal?: AbortSignal
+  /** @default 10000 */
+  timeoutMs?: number
+  /** Longest silence within the answer. @default timeoutMs */
+  silenceMs?: number
+}
+
+const MAX_ANSWER_CHARACTERS = 16 * 1024 * 1024
+const ANSWER_TIMEOUT_MS = 10_000
+
+export class ApiClient {
+  readonly #base: URL
+  readonly #names: ApiNames
+  readonly #options: ApiOptions
+  #entry: Promise<{ dispatcher?: Dispatcher; headers: Record<string, string> }> | undefined
+
+  /** @throws UsageError for what is no http URL */
+  constructor(base: string, names: ApiNames, options: ApiOptions) {
+    if (!URL.canParse(base) || !/^https?:$/.test(new URL(base).protocol)) {
+      throw new UsageError(
+        `${JSON.stringify(base)} is no URL of ${names.who === 'agent' ? 'an admin API' : 'a tracker'}: ` +
+          `write it as ${names.example}`,
+      )
+    }
+    this.#base = new URL(base.endsWith('/') ? base : `${base}/`)
+    this.#names = names
+    this.#options = options
+  }
+
+  /** The whole answer, which is a JSON object. @throws CommandError when it is not as it should be */
+  async json(path: string, options: ApiRequest): Promise<unknown> {
+    const answer = await this.open(path, options)
+    let text = ''
+    for await (const part of answer.body.setEncoding('utf8')) {
+      text += part as string
+      if (text.length > MAX_ANSWER_CHARACTERS)
+        throw new CommandError(`the answer of the ${this.#names.who} is too large`)
+    }
+    return this.parse(text)
+  }
+
+  /** The answer as it begins. @throws CommandError for any status but 200 and 202 */
+  async open(path: string, options: ApiRequest): Promise<Dispatcher.ResponseData> {
+    const url = new URL(path, this.#base)
+    const { method, body, signal, timeoutMs = ANSWER_TIMEOUT_MS, silenceMs = timeoutMs } = options
+    this.#entry ??= this.#enter()
+    const { dispatcher, headers } = await this.#entry
+    let answer: Dispatcher.ResponseData
+    try {
+      answer = await request(url, {
+        method,
+        headersTimeout: timeoutMs,
+        bodyTimeout: silenceMs,
+        headers: { ...headers, ...(body === undefined ? {} : { 'content-type': 'application/json' }) },
+        ...(body === undefined ? {} : { body: JSON.stringify(body) }),
+        ...(signal === undefined ? {} : { signal }),
+        ...(dispatcher === undefined ? {} : { dispatcher }),
+      })
+    } catch (error) {
+      if (signal?.aborted) throw error
+      const { code, message } = error as NodeJS.ErrnoException
+      const { who, option } = this.#names
+      throw new CommandError(
+        `no ${who} answers at ${this.#base.origin} (${code ?? message}): is "shoal ${who}" running? ` +
+          `Name another place with ${option}.`,
+      )
+    }
+    if (answer.statusCode === 200 || answer.statusCode === 202) return answer
+    const text = (await answer.body.text().catch(() => '')).slice(0, 2_000)
+    throw new CommandError(
+      `the ${this.#names.who} at ${this.#base.origin} answered ${answer.statusCode}: ${messageIn(text)}`,
+    )
+  }
+
+  parse(text: string): unknown {
+    try {
+      const value: unknown = JSON.parse(text)
+      if (typeof value === 'object' && value !== null) return value
+    } catch {
+      // Told below.
+    }
+    const { who, option, example } = this.#names
+    throw new CommandError(
+      `the answer is not that of ${who === 'agent' ? 'an' : 'a'} ${who}: does ${option} name its port (${new URL(example).port})?`,
+    )
+  }
+
+  async #enter(): Promise<{ dispatcher?: Dispatcher; headers: Record<string, string> }> {
+    const { tokenFile, tlsCa, tlsCert, tlsKey } = this.#options
+    const headers: Record<string, string> = {}
+    if (tokenFile !== undefined) {
+      const { loadApiTokens, ApiAccessError } = await import('@shoal/registry/access')
+      const tokens = await loadApiTokens(tokenFile).catch((error: unknown) => {
+        throw error instanceof ApiAccessError ? new UsageError(error.message) : error
+      })
+      headers['authorization'] = tokens.authorization
+    }
+    if (tlsCa === undefined && tlsCert === undefined && tlsKey === undefined) return { headers }
+    const [ca, cert, key] = await Promise.all([tlsCa, tlsCert, tlsKey].map(readPem))
+    return {
+      headers,
+      dispatcher: new Agent({ connect: { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) } }),
+    }
+  }
+}
+
+async function readPem(path: string | undefined): Promise<string | undefined> {
+  if (path === undefined) return undefined
+  return await readFile(path, 'utf8').catch((error: Error) => {
+    throw new UsageError(`${path} cannot be read: ${error.message}`)
+  })
+}
+
+/** The message of an OCI or Fastify error body, or the body itself. */
+function messageIn(text: string): string {
+  try {
+    const body = JSON.parse(text) as { message?: unknown; errors?: { message?: unknown }[] }
+    const message = body.errors?.[0]?.message ?? body.message
+    if (typeof message === 'string') return message
+  } catch {
+    // Not JSON: shown as it is.
+  }
+  return text.trim() === '' ? 'no reason given' : text.trim()
+}
