@@ -33,6 +33,7 @@ const STATIC: Record<string, string[]> = {
   format: ['node_modules/prettier/bin/prettier.cjs', '--check', '.'],
   lint: ['node_modules/eslint/bin/eslint.js', '.'],
   types: ['node_modules/typescript/bin/tsc', '--noEmit'],
+  dependencies: ['--disable-warning=ExperimentalWarning', 'test/support/dependencies.ts'],
 }
 
 const HELP = `scripts/test [NAME]...
