@@ -48,15 +48,16 @@ export class Daemons {
   }
 
   /** Shoal's own registry. */
-  async shoalRegistry(): Promise<Endpoint> {
+  async shoalRegistry(name = 'registry', config: Config = {}): Promise<Endpoint> {
     const [port = 0] = await freePorts(1)
-    const config = writeConfig(this.#file('registry', 'registry.yaml'), {
-      dataDirectory: join(this.folder, 'registry', 'data'),
+    const file = writeConfig(this.#file(name, 'registry.yaml'), {
+      dataDirectory: join(this.folder, name, 'data'),
       host: HOST,
       port,
       logLevel: 'warn',
+      ...config,
     })
-    const command = shoalCommand('registry', '--config', config)
+    const command = shoalCommand('registry', '--config', file)
     return await this.#start('shoal registry', command, port, `http://${HOST}:${port}/readyz`)
   }
 

@@ -9,6 +9,7 @@ import { idle } from './idle.ts'
 import { lone } from './lone.ts'
 import { mirror } from './mirror.ts'
 import { peakMemory } from './peak-memory.ts'
+import { registry, registryMemory } from './registry.ts'
 import { coldRollouts } from './rollout.ts'
 import { tracker } from './tracker.ts'
 import { transfer } from './transfer.ts'
@@ -24,11 +25,13 @@ sections (all of them if none is named):
   rollout   cold rollouts of 2 to 24 agents beside straight pulls, a pull-through cache, and the simulator
   tracker   messages of 1000 to 15 000 nodes against one tracker
   dht       announcing and finding among 10, 30 and 60 processes
+  registry  a layer of 1 GB pushed to Shoal's registry and pulled, beside docker-registry
+  registry-memory  peak memory of the registry while a large layer goes in and out, with a folder and a bucket
 
-  --rounds N   rounds of lone (7), mirror (3) and transfer (2)
+  --rounds N   rounds of lone (7), mirror (3), registry (3) and transfer (2)
   --nodes N    agents of idle (3)
-  --gib N      size of the blob of memory (8)
   --out FILE   the report goes there, too
+  --gib N      size of the blob of memory and registry-memory (8)
   --require    exit code 1 when a target is missed
 `
 
@@ -49,6 +52,8 @@ const SECTIONS: Record<string, (options: Options) => Promise<SectionResult>> = {
   rollout: () => coldRollouts(),
   tracker: () => tracker(),
   dht: () => dht(),
+  registry: ({ rounds = 3 }) => registry(rounds),
+  'registry-memory': ({ gib }) => registryMemory(gib),
 }
 
 async function main(): Promise<number> {
