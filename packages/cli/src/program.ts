@@ -2,6 +2,7 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import type { AdminOptions } from './admin-client.ts'
 import type { DemoOptions } from './commands/demo.ts'
+import { addImageWords } from './commands/image/words.ts'
 import { ConfigError } from './config/mistakes.ts'
 import { DAEMONS, type DaemonName } from './daemon/modules.ts'
 import { CommandError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, UsageError } from './exit-codes.ts'
@@ -104,6 +105,8 @@ export async function runCommand(args: string[], output: Output = STANDARD): Pro
         (await import('./commands/pull.ts')).pullCommand(image, options, output),
       ),
     )
+
+  addImageWords(program, action, output)
 
   program
     .command('demo')

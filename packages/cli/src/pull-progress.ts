@@ -66,8 +66,8 @@ export class PullTally {
   }
 }
 
-/** A bar for each layer. */
-export class BarDisplay implements PullDisplay {
+/** A bar for each blob on its way, on a terminal. */
+export class BlobBars {
   readonly #bars: MultiBar
   readonly #byDigest = new Map<string, SingleBar>()
 
@@ -84,27 +84,7 @@ export class BarDisplay implements PullDisplay {
     })
   }
 
-  event(event: PullEvent): void {
-    if (event.event === 'layers') for (const { digest, sizeBytes } of event.layers) this.#bar(digest, sizeBytes)
-    if (event.event === 'progress') {
-      const { fromPeersBytes, fromOriginBytes } = event
-      const sources = [
-        ...(fromPeersBytes > 0 ? [`${showSize(fromPeersBytes)} from peers`] : []),
-        ...(fromOriginBytes > 0 ? [`${showSize(fromOriginBytes)} from the origin`] : []),
-      ]
-      this.#bar(event.digest, event.sizeBytes).update(event.receivedBytes, { origin: sources.join(', ') })
-    }
-    if (event.event === 'layer-done') {
-      const bar = this.#byDigest.get(event.digest)
-      bar?.update(bar.getTotal(), event.source === 'store' ? { origin: 'already here' } : {})
-    }
-  }
-
-  close(): void {
-    this.#bars.stop()
-  }
-
-  #bar(digest: string, sizeBytes: number): SingleBar {
+  begin(digest: string, sizeBytes: number): SingleBar {
     let bar = this.#byDigest.get(digest)
     if (!bar) {
       // A layer of no bytes would show NaN %.
@@ -116,6 +96,48 @@ export class BarDisplay implements PullDisplay {
       this.#byDigest.set(digest, bar)
     }
     return bar
+  }
+
+  update(digest: string, sizeBytes: number, receivedBytes: number, note?: string): void {
+    this.begin(digest, sizeBytes).update(receivedBytes, note === undefined ? {} : { origin: note })
+  }
+
+  /** Only of what has begun. */
+  done(digest: string, note?: string): void {
+    const bar = this.#byDigest.get(digest)
+    bar?.update(bar.getTotal(), note === undefined ? {} : { origin: note })
+  }
+
+  close(): void {
+    this.#bars.stop()
+  }
+}
+
+/** A bar for each layer. */
+export class BarDisplay implements PullDisplay {
+  readonly #bars: BlobBars
+
+  constructor(stream: NodeJS.WritableStream) {
+    this.#bars = new BlobBars(stream)
+  }
+
+  event(event: PullEvent): void {
+    if (event.event === 'layers') for (const { digest, sizeBytes } of event.layers) this.#bars.begin(digest, sizeBytes)
+    if (event.event === 'progress') {
+      const { fromPeersBytes, fromOriginBytes } = event
+      const sources = [
+        ...(fromPeersBytes > 0 ? [`${showSize(fromPeersBytes)} from peers`] : []),
+        ...(fromOriginBytes > 0 ? [`${showSize(fromOriginBytes)} from the origin`] : []),
+      ]
+      this.#bars.update(event.digest, event.sizeBytes, event.receivedBytes, sources.join(', '))
+    }
+    if (event.event === 'layer-done') {
+      this.#bars.done(event.digest, event.source === 'store' ? 'already here' : undefined)
+    }
+  }
+
+  close(): void {
+    this.#bars.close()
   }
 }
 

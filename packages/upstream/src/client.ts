@@ -4,7 +4,7 @@ import { openBlob, headBlob, type ByteRange } from './blobs.ts'
 import { Connections } from './connections.ts'
 import { Credentials } from './credentials.ts'
 import { Lanes } from './lanes.ts'
-import { fetchChunkList, listReferrers, listTags } from './listings.ts'
+import { fetchChunkList, listReferrers, listRepositories, listTags } from './listings.ts'
 import { getManifest, headManifest, type Place } from './manifests.ts'
 import { UpstreamMetrics } from './metrics.ts'
 import { resolveLimits, SettingsBook, type Limits, type RegistrySettings, type UpstreamOptions } from './options.ts'
@@ -99,6 +99,10 @@ class RegistryClient implements Upstream, Push {
   ) {
     const place = this.#place(target)
     return await listReferrers(this.#parts.session, place, checked(target, digest), artifactType, options)
+  }
+
+  async listRepositories(registry: string, options: RequestOptions) {
+    return await listRepositories(this.#parts.session, this.#settings(registry), options)
   }
 
   async chunkList(target: RepositoryTarget, digest: Digest, options: RequestOptions) {

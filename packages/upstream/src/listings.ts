@@ -1,7 +1,8 @@
 // What an origin lists: tags, referrers, and the chunk hashes that Shoal's own origin has.
-import { digestAlgorithm, digestHex, isTag, parseBoundedJson, type Digest } from '@shoal/oci'
+import { digestAlgorithm, digestHex, isRepositoryName, isTag, parseBoundedJson, type Digest } from '@shoal/oci'
 import { readBody, readStart } from './body.ts'
 import { getManifest, type Place } from './manifests.ts'
+import type { RegistrySettings } from './options.ts'
 import type { RegistryRequest, Session } from './session.ts'
 import { UpstreamError, type OriginChunkList, type RequestOptions } from './upstream.ts'
 
@@ -10,6 +11,8 @@ const MAX_LIST_DEPTH = 32
 const MAX_PAGES = 100
 const MAX_TAGS = 100_000
 const MAX_REFERRERS = 10_000
+const MAX_REPOSITORIES = 100_000
+const CATALOG_PAGE = 1000
 const HASH_BYTES = 32
 /** Where the referrers API is not there, registries answer with one of these. */
 const NO_REFERRERS_API = [400, 404, 405, 406, 501]
@@ -42,6 +45,27 @@ export async function listTags(
     path = next
   }
   return { tags: tags.slice(0, most), more: path !== undefined || tags.length > most }
+}
+
+/** All repositories that a registry lists (`/v2/_catalog`): an optional call, which many registries refuse. */
+export async function listRepositories(
+  session: Session,
+  settings: RegistrySettings,
+  options: RequestOptions,
+): Promise<string[]> {
+  const what = `the repositories of ${settings.registry}`
+  const base = listRequest({ settings, repository: '' }, '_catalog', what, options)
+  const scope = 'registry:catalog:*'
+  const found: string[] = []
+  let path: string | undefined = `${base.path}?n=${CATALOG_PAGE}`
+  for (let pages = 0; path !== undefined && pages < MAX_PAGES && found.length < MAX_REPOSITORIES; pages++) {
+    const { body, next } = await fetchPage(session, { ...base, path, scope })
+    const names = (body as { repositories?: unknown }).repositories ?? []
+    if (!Array.isArray(names)) throw malformed(base)
+    for (const name of names) if (typeof name === 'string' && isRepositoryName(name)) found.push(name)
+    path = next
+  }
+  return found.slice(0, MAX_REPOSITORIES)
 }
 
 export async function listReferrers(

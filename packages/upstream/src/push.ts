@@ -39,7 +39,7 @@ export interface PutManifest {
   subject?: Digest
 }
 
-/** The writing half of the client. Every method throws UpstreamError, or the signal's reason. */
+/** The half of the client that people's commands need beside {@link Upstream}. Every method throws UpstreamError, or the signal's reason. */
 export interface Push {
   /** The size of a blob, or undefined when the repository does not have it. */
   findBlob(target: RepositoryTarget, digest: Digest, options: RequestOptions): Promise<number | undefined>
@@ -56,6 +56,8 @@ export interface Push {
     tags: readonly string[],
     options: RequestOptions,
   ): Promise<PutManifest>
+  /** The names of all repositories, as far as the registry lists them. */
+  listRepositories(registry: string, options: RequestOptions): Promise<string[]>
   /** Deletes a tag, or a manifest with all its tags. False when it was not there. */
   deleteManifest(target: RepositoryTarget, reference: string, options: RequestOptions): Promise<boolean>
   /** Deletes a blob from a repository. False when it was not there. */

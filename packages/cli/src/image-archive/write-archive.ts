@@ -1,0 +1,154 @@
+// Writes an image as an OCI layout in a tar, with the manifest.json beside it that lets docker load it, too.
+import { createWriteStream } from 'node:fs'
+import { open, rename, rm } from 'node:fs/promises'
+import { once } from 'node:events'
+import { dirname } from 'node:path'
+import type { Readable } from 'node:stream'
+import { pipeline } from 'node:stream/promises'
+import {
+  createDigestHash,
+  digestAlgorithm,
+  digestHex,
+  selectPlatform,
+  type Descriptor,
+  type Digest,
+  type Platform,
+} from '@shoal/oci'
+import { pack, type Pack } from 'tar-stream'
+import { CommandError } from '../exit-codes.ts'
+import type { ImageSource, ImageTree, TreeManifest } from '../image-source.ts'
+
+export interface SaveNames {
+  /** Full reference, for containerd. */
+  full: string
+  /** As docker lists it: `registry/repository:tag`. */
+  docker: string | undefined
+  tag: string | undefined
+}
+
+/** Told of each blob how much of it was written. */
+export type OnBlobBytes = (blob: Descriptor, bytes: number) => void
+
+/**
+ * Writes the archive beside `file` and puts it in place when it is whole. The same image gives the same bytes.
+ * @throws CommandError when a blob is not what its digest says, or the file cannot be written
+ */
+export async function writeArchive(
+  file: string,
+  tree: ImageTree,
+  source: ImageSource,
+  names: SaveNames,
+  machine: Platform,
+  onBytes: OnBlobBytes,
+  signal: AbortSignal,
+): Promise<void> {
+  const partial = `${file}.partial-${process.pid}`
+  const archive = pack()
+  const writing = pipeline(archive, createWriteStream(partial, { flags: 'wx' }), { signal })
+  // Whoever fails first says why.
+  writing.catch((error: Error) => archive.destroy(error))
+  try {
+    await fill(archive, tree, source, names, machine, onBytes, signal)
+    archive.finalize()
+    await writing
+    const handle = await open(partial, 'r+')
+    await handle.sync().finally(() => handle.close())
+    await rename(partial, file)
+    const folder = await open(dirname(file), 'r')
+    await folder.sync().finally(() => folder.close())
+  } catch (error) {
+    archive.destroy(error as Error)
+    await writing.catch(() => undefined)
+    await rm(partial, { force: true })
+    signal.throwIfAborted()
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code !== undefined && /^E[A-Z]+$/.test(code)) throw new CommandError(`${file} cannot be written: ${message}`)
+    throw error
+  }
+}
+
+async function fill(
+  archive: Pack,
+  tree: ImageTree,
+  source: ImageSource,
+  names: SaveNames,
+  machine: Platform,
+  onBytes: OnBlobBytes,
+  signal: AbortSignal,
+): Promise<void> {
+  const written = new Set<Digest>()
+  addBytes(archive, 'oci-layout', JSON.stringify({ imageLayoutVersion: '1.0.0' }))
+  for (const { descriptor, bytes, blobs } of tree.manifests) {
+    if (!written.has(descriptor.digest)) addBytes(archive, pathOf(descriptor), bytes)
+    written.add(descriptor.digest)
+    for (const blob of blobs) {
+      if (written.has(blob.digest)) continue
+      written.add(blob.digest)
+      await addBlob(archive, blob, source, onBytes, signal)
+    }
+  }
+  const annotations: Record<string, string> = { 'io.containerd.image.name': names.full }
+  if (names.tag !== undefined) annotations['org.opencontainers.image.ref.name'] = names.tag
+  const { mediaType, digest, size } = tree.root.descriptor
+  const index = { schemaVersion: 2, manifests: [{ mediaType, digest, size, annotations }] }
+  addBytes(archive, 'index.json', JSON.stringify(index))
+  const image = imageFor(tree, machine)
+  // An image for other machines only cannot be loaded by docker here; everybody else takes the layout.
+  if (image?.manifest.kind !== 'image') return
+  const docker = {
+    Config: pathOf(image.manifest.config),
+    RepoTags: names.docker === undefined ? null : [names.docker],
+    Layers: image.manifest.layers.map(pathOf),
+  }
+  addBytes(archive, 'manifest.json', JSON.stringify([docker]))
+}
+
+function imageFor(tree: ImageTree, machine: Platform): TreeManifest | undefined {
+  let node: TreeManifest | undefined = tree.root
+  while (node?.manifest.kind === 'index') {
+    const child = selectPlatform(node.manifest, machine)
+    node = child && tree.manifests.find(({ descriptor }) => descriptor.digest === child.digest)
+  }
+  return node
+}
+
+function addBytes(archive: Pack, name: string, bytes: Uint8Array | string): void {
+  archive.entry({ name, mode: 0o644, mtime: new Date(0) }, Buffer.from(bytes))
+}
+
+async function addBlob(
+  archive: Pack,
+  blob: Descriptor,
+  source: ImageSource,
+  onBytes: OnBlobBytes,
+  signal: AbortSignal,
+): Promise<void> {
+  const hash = createDigestHash(blob.digest)
+  const entry = archive.entry({ name: pathOf(blob), size: blob.size, mode: 0o644, mtime: new Date(0) })
+  // Whoever gives the archive up says why; the entry only repeats it.
+  entry.on('error', () => undefined)
+  let bytes = 0
+  const body: Readable = await source.open(blob, 0, signal)
+  try {
+    for await (const piece of body as AsyncIterable<Buffer>) {
+      hash.update(piece)
+      bytes += piece.length
+      if (bytes > blob.size) break
+      if (!entry.write(piece)) await once(entry, 'drain', { signal })
+      onBytes(blob, bytes)
+    }
+  } finally {
+    body.destroy()
+  }
+  const actual = hash.digest()
+  if (bytes !== blob.size || actual !== blob.digest) {
+    throw new CommandError(`${source.name} gave ${bytes} bytes with the digest ${actual} for ${blob.digest}`)
+  }
+  const finished = once(entry, 'finish', { signal })
+  entry.end(undefined)
+  await finished
+}
+
+function pathOf({ digest }: Descriptor): string {
+  return `blobs/${digestAlgorithm(digest)}/${digestHex(digest)}`
+}
