@@ -40,9 +40,12 @@ export interface RuntimeKind {
   start: (node: LabNode) => Promise<Runtime>
 }
 
+/** Where a runtime runs: a node of the lab, or this machine. */
+export type Place = Pick<LabNode, 'name' | 'folder' | 'exec'> & { link: Pick<LabNode['link'], 'command'> }
+
 const PULL_LIMIT_MS = 180_000
 
-async function must(node: LabNode, program: string[], env?: NodeJS.ProcessEnv): Promise<ExecResult> {
+async function must(node: Place, program: string[], env?: NodeJS.ProcessEnv): Promise<ExecResult> {
   const result = await node.exec(program, {
     limitMs: PULL_LIMIT_MS,
     ...(env ? { env: { ...process.env, ...env } } : {}),
@@ -55,7 +58,7 @@ async function must(node: LabNode, program: string[], env?: NodeJS.ProcessEnv): 
   return result
 }
 
-function privateFolder(node: LabNode, name: string): string {
+function privateFolder(node: Place, name: string): string {
   // Short, because the path of a socket may have 107 bytes at most.
   const folder = join(node.folder, `${name}${randomUUID().slice(0, 4)}`)
   mkdirSync(folder, { recursive: true })
@@ -66,7 +69,7 @@ function suffix({ tag, digest }: ImageName, by: 'tag' | 'digest'): string {
   return by === 'tag' ? `:${tag}` : `@${digest}`
 }
 
-async function startContainerdDaemon(node: LabNode, folder: string): Promise<{ daemon: Daemon; socket: string }> {
+async function startContainerdDaemon(node: Place, folder: string): Promise<{ daemon: Daemon; socket: string }> {
   const socket = join(folder, 'c.sock')
   // No CRI: it needs a CNI set-up and is not what is asked here.
   const config = join(folder, 'containerd.toml')
@@ -83,11 +86,11 @@ async function startContainerdDaemon(node: LabNode, folder: string): Promise<{ d
   return { daemon, socket }
 }
 
-async function startDocker(
-  node: LabNode,
-  mirror: string | undefined,
-  nameOf: (image: ImageName, by: 'tag' | 'digest') => string,
-): Promise<Runtime> {
+/** A docker with a store of its own, without a network. */
+export async function startDockerDaemon(
+  node: Place,
+  flags: readonly string[] = [],
+): Promise<{ docker: (...args: string[]) => Promise<ExecResult>; close: () => Promise<void> }> {
   const folder = privateFolder(node, 'd')
   const containerd = await startContainerdDaemon(node, folder)
   const socket = join(folder, 'd.sock')
@@ -99,8 +102,7 @@ async function startDocker(
       ...[findProgram('dockerd') ?? '', '--config-file', config, '--containerd', containerd.socket],
       ...['--data-root', join(folder, 'd/root'), '--exec-root', join(folder, 'd/exec')],
       ...['-H', `unix://${socket}`, '--pidfile', join(folder, 'd.pid')],
-      ...['--iptables=false', '--bridge=none', '--storage-driver=vfs', '--max-download-attempts', '2'],
-      ...(mirror === undefined ? [] : ['--registry-mirror', mirror]),
+      ...['--iptables=false', '--bridge=none', '--storage-driver=vfs', '--max-download-attempts', '2', ...flags],
     ]),
     logFile: join(folder, 'dockerd.log'),
   })
@@ -108,6 +110,21 @@ async function startDocker(
   const docker = (...args: string[]): Promise<ExecResult> => must(node, ['docker', ...args], env)
   await until(async () => !daemon.running || docker('version'), { what: daemon.name })
   daemon.assertRunning()
+  return {
+    docker,
+    async close() {
+      await daemon.stop()
+      await containerd.daemon.stop()
+    },
+  }
+}
+
+async function startDocker(
+  node: LabNode,
+  mirror: string | undefined,
+  nameOf: (image: ImageName, by: 'tag' | 'digest') => string,
+): Promise<Runtime> {
+  const { docker, close } = await startDockerDaemon(node, mirror === undefined ? [] : ['--registry-mirror', mirror])
   let last = ''
   return {
     async pull(image, by) {
@@ -120,10 +137,7 @@ async function startDocker(
     async run() {
       return (await docker('run', '--rm', '--network=none', last)).stdout
     },
-    async close() {
-      await daemon.stop()
-      await containerd.daemon.stop()
-    },
+    close,
   }
 }
 

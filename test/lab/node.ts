@@ -28,6 +28,26 @@ export interface ExecResult {
   stderr: string
 }
 
+export interface ExecOptions {
+  /** @default 60000 */
+  limitMs?: number
+  env?: NodeJS.ProcessEnv
+}
+
+/** Runs a program, waits for its end, and kills it when it takes too long. */
+export function execute(program: readonly string[], { limitMs = 60_000, env }: ExecOptions = {}): Promise<ExecResult> {
+  const [command = '', ...args] = program
+  return new Promise<ExecResult>((resolve, reject) => {
+    const child = spawn(command, args, { env: env ?? process.env, timeout: limitMs, killSignal: 'SIGKILL' })
+    let stdout = ''
+    let stderr = ''
+    child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
+    child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
+    child.once('error', reject)
+    child.once('close', (code) => resolve({ code: code ?? -1, stdout, stderr }))
+  })
+}
+
 export class LabNode {
   readonly name: string
   readonly link: Link
@@ -123,17 +143,8 @@ export class LabNode {
   }
 
   /** Runs a program at this node's place and waits for its end. */
-  exec(program: readonly string[], { limitMs = 60_000, env }: { limitMs?: number; env?: NodeJS.ProcessEnv } = {}) {
-    const [command = '', ...args] = this.link.command(program)
-    return new Promise<ExecResult>((resolve, reject) => {
-      const child = spawn(command, args, { env: env ?? process.env, timeout: limitMs, killSignal: 'SIGKILL' })
-      let stdout = ''
-      let stderr = ''
-      child.stdout.setEncoding('utf8').on('data', (text: string) => (stdout += text))
-      child.stderr.setEncoding('utf8').on('data', (text: string) => (stderr += text))
-      child.once('error', reject)
-      child.once('close', (code) => resolve({ code: code ?? -1, stdout, stderr }))
-    })
+  exec(program: readonly string[], options: ExecOptions = {}): Promise<ExecResult> {
+    return execute(this.link.command(program), options)
   }
 
   logTail(lines = 15): string {
