@@ -72,6 +72,11 @@ export class AdminClient {
     return (await this.#api.json('api/v1/status', { method: 'GET' })) as AgentStatus
   }
 
+  /** @throws CommandError with the reason when the agent is not ready, or does not answer */
+  async ready(): Promise<void> {
+    await this.#api.json('readyz', { method: 'GET' })
+  }
+
   /** Starts a pull and gives its events as they come. @throws CommandError when the agent refuses or goes away */
   async *pull(image: string, platform: string | undefined, signal: AbortSignal): AsyncGenerator<PullEvent> {
     const answer = await this.#api.open('api/v1/pulls', {

@@ -47,7 +47,18 @@ describe('shoal', { concurrency: 2 }, () => {
   it('explains itself with 0', async () => {
     const { code, out } = await shoal(['--help'])
     assert.equal(code, 0)
-    for (const word of ['agent', 'tracker', 'registry', 'status', 'pull', 'image', 'demo', 'key'])
+    for (const word of [
+      'agent',
+      'tracker',
+      'registry',
+      'status',
+      'pull',
+      'image',
+      'configure',
+      'doctor',
+      'demo',
+      'key',
+    ])
       assert.match(out, new RegExp(`^  ${word}`, 'm'))
   })
 

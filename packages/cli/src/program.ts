@@ -2,7 +2,9 @@
 import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
 import type { AdminOptions } from './admin-client.ts'
 import type { DemoOptions } from './commands/demo.ts'
+import { withAccess } from './commands/access-flags.ts'
 import { addImageWords } from './commands/image/words.ts'
+import { addNodeWords } from './commands/node-words.ts'
 import { ConfigError } from './config/mistakes.ts'
 import { DAEMONS, type DaemonName } from './daemon/modules.ts'
 import { CommandError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, UsageError } from './exit-codes.ts'
@@ -17,15 +19,6 @@ export interface Output {
 const STANDARD: Output = {
   out: (text) => process.stdout.write(text),
   err: (text) => process.stderr.write(text),
-}
-
-/** Options of a command that talks to an API, beside the API's place. */
-function withAccess(command: Command): Command {
-  return command
-    .addOption(new Option('--token-file <file>', 'file with the token that the API asks for').env('SHOAL_TOKEN_FILE'))
-    .addOption(new Option('--tls-ca <file>', "who signed the API's certificate (PEM)").env('SHOAL_TLS_CA'))
-    .addOption(new Option('--tls-cert <file>', 'client certificate to show to the API (PEM)').env('SHOAL_TLS_CERT'))
-    .addOption(new Option('--tls-key <file>', 'key of the client certificate (PEM)').env('SHOAL_TLS_KEY'))
 }
 
 /** Options of a command that talks to an agent. */
@@ -107,6 +100,7 @@ export async function runCommand(args: string[], output: Output = STANDARD): Pro
     )
 
   addImageWords(program, action, output)
+  addNodeWords(program, action, output)
 
   program
     .command('demo')

@@ -23,14 +23,17 @@ export class DemoCluster {
   registryPort = 0
   trackerHttpPort = 0
 
-  private constructor(directory: string) {
+  private constructor(directory: string, command: readonly string[] | undefined) {
     this.directory = directory
-    this.processes = new Processes(directory)
+    this.processes = new Processes(directory, command)
   }
 
-  /** Makes the folder; nothing runs yet. */
-  static async create(): Promise<DemoCluster> {
-    return new DemoCluster(await mkdtemp(join(tmpdir(), 'shoal-demo-')))
+  /**
+   * Makes the folder; nothing runs yet.
+   * @param command - arguments of node that run `shoal`. @default this same command
+   */
+  static async create(command?: readonly string[]): Promise<DemoCluster> {
+    return new DemoCluster(await mkdtemp(join(tmpdir(), 'shoal-demo-')), command)
   }
 
   get registryUrl(): string {

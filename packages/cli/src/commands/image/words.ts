@@ -8,7 +8,8 @@ import type { ListOptions } from './list.ts'
 import type { LoadOptions } from './load.ts'
 import type { SaveOptions } from './save.ts'
 
-type Action = <Given extends unknown[]>(
+/** Makes a command's action of what runs it and gives its exit code. */
+export type Action = <Given extends unknown[]>(
   load: (...given: Given) => Promise<number>,
 ) => (...given: Given) => Promise<void>
 

@@ -1,0 +1,128 @@
+import assert from 'node:assert/strict'
+import { chmod, mkdir, mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { dirname, join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import { runCommand } from '../program.ts'
+
+const HOSTS = 'etc/containerd/certs.d/_default/hosts.toml'
+const DAEMON = 'etc/docker/daemon.json'
+const REGISTRIES = 'etc/containers/registries.conf.d/50-shoal.conf'
+
+interface Machine {
+  root: string
+  write: (path: string, text: string) => Promise<void>
+  /** All files by path. */
+  files: () => Promise<Record<string, string>>
+  configure: (...args: string[]) => Promise<{ code: number; out: string; err: string }>
+}
+
+async function machine(t: TestContext): Promise<Machine> {
+  const root = await mkdtemp(join(tmpdir(), 'shoal-configure-'))
+  t.after(() => rm(root, { recursive: true }))
+  return {
+    root,
+    async write(path, text) {
+      await mkdir(dirname(join(root, path)), { recursive: true })
+      await writeFile(join(root, path), text)
+    },
+    async files() {
+      const found: Record<string, string> = {}
+      for (const entry of await readdir(root, { recursive: true, withFileTypes: true })) {
+        const path = join(entry.parentPath, entry.name)
+        if (!entry.isDirectory()) found[path.slice(root.length + 1)] = await readFile(path, 'utf8')
+      }
+      return found
+    },
+    async configure(...args) {
+      const outcome = { code: 0, out: '', err: '' }
+      const write = (to: 'out' | 'err') => (text: string) => void (outcome[to] += text)
+      outcome.code = await runCommand(['configure', '--root', root, ...args], { out: write('out'), err: write('err') })
+      return outcome
+    },
+  }
+}
+
+test('writes the files of all runtimes, shows them first, and removes them again', async (t) => {
+  const { configure, files } = await machine(t)
+  const all = ['containerd', 'docker', 'cri-o']
+  const shown = await configure(...all, '--dry-run')
+  assert.equal(shown.code, 0, shown.err)
+  assert.deepEqual(await files(), {})
+  assert.match(shown.out, /^\+\[host\."http:\/\/127\.0\.0\.1:7700"\]$/m)
+  assert.match(shown.out, /^\+ {2}"registry-mirrors": \[$/m)
+
+  assert.equal((await configure(...all)).code, 0)
+  const written = await files()
+  assert.deepEqual(Object.keys(written).toSorted(), [HOSTS, REGISTRIES, DAEMON].toSorted())
+  assert.match(written[HOSTS] ?? '', /\[host\."http:\/\/127\.0\.0\.1:7700"\]\n {2}capabilities = \["pull", "resolve"\]/)
+  assert.deepEqual(JSON.parse(written[DAEMON] ?? ''), { 'registry-mirrors': ['http://127.0.0.1:7700'] })
+  assert.match(written[REGISTRIES] ?? '', /prefix = "ghcr.io"\nlocation = "ghcr.io"\n\[\[registry.mirror\]\]\nlocation/)
+  assert.match(written[REGISTRIES] ?? '', /^location = "127.0.0.1:7700\/ghcr.io"\ninsecure = true$/m)
+
+  const again = await configure(...all)
+  assert.equal(again.out, 'containerd: nothing to change\ndocker: nothing to change\npodman: nothing to change\n')
+  assert.match((await configure(...all, '--undo', '--dry-run')).out, /^\+\+\+ \/dev\/null$/m)
+  assert.deepEqual(await files(), written)
+  assert.equal((await configure(...all, '--undo')).code, 0)
+  assert.deepEqual(await files(), {})
+})
+
+test("docker's other settings stay, and come back byte for byte", async (t) => {
+  const { configure, files, write, root } = await machine(t)
+  const before = '{\n\t"debug": true,\n\t"registry-mirrors": [ "https://old.example" ]\n}'
+  await write(DAEMON, before)
+  await chmod(join(root, DAEMON), 0o640)
+  assert.equal((await configure('docker')).code, 0)
+  const written = await files()
+  assert.deepEqual(JSON.parse(written[DAEMON] ?? ''), {
+    debug: true,
+    'registry-mirrors': ['http://127.0.0.1:7700', 'https://old.example'],
+  })
+  assert.match(written[DAEMON] ?? '', /^\t"debug"/m)
+  assert.equal(written[`${DAEMON}.before-shoal`], before)
+  assert.equal((await stat(join(root, DAEMON))).mode & 0o777, 0o640)
+  await configure('docker', '--undo')
+  assert.deepEqual(await files(), { [DAEMON]: before })
+
+  // What the administrator changed meanwhile is kept.
+  await configure('docker')
+  const changed = JSON.parse((await files())[DAEMON] ?? '') as Record<string, unknown>
+  await write(DAEMON, JSON.stringify({ ...changed, debug: false }))
+  await configure('docker', '--undo')
+  const after = await files()
+  assert.deepEqual(Object.keys(after), [DAEMON])
+  assert.deepEqual(JSON.parse(after[DAEMON] ?? ''), { debug: false, 'registry-mirrors': ['https://old.example'] })
+})
+
+test("what is not Shoal's or cannot be read is left, and then nothing else is changed either", async (t) => {
+  const { configure, files, write } = await machine(t)
+  await write(HOSTS, 'server = "https://example.com"\n')
+  const before = await files()
+  const refused = await configure('docker', 'containerd')
+  assert.equal(refused.code, 1)
+  assert.match(refused.err, /not Shoal's, so it is left as it is. Add to it:[^]*capabilities/)
+  assert.deepEqual(await files(), before)
+  assert.match((await configure('containerd', '--undo')).err, /was not written by Shoal/)
+  assert.deepEqual(await files(), before)
+  for (const text of ['{ "debug": true,, }', '[]', '{"registry-mirrors": "x"}']) {
+    await write(DAEMON, text)
+    const { code, err } = await configure('docker')
+    assert.deepEqual([code, /left as it is/.test(err), (await files())[DAEMON]], [1, true, text])
+  }
+})
+
+test('a link stays a link; other mirrors and registries; wrong words', async (t) => {
+  const { configure, files, write, root } = await machine(t)
+  await write('real.json', '{}')
+  await mkdir(join(root, 'etc/docker'), { recursive: true })
+  await symlink(join(root, 'real.json'), join(root, DAEMON))
+  await configure('docker', '--mirror', 'http://127.0.0.1:7777')
+  assert.match((await files())['real.json'] ?? '', /7777/)
+  await configure('podman', '--registry', 'a.example', '--registry', 'b.example:5000')
+  const prefixes = ((await files())[REGISTRIES] ?? '').match(/^prefix = .*$/gm)
+  assert.deepEqual(prefixes, ['prefix = "a.example"', 'prefix = "b.example:5000"'])
+  for (const args of [['rkt'], ['docker', '--mirror', 'ftp://x'], ['podman', '--registry', 'a/b']]) {
+    assert.equal((await configure(...args)).code, 2, args.join(' '))
+  }
+})

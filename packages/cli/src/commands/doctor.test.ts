@@ -1,0 +1,141 @@
+// A node that is well, with real daemons, and the ways in which one can be ill.
+import assert from 'node:assert/strict'
+import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import http from 'node:http'
+import { once } from 'node:events'
+import { createServer, type AddressInfo, type Server } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { test, type TestContext } from 'node:test'
+import { fileURLToPath } from 'node:url'
+import { generateSwarmKey } from '@shoal/network'
+import { DemoCluster } from '../demo/cluster.ts'
+import { freePorts } from '../demo/ports.ts'
+import { placeOf } from '../doctor/network-checks.ts'
+import { runCommand } from '../program.ts'
+import { image, layoutFiles, makeImage, tarOf } from './image/testing.ts'
+
+const COMMAND = fileURLToPath(new URL('../../bin/shoal.ts', import.meta.url))
+
+interface Finding {
+  subject: string
+  verdict: string
+  message: string
+}
+
+async function doctor(...args: string[]): Promise<{ code: number; findings: Finding[] }> {
+  let out = ''
+  const code = await runCommand(['doctor', '--json', ...args], { out: (text) => (out += text), err: () => undefined })
+  return { code, findings: JSON.parse(out) as Finding[] }
+}
+
+/** The verdicts of one subject with their messages. */
+function about(findings: Finding[], subject: string): string {
+  const found = findings.filter((finding) => finding.subject === subject)
+  return found.map(({ verdict, message }) => `${verdict}: ${message}`).join('\n')
+}
+
+async function folderOf(t: TestContext): Promise<string> {
+  const folder = await mkdtemp(join(tmpdir(), 'shoal-doctor-'))
+  t.after(() => rm(folder, { recursive: true, force: true }))
+  return folder
+}
+
+async function listening(t: TestContext, server: Server): Promise<number> {
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  t.after(() => server.close())
+  return (server.address() as AddressInfo).port
+}
+
+/** A configuration whose agent does not run. */
+async function nodeAt(folder: string, keys: Record<string, unknown> = {}): Promise<string> {
+  const [mirrorPort, adminPort, p2pPort, transferPort] = await freePorts(4)
+  const key = join(folder, 'swarm.key')
+  await writeFile(key, `${generateSwarmKey()}\n`, { mode: 0o600 })
+  const config = { dataDirectory: folder, swarmKeyFiles: [key], mirrorPort, adminPort, p2pPort, transferPort, ...keys }
+  await writeFile(join(folder, 'agent.yaml'), JSON.stringify(config))
+  return join(folder, 'agent.yaml')
+}
+
+test('a node that is well', async (t) => {
+  const cluster = await DemoCluster.create(['--disable-warning=ExperimentalWarning', COMMAND])
+  t.after(() => cluster.close())
+  await cluster.start(1, AbortSignal.timeout(120_000))
+  const archive = join(cluster.directory, 'image.tar')
+  await writeFile(archive, await tarOf(layoutFiles([makeImage()])))
+  const name = `127.0.0.1:${cluster.registryPort}/team/app:1.0`
+  assert.equal((await image('load', archive, name)).code, 0)
+
+  const root = join(cluster.directory, 'root')
+  const args = ['--config', join(cluster.directory, 'agent-1.yaml'), '--root', root, '--image', name]
+  const { code, findings } = await doctor(...args, '--tracker-http-port', String(cluster.trackerHttpPort))
+  const shown = JSON.stringify(findings, null, 2)
+  assert.equal(code, 0, shown)
+  for (const subject of ['config', 'swarm key', 'agent', 'trackers', 'clock', 'pull']) {
+    assert.match(about(findings, subject), /^ok: /, shown)
+  }
+  assert.match(about(findings, 'agent'), /ready, up for/)
+  assert.match(about(findings, 'trackers'), /is connected/)
+  assert.match(about(findings, 'pull'), /team\/app:1.0 in .*, from (origin|swarm|store)/)
+  const gone = await doctor('--config', join(cluster.directory, 'agent-1.yaml'), '--image', `${name}-none`)
+  assert.equal(gone.code, 1)
+  assert.match(about(gone.findings, 'pull'), /is answered 404/)
+})
+
+test('a configuration that the agent would refuse is told, and nothing is looked at by guess', async (t) => {
+  const folder = await folderOf(t)
+  const file = await nodeAt(folder, { storeQouta: '1GiB' })
+  for (const place of [file, join(folder, 'none.yaml')]) {
+    const { code, findings } = await doctor('--config', place)
+    assert.equal(code, 1)
+    assert.match(about(findings, 'config'), /^fail: .*(storeQouta|none\.yaml)/)
+    for (const subject of ['swarm key', 'agent', 'pull']) assert.match(about(findings, subject), /^skip: /)
+  }
+})
+
+test('an agent that is down, a key for everybody to read, a port that is taken, no tracker', async (t) => {
+  const folder = await folderOf(t)
+  const taken = await listening(t, createServer())
+  const file = await nodeAt(folder, { transferHost: '127.0.0.1', transferPort: taken })
+  await chmod(join(folder, 'swarm.key'), 0o644)
+  const { code, findings } = await doctor('--config', file)
+  assert.equal(code, 1)
+  assert.match(about(findings, 'config'), /^ok/)
+  assert.match(about(findings, 'swarm key'), /^fail: .*chmod 600/)
+  assert.match(about(findings, 'agent'), /^fail: no agent answers .*Start it: shoal agent/)
+  assert.match(about(findings, 'ports'), new RegExp(`^fail: port ${taken} is taken: .* or set transferPort$`))
+  assert.match(about(findings, 'trackers'), /^warn: none configured/)
+})
+
+test('trackers that do not answer, and a clock that is wrong', async (t) => {
+  const folder = await folderOf(t)
+  const late = http.createServer((_request, response) => {
+    response.writeHead(200, { date: new Date(Date.now() - 3_600_000).toUTCString() }).end()
+  })
+  const port = await listening(t, late)
+  t.after(() => late.closeAllConnections())
+  const [closed = 0] = await freePorts(1)
+  const file = await nodeAt(folder, { trackers: [`127.0.0.1:${closed}`, `/ip4/127.0.0.1/tcp/${port}`] })
+  const { findings } = await doctor('--config', file, '--tracker-http-port', String(port))
+  assert.match(about(findings, 'trackers'), /^fail: .*cannot be reached \(ECONNREFUSED\).*\nok: .*is reachable$/)
+  assert.match(about(findings, 'clock'), /^warn: 1 h 0 m ahead of that of 127.0.0.1/)
+  assert.match(about(findings, 'ports'), /^ok/)
+})
+
+test('where a tracker is, in every way to write it', () => {
+  assert.deepEqual(placeOf('tracker.example:7710'), { host: 'tracker.example', port: 7710 })
+  assert.deepEqual(placeOf('[::1]:7710'), { host: '::1', port: 7710 })
+  assert.deepEqual(placeOf('/dns4/t.example/tcp/1/p2p/12D3'), { host: 't.example', port: 1 })
+  assert.equal(placeOf('/unix/x'), undefined)
+})
+
+test('lines for people, and wrong words', async (t) => {
+  const file = await nodeAt(await folderOf(t))
+  let out = ''
+  const code = await runCommand(['doctor', '--config', file], { out: (text) => (out += text), err: () => undefined })
+  assert.equal(code, 1)
+  assert.match(out, /^ok {4}config {5}\S+agent.yaml is valid$/m)
+  assert.match(out, /^FAIL {2}agent {6}no agent answers/m)
+  assert.equal(await runCommand(['doctor', '--image', 'a/B'], { out: () => undefined, err: () => undefined }), 2)
+})

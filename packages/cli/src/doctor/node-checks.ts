@@ -1,0 +1,100 @@
+// What can be said of a node without asking anybody: configuration, keys, disk, ports.
+import { access, constants, stat, statfs } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { dirname } from 'node:path'
+import type { AgentConfig } from '@shoal/agent/config'
+import { loadConfig } from '../config/load.ts'
+import { ConfigError } from '../config/mistakes.ts'
+import { daemonSchemas } from '../daemon/modules.ts'
+import { showSize } from '../people.ts'
+import { fail, ok, skip, warn, type Finding } from './finding.ts'
+
+const LITTLE_SPACE_BYTES = 2 * 1024 ** 3
+
+/** The configuration as the agent would read it; undefined when it would not start. */
+export async function checkConfig(file: string): Promise<{ config: AgentConfig | undefined; findings: Finding[] }> {
+  const schemas = await daemonSchemas()
+  try {
+    const { values, warnings } = await loadConfig({
+      schema: schemas.agent,
+      file,
+      environment: process.env,
+      otherSchemas: [schemas.tracker, schemas.registry],
+    })
+    const findings = [ok('config', `${file} is valid`), ...warnings.map((text) => warn('config', text))]
+    return { config: values as AgentConfig, findings }
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    return { config: undefined, findings: error.message.split('\n').map((text) => fail('config', text)) }
+  }
+}
+
+export async function checkKeys({ swarmKeyFiles }: AgentConfig): Promise<Finding[]> {
+  const { loadSwarmKeys } = await import('@shoal/network')
+  try {
+    await loadSwarmKeys(swarmKeyFiles)
+    return [ok('swarm key', `${swarmKeyFiles.join(', ')}: readable, and not by everybody`)]
+  } catch (error) {
+    return [fail('swarm key', (error as Error).message)]
+  }
+}
+
+export async function checkDisk({ dataDirectory, storeQuota }: AgentConfig): Promise<Finding[]> {
+  const place = await nearestFolder(dataDirectory)
+  const writable = await access(place, constants.W_OK).then(
+    () => true,
+    () => false,
+  )
+  if (!writable)
+    return [fail('disk', `${place} is not writable for this user: run this as the agent's user, or chown it`)]
+  const { bavail, bsize } = await statfs(place)
+  const free = bavail * bsize
+  const room = `${showSize(free)} free at ${dataDirectory}`
+  if (free < LITTLE_SPACE_BYTES) {
+    return [warn('disk', `only ${room}: pulls go on without being kept; make room or lower storeQuota`)]
+  }
+  const quota = storeQuota > 0 && storeQuota > free ? `; storeQuota is ${showSize(storeQuota)}, less what it holds` : ''
+  return [ok('disk', room + quota)]
+}
+
+async function nearestFolder(path: string): Promise<string> {
+  const there = await stat(path).then(
+    () => true,
+    () => false,
+  )
+  return there || dirname(path) === path ? path : await nearestFolder(dirname(path))
+}
+
+/** Whether the agent, which does not run, could have its ports. */
+export async function checkPorts(config: AgentConfig): Promise<Finding[]> {
+  const wanted = [
+    ['mirrorPort', config.mirrorHost, config.mirrorPort],
+    ['adminPort', config.adminHost, config.adminPort],
+    ['p2pPort', config.p2pHost, config.p2pPort],
+    ['transferPort', config.transferHost, config.transferPort],
+  ] as const
+  const findings: Finding[] = []
+  for (const [key, host, port] of wanted) {
+    if (port === 0) continue
+    const code = await tryPort(host, port)
+    const advice = `end the program that has it (ss -ltnp 'sport = :${port}') or set ${key}`
+    if (code === 'EADDRINUSE') findings.push(fail('ports', `port ${port} is taken: ${advice}`))
+    else if (code !== undefined) findings.push(fail('ports', `cannot listen on ${host}:${port} (${code}): see ${key}`))
+  }
+  return findings.length > 0 ? findings : [ok('ports', 'all ports of the agent are free')]
+}
+
+async function tryPort(host: string, port: number): Promise<string | undefined> {
+  const server = createServer()
+  return await new Promise((resolve) => {
+    server.once('error', (error: NodeJS.ErrnoException) => resolve(error.code ?? error.message))
+    server.listen({ host, port, exclusive: true }, () => server.close(() => resolve(undefined)))
+  })
+}
+
+/** What cannot be looked at without a valid configuration. */
+export function withoutConfig(): Finding[] {
+  return ['swarm key', 'disk', 'agent', 'trackers', 'pull'].map((subject) =>
+    skip(subject, 'not looked at: the configuration comes first'),
+  )
+}

@@ -1,0 +1,72 @@
+// Runtimes that read a file of ours beside their own: containerd's hosts.toml, and registries.conf.d of podman, CRI-O,
+// buildah and skopeo.
+import { join } from 'node:path'
+import { CommandError } from '../exit-codes.ts'
+import { readText } from './file-change.ts'
+import { MARK, type Plan, type Runtime, type Wish } from './runtime.ts'
+
+async function planFile(path: string, after: string | undefined, what: string): Promise<Plan> {
+  const before = await readText(path)
+  if (before !== undefined && !before.startsWith(MARK)) {
+    if (after === undefined) return { changes: [], notes: [`${path} was not written by Shoal and is left as it is`] }
+    const lines = after.split('\n').slice(1).join('\n').trim()
+    throw new CommandError(`${path} is not Shoal's, so it is left as it is. ${what}:\n\n${lines}\n`)
+  }
+  return { changes: [{ path, before, after }], notes: [] }
+}
+
+function hostsFile({ root }: Wish): string {
+  return join(root, 'etc/containerd/certs.d/_default/hosts.toml')
+}
+
+export const containerd: Runtime = {
+  name: 'containerd',
+  programs: ['containerd'],
+  async plan(wish) {
+    const text = [
+      MARK,
+      '# Read at every pull, for every registry without a folder of its own. While the agent does not answer,',
+      '# containerd asks the registry itself.',
+      `[host.${JSON.stringify(wish.mirror.origin)}]`,
+      '  capabilities = ["pull", "resolve"]',
+      '',
+    ].join('\n')
+    const plan = await planFile(hostsFile(wish), text, 'Add to it')
+    const main = await readText(join(wish.root, 'etc/containerd/config.toml'))
+    if (main === undefined || !/^\s*config_path\s*=\s*["'][^"']*\/etc\/containerd\/certs\.d/m.test(main)) {
+      plan.notes.push(
+        'CRI (Kubernetes) reads it only with config_path = "/etc/containerd/certs.d" in the registry section of ' +
+          '/etc/containerd/config.toml, after a restart of containerd; ctr needs --hosts-dir /etc/containerd/certs.d',
+      )
+    }
+    return plan
+  },
+  planUndo: (wish) => planFile(hostsFile(wish), undefined, ''),
+}
+
+function registriesFile({ root }: Wish): string {
+  return join(root, 'etc/containers/registries.conf.d/50-shoal.conf')
+}
+
+export const podman: Runtime = {
+  name: 'podman',
+  programs: ['podman', 'crio', 'buildah', 'skopeo'],
+  async plan(wish) {
+    const blocks = wish.registries.map((registry) =>
+      [
+        '[[registry]]',
+        `prefix = ${JSON.stringify(registry)}`,
+        `location = ${JSON.stringify(registry)}`,
+        '[[registry.mirror]]',
+        `location = ${JSON.stringify(`${wish.mirror.host}/${registry}`)}`,
+        `insecure = ${wish.mirror.protocol === 'http:'}`,
+        '',
+      ].join('\n'),
+    )
+    const plan = await planFile(registriesFile(wish), [MARK, ...blocks].join('\n'), 'Move it away, or add to it')
+    plan.notes.push(`podman goes through the agent for ${wish.registries.join(', ')}; name others with --registry`)
+    plan.notes.push('CRI-O reads it after: systemctl reload crio')
+    return plan
+  },
+  planUndo: (wish) => planFile(registriesFile(wish), undefined, ''),
+}
