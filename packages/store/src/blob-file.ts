@@ -87,3 +87,14 @@ export class BlobFile {
     }
   }
 }
+
+/** A file of these bytes, which are on the disk when it resolves. @throws the system's error */
+export async function writeDurably(path: string, bytes: Uint8Array): Promise<void> {
+  const file = await BlobFile.open(path, 'w+')
+  try {
+    await file.write(bytes, 0)
+    await file.datasync()
+  } finally {
+    await file.release()
+  }
+}

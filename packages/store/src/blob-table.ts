@@ -163,3 +163,9 @@ export class BlobTable {
     )
   }
 }
+
+/** A blob of which nothing is there yet, used just now. */
+export function newEntry(digest: Digest, sizeBytes: number): BlobEntry {
+  const lastUsedMs = Date.now()
+  return { digest, sizeBytes, storedBytes: 0, complete: false, mediaType: undefined, lastUsedMs, holds: 0 }
+}

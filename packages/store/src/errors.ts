@@ -32,6 +32,17 @@ export class ChunkMismatchError extends StoreError {
   }
 }
 
+/** The file of a whole blob no longer holds what was once written and checked; the blob is taken out of the store. */
+export class BlobDamagedError extends StoreError {
+  override readonly name = 'BlobDamagedError'
+  readonly digest: Digest
+
+  constructor(digest: Digest, index: number) {
+    super(`chunk ${index} of ${digest} was damaged on the disk: the blob is removed, ask again to have it fetched anew`)
+    this.digest = digest
+  }
+}
+
 /** Chunks that were asked for are not (or no longer) there. */
 export class ChunkMissingError extends StoreError {
   override readonly name = 'ChunkMissingError'

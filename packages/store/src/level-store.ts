@@ -2,8 +2,9 @@
 import { mkdir, open, rename, rm } from 'node:fs/promises'
 import type { Logger } from 'pino'
 import { digestAlgorithm, digestOf, type Digest } from '@shoal/oci'
-import { BlobFile } from './blob-file.ts'
-import { BlobTable, type BlobEntry } from './blob-table.ts'
+import { BlobFile, writeDurably } from './blob-file.ts'
+import { BlobTrust, type CheckedBlob } from './blob-trust.ts'
+import { BlobTable, newEntry, type BlobEntry } from './blob-table.ts'
 import { verifyBlob } from './blob-verifier.ts'
 import { CHUNK_HASH_BYTES, chunkCountFor } from './chunk-geometry.ts'
 import { ChunkMap } from './chunk-map.ts'
@@ -16,9 +17,21 @@ import type { HashService } from './hash-service.ts'
 import { KeyedLock } from './keyed-lock.ts'
 import { FilePartialBlob, type PartialBlobHost, type PartialBlobState } from './partial-blob.ts'
 import { createPartial, resumePartial } from './partial-resume.ts'
+import { readThrough } from './read-through.ts'
 import type { FoundContent } from './reconcile.ts'
 import type { PartialBlob, Store, StoredBlob, StoreEntry, StoreRecords, StoreUsage } from './store.ts'
-import { BLOBS, del, forgetPartial, HASHES, PARTIALS, PINS, put, recordTable, type IndexChange } from './store-index.ts'
+import {
+  BLOBS,
+  del,
+  forgetPartial,
+  HASHES,
+  PARTIALS,
+  PINS,
+  put,
+  recordsIn,
+  STATE,
+  type IndexChange,
+} from './store-index.ts'
 import type { StoreIndex } from './store-index.ts'
 import type { StoreLayout } from './store-layout.ts'
 import { StoreMetrics } from './store-metrics.ts'
@@ -30,6 +43,9 @@ import type { Registry } from 'prom-client'
  * of the chunks take 8 MiB of memory.
  */
 export const MAX_BLOB_BYTES = 2 ** 40
+
+/** A blob up to this size is checked before it is opened; of a larger one each chunk before it is first handed out. */
+const CHECKED_AT_ONCE_BYTES = 16 * 1024 * 1024
 
 /** How often the times of last use are written down. After a crash the order of eviction is this old at most. */
 const PERSIST_USE_MS = 60_000
@@ -60,12 +76,14 @@ export class LevelStore implements Store, PartialBlobHost {
   readonly #unverified: Set<Digest>
   readonly #locks = new KeyedLock<Digest>()
   readonly #open: OpenBlobs
+  readonly #trust: BlobTrust
   readonly #partials = new Map<Digest, FilePartialBlob>()
   /** Blobs whose time of last use is newer than their row. */
   readonly #used = new Set<Digest>()
   readonly #persistTimer: NodeJS.Timeout
   readonly #closing = new AbortController()
   readonly #adoption: Promise<void>
+  readonly #readingThrough: Promise<void>
   #closed: Promise<void> | undefined
 
   constructor(parts: LevelStoreParts) {
@@ -79,6 +97,9 @@ export class LevelStore implements Store, PartialBlobHost {
     this.#pins = parts.found.pins
     this.#unverified = parts.found.unverified
     this.#open = new OpenBlobs(parts.logger)
+    this.#trust = new BlobTrust(parts.hashes, (digest) => {
+      this.#removeDamaged(digest).catch(this.#logFailure)
+    })
     this.table = new BlobTable({
       quotaBytes: parts.quotaBytes,
       isPinned: (digest) => this.#pins.has(digest),
@@ -90,7 +111,10 @@ export class LevelStore implements Store, PartialBlobHost {
     this.#persistTimer = setInterval(() => {
       this.#persistUse().catch(this.#logFailure)
     }, PERSIST_USE_MS).unref()
+    const { closedInOrder, entries } = parts.found
+    const suspects = closedInOrder ? [] : entries.filter(({ complete }) => complete).map(({ digest }) => digest)
     this.#adoption = this.#adoptAll().catch(this.#logFailure)
+    this.#readingThrough = this.#adoption.then(() => this.#readThrough(suspects)).catch(this.#logFailure)
   }
 
   readonly #logFailure = (error: unknown): void => {
@@ -100,6 +124,11 @@ export class LevelStore implements Store, PartialBlobHost {
   /** Settles when the files that no row vouched for were verified (or removed), and the quota holds. */
   get reconciled(): Promise<void> {
     return this.#adoption
+  }
+
+  /** Settles when all was read that a stop which was not in order may have harmed. */
+  get readThrough(): Promise<void> {
+    return this.#readingThrough
   }
 
   has(digest: Digest): boolean {
@@ -143,11 +172,36 @@ export class LevelStore implements Store, PartialBlobHost {
       return this.table.get(digest)?.complete === true ? this.#loadOwn(this.table.get(digest)!) : false
     }
     chunkHashes = Uint8Array.from(chunkHashes)
+    const checked = { digest, sizeBytes, chunkHashes, file }
+    if (sizeBytes <= CHECKED_AT_ONCE_BYTES && !(await this.#intactOrReleased(checked))) return false
+    const check = this.#trust.checkOf(checked)
     const held = (held: boolean) => {
       entry.holds += held ? 1 : -1
     }
-    this.#open.add({ digest, sizeBytes, mediaType, chunkHashes, file, held }).release()
+    this.#open.add({ digest, sizeBytes, mediaType, chunkHashes, file, check, held }).release()
     return true
+  }
+
+  /** Takes a blob out at once; who has it open meets the damage by himself. */
+  async #removeDamaged(digest: Digest): Promise<void> {
+    const entry = this.table.get(digest)
+    if (entry?.complete !== true) return
+    this.log.warn({ digest }, 'a blob was damaged on the disk; it is removed')
+    this.table.remove(digest)
+    this.#open.discard(digest)
+    await this.#locks.run(digest, () => this.#removeFiles(entry))
+  }
+
+  /** Looks for harm that a crash has done, before somebody asks for what was harmed. */
+  #readThrough(suspects: readonly Digest[]): Promise<void> {
+    const openEntry = async (digest: Digest) => {
+      const entry = this.table.get(digest)
+      if (entry?.complete !== true) return undefined
+      const file = await this.#locks.run(digest, () => this.#openFile(entry))
+      return file && { digest, sizeBytes: entry.sizeBytes, file }
+    }
+    const { index, log } = this
+    return readThrough(suspects, { index, log, trust: this.#trust, open: openEntry, signal: this.#closing.signal })
   }
 
   /** The file of a whole blob. When it is gone or cut off, the blob is forgotten. */
@@ -209,13 +263,25 @@ export class LevelStore implements Store, PartialBlobHost {
     const file = await this.#openFile(entry)
     const hashes = file && (await this.index.get(HASHES, entry.digest))
     const chunkCount = chunkCountFor(sizeBytes)
-    if (file !== undefined && hashes?.byteLength === chunkCount * CHUNK_HASH_BYTES) {
-      const chunks = ChunkMap.full(chunkCount)
-      return { entry, file, chunks, synced: chunks, hashes: Uint8Array.from(hashes) }
+    if (file === undefined || hashes?.byteLength !== chunkCount * CHUNK_HASH_BYTES) {
+      await file?.release()
+      this.table.remove(entry.digest)
+      return undefined
     }
-    await file?.release()
-    this.table.remove(entry.digest)
-    return undefined
+    const chunkHashes = Uint8Array.from(hashes)
+    if (!(await this.#intactOrReleased({ digest: entry.digest, sizeBytes, chunkHashes, file }))) return undefined
+    const chunks = ChunkMap.full(chunkCount)
+    return { entry, file, chunks, synced: chunks, hashes: chunkHashes }
+  }
+
+  /** Gives the file back when the blob is not what it should be, or cannot be read. */
+  async #intactOrReleased(blob: CheckedBlob): Promise<boolean> {
+    let intact = false
+    try {
+      return (intact = await this.#trust.isIntact(blob))
+    } finally {
+      if (!intact) await blob.file.release()
+    }
   }
 
   async #arrivingState(digest: Digest, sizeBytes: number): Promise<PartialBlobState> {
@@ -304,13 +370,7 @@ export class LevelStore implements Store, PartialBlobHost {
   async #writeFile(path: string, bytes: Uint8Array): Promise<void> {
     for (;;) {
       try {
-        const file = await BlobFile.open(path, 'w+')
-        try {
-          await file.write(bytes, 0)
-          return await file.datasync()
-        } finally {
-          await file.release()
-        }
+        return await writeDurably(path, bytes)
       } catch (error) {
         if (!isOutOfSpace(error) || !(await this.table.makeRoomOnDisk(bytes.byteLength))) throw error
       }
@@ -341,6 +401,7 @@ export class LevelStore implements Store, PartialBlobHost {
       throw asStoreError(error, `moving ${digest} to its place`)
     }
     this.table.markComplete(entry, entry.mediaType)
+    this.#trust.add(digest)
     this.#unverified.delete(digest)
     this.#use(digest)
   }
@@ -371,6 +432,7 @@ export class LevelStore implements Store, PartialBlobHost {
   /** Files first: a row without a file is found out at the next start. */
   async #removeFiles({ digest, sizeBytes, complete }: BlobEntry): Promise<void> {
     this.#open.forget(digest)
+    if (complete) this.#trust.delete(digest)
     try {
       await rm(complete ? this.#layout.blobFile(digest) : this.#layout.partialFile(digest), { force: true })
     } catch (error) {
@@ -408,6 +470,7 @@ export class LevelStore implements Store, PartialBlobHost {
         const entry = { ...newEntry(digest, sizeBytes), storedBytes: sizeBytes, complete: true, lastUsedMs: modifiedMs }
         await this.index.write([this.#row(entry), put(HASHES, digest, hashes)], false)
         this.table.add(entry)
+        this.#trust.add(digest)
       }
     } catch (error) {
       if (this.#closing.signal.aborted) throw new StoreClosedError('the store is closed')
@@ -443,14 +506,7 @@ export class LevelStore implements Store, PartialBlobHost {
   }
 
   records<T>(name: string): StoreRecords<T> {
-    const { index } = this
-    const table = recordTable<T>(name)
-    return {
-      get: (key) => index.get(table, key),
-      put: (key, value) => index.write([put(table, key, value)], true),
-      delete: (key) => index.write([del(table, key)], true),
-      entries: () => index.rows(table),
-    }
+    return recordsIn<T>(this.index, name)
   }
 
   #use(digest: Digest): void {
@@ -494,7 +550,7 @@ export class LevelStore implements Store, PartialBlobHost {
     this.#closing.abort()
     clearInterval(this.#persistTimer)
     const reason = new StoreClosedError('the store is closed')
-    await this.#adoption
+    await this.#readingThrough
     await this.#locks.idle()
     await Promise.all([...this.#partials.values()].map((blob) => blob.close(reason)))
     await this.#locks.idle()
@@ -502,13 +558,9 @@ export class LevelStore implements Store, PartialBlobHost {
     await this.#foreign?.close()
     this.#open.close()
     await this.#persistUse().catch(this.#logFailure)
+    await this.index.write([put(STATE, 'closed', true)], true).catch(this.#logFailure)
     await this.hashes.close()
     await this.index.close()
     this.#metrics.close()
   }
-}
-
-function newEntry(digest: Digest, sizeBytes: number): BlobEntry {
-  const lastUsedMs = Date.now()
-  return { digest, sizeBytes, storedBytes: 0, complete: false, mediaType: undefined, lastUsedMs, holds: 0 }
 }

@@ -6,6 +6,7 @@ import { Level } from 'level'
 import type { Logger } from 'pino'
 import { isDigest, type Digest } from '@shoal/oci'
 import { asStoreError, errorCode, StoreClosedError, StoreFailedError, StoreLockedError } from './errors.ts'
+import type { StoreRecords } from './store.ts'
 
 /** A whole blob. */
 export interface BlobRow {
@@ -47,11 +48,24 @@ export const PARTIAL_MAPS = table<Uint8Array>('partial-maps', 'view')
 /** Hash of one chunk, under `chunkKey`, whether it is certainly on the disk or not. */
 export const PARTIAL_HASHES = table<Uint8Array>('partial-hashes', 'view')
 export const PINS = table<true>('pins', 'json')
+/** `closed` is there while the store was closed in order and has not been opened since. */
+export const STATE = table<true>('state', 'json')
 export const FOREIGN = table<ForeignRow>('foreign', 'json')
 export const FOREIGN_HASHES = table<Uint8Array>('foreign-hashes', 'view')
 
-export function recordTable<T>(name: string): Table<T> {
+function recordTable<T>(name: string): Table<T> {
   return table<T>(`records!${encodeURIComponent(name).replaceAll('!', '%21')}`, 'json')
+}
+
+/** See `Store.records`. */
+export function recordsIn<T>(index: StoreIndex, name: string): StoreRecords<T> {
+  const table = recordTable<T>(name)
+  return {
+    get: (key) => index.get(table, key),
+    put: (key, value) => index.write([put(table, key, value)], true),
+    delete: (key) => index.write([del(table, key)], true),
+    entries: () => index.rows(table),
+  }
 }
 
 /** All keys that begin with a prefix: its last character is plain ASCII, so the next one ends the range. */

@@ -5,6 +5,7 @@ import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import type { Digest } from '@shoal/oci'
 import type { BlobFile } from './blob-file.ts'
+import type { ChunkCheck } from './blob-trust.ts'
 import { BlobStream, type StreamSource } from './blob-stream.ts'
 import { StoreClosedError } from './errors.ts'
 import type { ReadOptions, StoredBlob } from './store.ts'
@@ -21,6 +22,8 @@ export interface OpenBlob {
   readonly mediaType: string | undefined
   readonly chunkHashes: Uint8Array
   readonly file: BlobFile
+  /** What bytes are to pass before they are handed out, if anything. */
+  readonly check?: ChunkCheck | undefined
   /** Called when it gets its first user and when it has lost the last one, to hold it against eviction. */
   readonly held: (held: boolean) => void
 }
@@ -28,6 +31,8 @@ export interface OpenBlob {
 interface Shared {
   blob: OpenBlob
   users: number
+  /** Not to be handed out again. */
+  discarded: boolean
 }
 
 export class OpenBlobs {
@@ -43,10 +48,7 @@ export class OpenBlobs {
       ttl: IDLE_MS,
       ttlAutopurge: true,
       dispose: (shared) => {
-        if (shared.users > 0) return
-        shared.blob.file.release().catch((error: unknown) => {
-          this.#log.warn({ err: error, digest: shared.blob.digest }, 'a file could not be closed')
-        })
+        if (shared.users === 0) this.#closeFile(shared)
       },
     })
   }
@@ -61,11 +63,19 @@ export class OpenBlobs {
 
   /** A handle on a blob that was just opened. */
   add(blob: OpenBlob): StoredBlob {
-    return this.#handle({ blob, users: 0 })
+    return this.#handle({ blob, users: 0, discarded: false })
   }
 
   /** Closes the file of a blob that nobody uses, because it is to be removed. */
   forget(digest: Digest): void {
+    this.#idle.delete(digest)
+  }
+
+  /** The same for one that may be in use: who has it keeps it, nobody else gets it. */
+  discard(digest: Digest): void {
+    const used = this.#used.get(digest)
+    if (used !== undefined) used.discarded = true
+    this.#used.delete(digest)
     this.#idle.delete(digest)
   }
 
@@ -74,8 +84,14 @@ export class OpenBlobs {
     this.#idle.clear()
   }
 
+  #closeFile({ blob }: Shared): void {
+    blob.file.release().catch((error: unknown) => {
+      this.#log.warn({ err: error, digest: blob.digest }, 'a file could not be closed')
+    })
+  }
+
   #take(shared: Shared): void {
-    if (shared.users++ > 0) return
+    if (shared.users++ > 0 || shared.discarded) return
     this.#used.set(shared.blob.digest, shared)
     this.#idle.delete(shared.blob.digest)
     shared.blob.held(true)
@@ -84,7 +100,8 @@ export class OpenBlobs {
   #release(shared: Shared): void {
     if (--shared.users > 0) return
     if (this.#used.get(shared.blob.digest) === shared) this.#used.delete(shared.blob.digest)
-    this.#idle.set(shared.blob.digest, shared)
+    if (shared.discarded) this.#closeFile(shared)
+    else this.#idle.set(shared.blob.digest, shared)
     if (this.#closed) this.#idle.clear()
     shared.blob.held(false)
   }
@@ -104,6 +121,7 @@ export class OpenBlobs {
       chunkHashes: blob.chunkHashes,
       readAt: async (position, into) => {
         use(() => checkRange(blob, position, into.byteLength))
+        await blob.check?.range(position, into.byteLength)
         await blob.file.read(into, position)
       },
       createReadStream: (options) => use(() => this.#stream(shared, options)),
@@ -116,7 +134,7 @@ export class OpenBlobs {
   }
 
   #stream(shared: Shared, options: ReadOptions | undefined): Readable {
-    const { sizeBytes, file } = shared.blob
+    const { sizeBytes, file, check } = shared.blob
     this.#take(shared)
     const source: StreamSource = {
       sizeBytes,
@@ -124,6 +142,7 @@ export class OpenBlobs {
       readable: (_position, most) => most,
       wait: () => () => undefined,
       read: async (into, position) => {
+        await check?.range(position, into.byteLength)
         await file.read(into, position)
         return true
       },
