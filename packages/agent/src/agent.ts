@@ -118,7 +118,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
   const registry = new Registry()
   collectDefaultMetrics({ register: registry })
   await mkdir(config.dataDirectory, { recursive: true })
-  const identity = await loadOrCreateIdentity(join(config.dataDirectory, 'identity.key'))
+  const identity = await loadOrCreateIdentity(join(config.dataDirectory, 'identity.key'), logger)
   const swarmKeys = await loadSwarmKeys(config.swarmKeyFiles)
   const store = await openStore({
     directory: join(config.dataDirectory, 'store'),

@@ -1,12 +1,13 @@
 // Who this node is: a persistent Ed25519 key. Its peer id contains the public key, so that anybody can check a
 // signature knowing nothing but the id.
 import { createPrivateKey, createPublicKey, randomBytes, sign, verify, type KeyObject } from 'node:crypto'
-import { link, mkdir, open, readFile, stat, unlink } from 'node:fs/promises'
+import { link, mkdir, open, readFile, rename, stat, unlink } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { generateKeyPair, privateKeyFromProtobuf, privateKeyToProtobuf } from '@libp2p/crypto/keys'
-import type { Ed25519PrivateKey } from '@libp2p/interface'
+import type { Ed25519PrivateKey, PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey, peerIdFromString } from '@libp2p/peer-id'
 import { LRUCache } from 'lru-cache'
+import type { Logger } from 'pino'
 import { codeOf, IdentityError, messageOf } from './errors.ts'
 import type { VerifySignature } from './network.ts'
 
@@ -52,22 +53,42 @@ export async function createIdentity(): Promise<Identity> {
 
 /**
  * The identity in the file `path` (libp2p's protobuf form of a private key), made and stored with mode 0600 when there
- * is none yet. Two processes that start at once end with the same identity.
+ * is none yet. Two processes that start at once end with the same identity. A file that was torn (by a loss of power,
+ * say) is moved aside as `<path>.damaged` and the node gets a new identity: it is a name, and others learn the new one.
  *
- * @throws IdentityError when the file can be read by others, or does not hold a whole Ed25519 key
+ * @throws IdentityError when the file can be read by others, or holds a whole key of another type
  */
-export async function loadOrCreateIdentity(path: string): Promise<Identity> {
+export async function loadOrCreateIdentity(path: string, logger?: Logger): Promise<Identity> {
   const stored = await readIdentity(path)
-  if (stored !== undefined) return stored
+  if (stored !== undefined && !(stored instanceof DamagedIdentity)) return stored
+  if (stored !== undefined) {
+    const aside = `${path}.damaged`
+    logger?.warn(
+      { err: stored, path, aside },
+      'the identity file is damaged: it is moved aside, the node gets a new one',
+    )
+    await rename(path, aside).catch((error: unknown) => {
+      // Another process that starts at once has moved it.
+      if (codeOf(error) === 'ENOENT') return
+      throw new IdentityError(`Cannot move the damaged ${path} aside: ${messageOf(error)}`, { cause: error })
+    })
+  }
   const created = await createIdentity()
   await mkdir(dirname(path), { recursive: true, mode: 0o700 })
   await writeOnce(path, privateKeyToProtobuf(created.privateKey))
   const settled = await readIdentity(path)
-  if (settled === undefined) throw new IdentityError(`The identity file ${path} vanished while it was being written`)
+  if (settled === undefined || settled instanceof DamagedIdentity) {
+    throw new IdentityError(`The identity file ${path} was changed while it was being written`, { cause: settled })
+  }
   return settled
 }
 
-async function readIdentity(path: string): Promise<Identity | undefined> {
+/** What a file holds that is no whole key. */
+class DamagedIdentity extends Error {
+  override readonly name = 'DamagedIdentity'
+}
+
+async function readIdentity(path: string): Promise<Identity | DamagedIdentity | undefined> {
   let bytes: Buffer
   try {
     const { mode } = await stat(path)
@@ -83,17 +104,23 @@ async function readIdentity(path: string): Promise<Identity | undefined> {
     if (error instanceof IdentityError) throw error
     throw new IdentityError(`Cannot read the identity file ${path}: ${messageOf(error)}`, { cause: error })
   }
+  let key: PrivateKey
   try {
-    const key = privateKeyFromProtobuf(bytes)
-    if (key.type !== 'Ed25519') throw new Error(`it holds a key of type ${key.type}`)
-    return identityOf(key)
+    key = privateKeyFromProtobuf(bytes)
   } catch (error) {
+    return new DamagedIdentity(`${path} holds no key: ${messageOf(error)}`, { cause: error })
+  }
+  if (key.type !== 'Ed25519') {
     throw new IdentityError(
-      `The identity file ${path} does not hold a whole Ed25519 key (${messageOf(error)}). ` +
-        'Restore it from a copy, or delete it: the node then makes a new identity at the next start.',
-      { cause: error },
+      `The identity file ${path} holds a key of type ${key.type}, not Ed25519. ` +
+        'Put the right one there, or delete it: the node then makes a new identity at the next start.',
     )
   }
+  const identity = identityOf(key)
+  // Both halves are in the file, and only together they are of use.
+  const probe = randomBytes(16)
+  if (verifySignature(identity.peerId, probe, identity.sign(probe))) return identity
+  return new DamagedIdentity(`the private key in ${path} does not belong to its public key`)
 }
 
 /** Writes a file that is either whole or not there, and never replaces one. */

@@ -105,7 +105,7 @@ export async function createTracker(config: TrackerConfig, options: TrackerOptio
   collectDefaultMetrics({ register: registry })
   const [advertiseHost] = config.announceAddresses
   const control = await createControlPlane({
-    identity: await loadOrCreateIdentity(join(config.dataDirectory, 'identity.key')),
+    identity: await loadOrCreateIdentity(join(config.dataDirectory, 'identity.key'), options.logger),
     swarmKeys: await loadSwarmKeys(config.swarmKeyFiles),
     agent: `shoal-tracker/${options.version ?? '0.0.0'}`,
     logger: options.logger,
