@@ -33,6 +33,10 @@ export interface LabOptions {
   trackerConfig?: Config
   /** A module that this agent's process imports before anything else: how an agent is made to misbehave. */
   agentPreload?: (index: number) => string | undefined
+  /** Folder with the certificates of an origin of kind `faulty`; see FaultyOrigin. */
+  originCertificates?: string
+  /** Put before the command line of the tracker and of every agent, asked anew at each start. */
+  wrap?: (name: string, folder: string) => readonly string[]
   /** How long a node may take to be ready. @default 60000 */
   readyLimitMs?: number
 }
@@ -52,6 +56,7 @@ interface AgentOptions {
   config: Config
   readyLimitMs: number
   preload: string | undefined
+  wrap: () => readonly string[]
 }
 
 export class LabAgent extends LabNode {
@@ -59,12 +64,13 @@ export class LabAgent extends LabNode {
   readonly index: number
   readonly #origin: Origin
 
-  constructor(index: number, origin: Origin, { link, folder, config, readyLimitMs, preload }: AgentOptions) {
+  constructor(index: number, origin: Origin, { link, folder, config, readyLimitMs, preload, wrap }: AgentOptions) {
     const file = writeConfig(join(folder, 'agent.yaml'), { dataDirectory: join(folder, 'data'), ...config })
     super({
       link,
       folder,
-      command: [
+      command: () => [
+        ...wrap(),
         ...(preload === undefined ? [] : ['env', `NODE_OPTIONS=--import=${preload}`]),
         ...shoalCommand('agent', '--config', file),
       ],
@@ -115,6 +121,7 @@ export class Lab {
 
   constructor(options: LabOptions) {
     const { agents = 2, tracker = true, clients = 1, originKind = 'docker-registry', readyLimitMs = 60_000 } = options
+    const wrap = options.wrap ?? (() => [])
     this.run = new Run()
     this.network = new LabNetwork(this.run.prefix)
     this.swarmKeyFile = writeSwarmKey(join(this.run.folder, 'swarm.key'))
@@ -127,7 +134,10 @@ export class Lab {
       ...shaping,
       rateBits: originRate === undefined ? undefined : parseRate(originRate),
     })
-    this.origin = makeOrigin(originKind, originLink, this.run.directory('origin'), options.generatedLayerBytes)
+    this.origin = makeOrigin(originKind, originLink, this.run.directory('origin'), {
+      layerBytes: options.generatedLayerBytes,
+      certificates: options.originCertificates,
+    })
     this.run.atEnd(() => this.origin.close())
 
     if (tracker) {
@@ -141,7 +151,7 @@ export class Lab {
       this.tracker = new LabNode({
         link,
         folder,
-        command: shoalCommand('tracker', '--config', config),
+        command: () => [...wrap('tracker', folder), ...shoalCommand('tracker', '--config', config)],
         readyUrl: 'http://127.0.0.1:7711/readyz',
         metricsUrl: 'http://127.0.0.1:7711/metrics',
       })
@@ -151,9 +161,11 @@ export class Lab {
     // Without a tracker two of the agents are known to all, so that one of them may be away.
     const known = tracker ? [] : links.slice(0, 2)
     for (const [i, link] of links.entries()) {
+      const folder = this.run.directory(link.name)
       const agent = new LabAgent(i, this.origin, {
         link,
-        folder: this.run.directory(link.name),
+        folder,
+        wrap: () => wrap(link.name, folder),
         config: {
           swarmKeyFiles: [this.swarmKeyFile],
           trackers: this.tracker ? [`${this.tracker.address}:7710`] : [],

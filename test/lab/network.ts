@@ -113,6 +113,13 @@ export class Link {
     ])
   }
 
+  /** Loses this share of the packets that come to the node, or no longer. Unlike the loss of `shape`, without netem. */
+  lose(percent: number, losing = true): void {
+    const chance = ['-m', 'statistic', '--mode', 'random', '--probability', String(percent / 100)]
+    const rule = ['INPUT', '!', '-i', 'lo', ...chance, '-j', 'DROP']
+    run('ip', ['netns', 'exec', this.namespace, 'iptables', losing ? '-A' : '-D', ...rule])
+  }
+
   #shapeEnd(namespace: string, device: string, rateBits: number | undefined, shaping: Shaping): void {
     const tc = (...args: string[]): void => void run('tc', ['-n', namespace, 'qdisc', ...args])
     const { delayMs = 0, lossPercent = 0 } = shaping

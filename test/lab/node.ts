@@ -12,8 +12,8 @@ export interface NodeOptions {
   link: Link
   /** Holds the node's data and log. */
   folder: string
-  /** What runs here, if anything. */
-  command?: readonly string[]
+  /** What runs here, if anything; a function is asked at every start. */
+  command?: readonly string[] | (() => readonly string[])
   /** Answers 200 as soon as the daemon is ready. */
   readyUrl?: string
   /** Where metrics are. */
@@ -91,7 +91,11 @@ export class LabNode {
     const { command } = this.#options
     if (command === undefined) throw new Error(`${this.name} has nothing to run`)
     if (this.running) throw new Error(`${this.name} is running already`)
-    this.#daemon = new Daemon({ name: this.name, command: this.link.command(command), logFile: this.logFile })
+    this.#daemon = new Daemon({
+      name: this.name,
+      command: this.link.command(typeof command === 'function' ? command() : command),
+      logFile: this.logFile,
+    })
   }
 
   /** @throws DaemonError with the log's end if the daemon ends before, DeadlineError if it takes too long */

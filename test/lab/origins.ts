@@ -71,23 +71,29 @@ class ShoalOrigin extends Origin {
   }
 }
 
-/** See support/faulty-origin.ts for what it can do wrong. */
+/** Port on which the origin that misbehaves speaks TLS, where it was given certificates. */
+export const FAULTY_TLS_PORT = 5443
+
+/** See support/faulty-origin.ts for what it can do wrong. What was pushed is in `content` of its folder. */
 export class FaultyOrigin extends Origin {
   readonly port = 5000
 
-  constructor(link: Link, folder: string) {
+  /** @param certificates - folder with server.pem, server.key and expired.pem; none: no TLS */
+  constructor(link: Link, folder: string, certificates?: string) {
     const program = join(import.meta.dirname, '../support/faulty-origin.ts')
     const node = [process.execPath, '--disable-warning=ExperimentalWarning']
+    const tls = certificates === undefined ? [] : ['--tls-port', String(FAULTY_TLS_PORT), '--tls-folder', certificates]
+    const kept = ['--folder', join(folder, 'content')]
     super({
       link,
       folder,
-      command: [...node, program, '--host', '0.0.0.0', '--port', '5000', '--control', '5099'],
+      command: [...node, program, '--host', '0.0.0.0', '--port', '5000', '--control', '5099', ...kept, ...tls],
       readyUrl: 'http://127.0.0.1:5099/faults',
     })
   }
 
   /** From the next request on; null: no more. */
-  async misbehave(fault: Fault | null): Promise<void> {
+  async misbehave(fault: Fault | readonly Fault[] | null): Promise<void> {
     const page = await this.probe.get('http://127.0.0.1:5099/faults', { method: 'PUT', body: JSON.stringify(fault) })
     if (page.status !== 200) throw new Error(`setting a fault: ${page.status} ${page.text}`)
   }
@@ -128,7 +134,12 @@ export class GeneratedOrigin extends Origin {
   }
 }
 
-export function makeOrigin(kind: OriginKind, link: Link, folder: string, layerBytes = 0): Origin {
+export function makeOrigin(
+  kind: OriginKind,
+  link: Link,
+  folder: string,
+  { layerBytes = 0, certificates }: { layerBytes?: number | undefined; certificates?: string | undefined } = {},
+): Origin {
   switch (kind) {
     case 'generated':
       return new GeneratedOrigin(link, folder, layerBytes)
@@ -137,6 +148,6 @@ export function makeOrigin(kind: OriginKind, link: Link, folder: string, layerBy
     case 'shoal':
       return new ShoalOrigin(link, folder)
     case 'faulty':
-      return new FaultyOrigin(link, folder)
+      return new FaultyOrigin(link, folder, certificates)
   }
 }

@@ -15,11 +15,14 @@ export class ProbeError extends Error {
   readonly status: number | undefined
   /** The system's code, such as ECONNREFUSED. */
   readonly code: string | undefined
+  /** Digests of blobs that came whole and wrong in a pull that failed for another reason. */
+  readonly wrong: readonly string[]
 
-  constructor(message: string, status?: number, code?: string) {
+  constructor(message: string, status?: number, code?: string, wrong: readonly string[] = []) {
     super(message)
     this.status = status
     this.code = code
+    this.wrong = wrong
   }
 }
 
@@ -98,7 +101,7 @@ export class Probe {
       return
     }
     this.#waiting.delete(id)
-    if (error) waiting.reject(new ProbeError(`${this.#name}: ${error.message}`, error.status, error.code))
+    if (error) waiting.reject(new ProbeError(`${this.#name}: ${error.message}`, error.status, error.code, error.wrong))
     else waiting.resolve(result)
   }
 }

@@ -16,7 +16,7 @@ export interface ProbeAnswer {
   /** Set while the work goes on. */
   progress?: number
   result?: unknown
-  error?: { message: string; status?: number; code?: string }
+  error?: { message: string; status?: number; code?: string; wrong?: string[] }
 }
 
 /** What `get` answers; bodies are text and small. */
@@ -65,8 +65,11 @@ async function serve(id: number, command: ProbeCommand): Promise<void> {
   try {
     say({ id, result: await carryOut(command, (progress) => say({ id, progress })) })
   } catch (error) {
-    const { message, status, code } = error as Error & { status?: number; code?: string }
-    say({ id, error: { message, ...(status ? { status } : {}), ...(code ? { code } : {}) } })
+    const { message, status, code, wrong } = error as Error & { status?: number; code?: string; wrong?: string[] }
+    say({
+      id,
+      error: { message, ...(status ? { status } : {}), ...(code ? { code } : {}), ...(wrong ? { wrong } : {}) },
+    })
   }
 }
 

@@ -65,7 +65,8 @@ interface Manifest {
 
 /**
  * @param onProgress - told of the bytes that have come, every few MiB
- * @throws PullError on an answer that is no success, Error on a broken connection or a wrong digest of a manifest
+ * @throws PullError on an answer that is no success, Error on a broken connection or a wrong digest of a manifest; after
+ *   a manifest its property `wrong` names the blobs that came whole and wrong before
  */
 export async function pull(request: PullRequest, onProgress: (bytes: number) => void = () => {}): Promise<PullResult> {
   const { endpoint, repository, namespace, idleLimitMs = 60_000, limitMs, parallel = 4 } = request
@@ -131,10 +132,20 @@ export async function pull(request: PullRequest, onProgress: (bytes: number) => 
     const queue = [...new Set(wanted)]
     const blobs: PulledBlob[] = []
     const worker = async (): Promise<void> => {
-      for (let digest = queue.shift(); digest !== undefined; digest = queue.shift()) blobs.push(await blob(digest))
+      try {
+        for (let digest = queue.shift(); digest !== undefined; digest = queue.shift()) blobs.push(await blob(digest))
+      } catch (error) {
+        queue.length = 0
+        throw error
+      }
     }
     const began = since(start)
-    await Promise.all(Array.from({ length: parallel }, worker))
+    const ends = await Promise.allSettled(Array.from({ length: parallel }, worker))
+    const failed = ends.find((end) => end.status === 'rejected')
+    if (failed !== undefined) {
+      const wrong = blobs.filter(({ verified }) => !verified).map((each) => each.digest)
+      throw Object.assign(failed.reason as Error, { wrong })
+    }
     onProgress(bytes)
     return {
       manifestDigest: top.digest,

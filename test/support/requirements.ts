@@ -1,6 +1,6 @@
 // Whole-system tests need programs and rights that not every machine has. This names what is missing, skips the test
 // by that name, and makes the skip a failure where nothing may be skipped (CI=true).
-import { accessSync, constants } from 'node:fs'
+import { accessSync, constants, readFileSync } from 'node:fs'
 import { spawnSync } from 'node:child_process'
 import { delimiter, join, resolve } from 'node:path'
 import type { TestContext } from 'node:test'
@@ -43,6 +43,16 @@ function whyNoNamespaces(): string {
   return namespaces
 }
 
+/** Whether disk images can be mounted. */
+function canLoop(): boolean {
+  try {
+    accessSync('/dev/loop-control', constants.W_OK)
+    return readFileSync('/proc/filesystems', 'utf8').includes('ext4')
+  } catch {
+    return false
+  }
+}
+
 /** What is missing here of what a test names; empty if nothing. */
 export function missingRequirements(names: readonly string[]): string[] {
   const missing: string[] = []
@@ -52,6 +62,8 @@ export function missingRequirements(names: readonly string[]): string[] {
     } else if (name === 'namespaces') {
       const why = whyNoNamespaces()
       if (why !== '') missing.push(`network namespaces (${why})`)
+    } else if (name === 'loop') {
+      if (!canLoop()) missing.push('loop devices with ext4')
     } else if (findProgram(name) === undefined) missing.push(name)
   }
   return missing
@@ -61,7 +73,7 @@ export function missingRequirements(names: readonly string[]): string[] {
  * True if everything named is there. Else the test is marked as skipped, with the names of what is missing, and false
  * comes back: `if (!requires(t, 'containerd', 'root')) return`.
  *
- * @param names - programs, and the words `root` and `namespaces`
+ * @param names - programs, and the words `root`, `namespaces` and `loop`
  * @throws Error where skipping is not allowed (CI=true)
  */
 export function requires(t: TestContext, ...names: string[]): boolean {
