@@ -186,6 +186,25 @@ test('the registry is down: what is known is answered as stale, the rest fails f
   assert.equal((await agent.ask(`${base}/blobs/${digestOf('x')}`)).code, 'BLOB_UNKNOWN')
 })
 
+// Regression: the size of such a blob is known from the manifest, so the failure only showed when its bytes were opened,
+// and was answered with 500, on which docker waits for 75 s (found by the chaos fault origin-empty-disk).
+test('a blob of a known manifest that is nowhere to be had is refused as one, not with 5xx', async (t) => {
+  const registry = await startRegistry(t)
+  const image = registry.addImage('team/app:1', [10, 10])
+  const agent = await startAgent(t)
+  const base = `/v2/${registry.host}/team/app`
+  assert.equal((await agent.ask(`${base}/manifests/1`)).status, 200)
+  registry.blobs.delete(image.layers[0]!)
+  const gone = await agent.ask(`${base}/blobs/${image.layers[0]!}`)
+  assert.deepEqual([gone.status, gone.code], [404, 'BLOB_UNKNOWN'])
+  registry.mood = (_request, response) => {
+    refuse(response, 401, 'UNAUTHORIZED', { 'www-authenticate': 'Basic realm="x"' })
+    return true
+  }
+  const login = await agent.ask(`${base}/blobs/${image.layers[1]!}`)
+  assert.deepEqual([login.status, login.code], [401, 'UNAUTHORIZED'])
+})
+
 test('a registry that hangs: the manifest is answered with an error within its time', async (t) => {
   const registry = await startRegistry(t)
   registry.addImage('team/app:1', [10])

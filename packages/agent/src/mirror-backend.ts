@@ -57,6 +57,7 @@ export class MirrorBackend implements PullBackend {
         digest,
         sizeBytes: blob.sizeBytes,
         source: blob.source,
+        refusal: (error) => toClientError(error, 'blob'),
         open: (start, end) => {
           clearTimeout(unused)
           const stream = blob.open({ start, end, signal: context.signal })

@@ -51,6 +51,8 @@ export interface BlobAnswer {
    * again and again, which halves the cost. Not called for HEAD; closed when the answer is over.
    */
   openFile?(): Promise<BlobFile>
+  /** What a failure is answered with that comes before the first byte. @default as it is */
+  refusal?(error: unknown): Error
 }
 
 /** Random access to the bytes of a blob. */

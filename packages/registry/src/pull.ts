@@ -1,7 +1,7 @@
 // Handlers of the reading half of the OCI distribution specification 1.1.
 import type { BlobAnswer, ContentSource } from './backend.ts'
 import { OciError, type Digest } from '@shoal/oci'
-import { sendBlobBody, type BlobBodyOptions } from './blob-body.ts'
+import { sendBlobBody, type BlobBodyOptions, type BlobBodyResult } from './blob-body.ts'
 import { sendBlobFile } from './blob-file.ts'
 import { queryText, type Call } from './call.ts'
 import { matchesEntityTag, parseRange } from './range.ts'
@@ -88,9 +88,14 @@ async function streamBlob(call: Call, answer: BlobAnswer, start: number, end: nu
     },
     onBytes: (count) => settings.metrics?.bytesSent(count),
   }
-  const result = answer.openFile
-    ? await sendBlobFile(await answer.openFile(), start, response, options)
-    : await sendBlobBody(await answer.open(start, end), response, options)
+  let result: BlobBodyResult
+  try {
+    result = answer.openFile
+      ? await sendBlobFile(await answer.openFile(), start, response, options)
+      : await sendBlobBody(await answer.open(start, end), response, options)
+  } catch (error) {
+    throw answer.refusal?.(error) ?? error
+  }
   if (!reply.sent) reply.hijack()
   if (result.end === 'cut') {
     request.log.warn({ err: result.error, digest: answer.digest, start, end }, 'blob broke off while it was sent')
