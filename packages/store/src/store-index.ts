@@ -281,12 +281,17 @@ async function openDatabase(location: string): Promise<Database | Error> {
 }
 
 function isDamage(error: unknown): boolean {
-  return ['LEVEL_DECODING_ERROR', 'LEVEL_CORRUPTION'].includes(errorCode(error) ?? '')
+  return ['LEVEL_DECODING_ERROR', 'LEVEL_CORRUPTION'].includes(errorCode(error) ?? '') || isCutOff(error)
 }
 
-/** LevelDB reports damage as corruption, and files of its own that are missing as an input/output error. */
+/** A table that is shorter than LevelDB knows it to be is read past its end, which the system calls an invalid argument. */
+function isCutOff(error: unknown): boolean {
+  return error instanceof Error && /\.(ldb|sst): Invalid argument/.test(error.message)
+}
+
+/** LevelDB reports damage as corruption, and files of its own that are missing or cut off as an input/output error. */
 async function isCorruption(error: Error, location: string): Promise<boolean> {
-  if (errorCode(error) === 'LEVEL_CORRUPTION') return true
+  if (errorCode(error) === 'LEVEL_CORRUPTION' || isCutOff(error)) return true
   const missing = /([^/\s]+): No such file or directory/.exec(error.message)?.[1]
   if (missing === undefined) return false
   return !(await readdir(location).catch((): string[] => [])).includes(basename(missing))
