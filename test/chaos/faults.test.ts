@@ -13,7 +13,7 @@ const AGENTS = 4
 
 test('every fault once: no wrong byte, no hung pull, nothing lost or leaked, well again by itself', async (t) => {
   if (!requires(t, ...CHAOS_REQUIREMENTS)) return
-  const episodes = fullRound({ seed: SEED, agents: AGENTS, together: 5, brief: true })
+  const episodes = fullRound({ seed: SEED, agents: AGENTS, together: 7, brief: true })
   const result = await runChaos({ agents: AGENTS, episodes, tell: (line) => t.diagnostic(line) })
   t.diagnostic(`\n${summary(result, SEED)}`)
   for (const [name, why] of result.impossible) t.diagnostic(`${name}: not possible here: ${why}`)

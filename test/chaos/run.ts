@@ -16,6 +16,7 @@ lost, nothing wrong was served, nothing hung, nothing leaked, and that all is we
   --faults A,B      only these faults (all)
   --agents K        how many agents (4)
   --together N      faults that overlap in one episode (4)
+  --first N         begins with this episode of the schedule (0)
   --brief           faults of 2 to 5 seconds, as in the tests
   --list            names the faults
 
@@ -29,6 +30,7 @@ async function main(): Promise<number> {
       faults: { type: 'string' },
       agents: { type: 'string', default: '4' },
       together: { type: 'string', default: '4' },
+      first: { type: 'string', default: '0' },
       brief: { type: 'boolean', default: false },
       list: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
@@ -53,9 +55,11 @@ async function main(): Promise<number> {
   if (missing.length > 0) throw new Error(`missing: ${missing.join(', ')}; see scripts/install-test-tools`)
   const seed = values.seed ?? String(Date.now())
   const { brief } = values
+  const episodes = schedule({ seed, agents, faults, together, brief })
+  for (let skipped = 0; skipped < Number(values.first); skipped++) episodes.next()
   const result = await runChaos({
     agents,
-    episodes: schedule({ seed, agents, faults, together, brief }),
+    episodes,
     forMs: seconds * 1000,
     tell: say,
   })
