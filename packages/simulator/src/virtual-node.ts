@@ -6,8 +6,8 @@ import {
   admitUpload,
   busyRetryMs,
   chooseRequest,
+  chunksAcross,
   isLate,
-  mayAskAcross,
   progressIntervalMs,
   usualTime,
   type NeighbourView,
@@ -79,6 +79,7 @@ export class Part implements WantView {
   readonly open: ChunkMap
   readonly late: ChunkMap
   readonly availability: Uint16Array
+  readonly nothing: ChunkMap
   /** What the neighbours have been told. */
   readonly told: ChunkMap
   readonly neighbours: Neighbour[] = []
@@ -87,7 +88,7 @@ export class Part implements WantView {
   /** Chunks that are checked and written. */
   kept = 0
   front: number
-  acrossZones = false
+  across: ChunkMap | undefined
   askedMs = -Infinity
   /** When a chunk came last, from anywhere. */
   progressMs = 0
@@ -99,6 +100,7 @@ export class Part implements WantView {
   constructor(shape: BlobShape, streaming: boolean) {
     this.shape = shape
     this.chunks = new ChunkMap(shape.chunkCount)
+    this.nothing = new ChunkMap(shape.chunkCount)
     this.told = new ChunkMap(shape.chunkCount)
     this.open = ChunkMap.full(shape.chunkCount)
     this.late = new ChunkMap(shape.chunkCount)
@@ -342,6 +344,11 @@ export class VirtualNode {
     if (soonest < Infinity) this.#wake(soonest - world.nowMs)
   }
 
+  /** There are zones, and nobody who grants leases for their borders. */
+  get #helpsItself(): boolean {
+    return this.#world.scenario.zones !== undefined && this.#world.tracker === undefined
+  }
+
   #askOne(): boolean {
     const world = this.#world
     for (let tried = 0; tried < this.parts.length; tried++) {
@@ -349,7 +356,8 @@ export class VirtualNode {
       if (part.chunks.isFull) continue
       if (part.open.count === 0) this.#markLate(part)
       const silentMs = world.nowMs - Math.max(part.progressMs, this.startMs)
-      part.acrossZones = mayAskAcross(world.tracker !== undefined, silentMs, world.parameters)
+      // A tracker gives zone leases; without one nobody knows who is in a zone, and the starved help themselves.
+      part.across = this.#helpsItself ? chunksAcross(part, part.nothing, silentMs, world.parameters) : undefined
       const choice = chooseRequest(part, part.neighbours, world.parameters, world.nowMs, world.random)
       if (choice === undefined) continue
       this.#ask(part, choice.chunk, part.neighbours[choice.neighbour]!.peer)

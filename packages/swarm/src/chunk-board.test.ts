@@ -86,7 +86,7 @@ test('the usual time follows the peers, not the origin, and not what failed', ()
 
 test('only the origin has what no neighbour offers, nobody claims and is not on its way', () => {
   const { board, begin } = setUp(4)
-  board.availability[0] = 1
+  board.offered(0, true, 1)
   begin(1)
   assert.deepEqual([...board.onlyAtOrigin((chunk) => chunk === 2).indices()], [3])
 })

@@ -17,7 +17,12 @@ export interface PendingChunk {
 export class ChunkBoard implements WantView {
   readonly open: ChunkMap
   readonly late: ChunkMap
+  /** Neighbours of the own zone that have each chunk. */
   readonly availability: Uint16Array
+  /** Neighbours of any zone that have each chunk. */
+  readonly reach: Uint16Array
+  /** Chunks that neighbours of other zones may be asked for. */
+  across: ChunkMap | undefined
   front = -1
   readonly #have: ChunkMap
   readonly #pending = new Map<number, PendingChunk[]>()
@@ -30,6 +35,7 @@ export class ChunkBoard implements WantView {
     this.open = ChunkMap.full(have.length)
     this.late = new ChunkMap(have.length)
     this.availability = new Uint16Array(have.length)
+    this.reach = new Uint16Array(have.length)
     for (const chunk of have.indices()) this.open.delete(chunk)
   }
 
@@ -45,6 +51,12 @@ export class ChunkBoard implements WantView {
 
   isPending(chunk: number): boolean {
     return this.#pending.has(chunk)
+  }
+
+  /** A neighbour more (`by` 1) or less (`by` -1) can give the chunk. */
+  offered(chunk: number, remote: boolean, by: 1 | -1): void {
+    this.reach[chunk]! += by
+    if (!remote) this.availability[chunk]! += by
   }
 
   /** A request for the chunk begins. */
@@ -95,7 +107,7 @@ export class ChunkBoard implements WantView {
   onlyAtOrigin(isClaimed: (chunk: number) => boolean): ChunkMap {
     const map = new ChunkMap(this.open.length)
     for (const chunk of this.open.indices()) {
-      if (this.availability[chunk] === 0 && !isClaimed(chunk)) map.add(chunk)
+      if (this.reach[chunk] === 0 && !isClaimed(chunk)) map.add(chunk)
     }
     return map
   }

@@ -194,6 +194,11 @@ export class Download implements RunOwner {
     this.#progressMs = performance.now()
   }
 
+  /** How long nothing has come. */
+  silentMs(nowMs: number): number {
+    return nowMs - this.#progressMs
+  }
+
   /** Something has changed: decide again, once for all that happens in this turn. */
   wake(): void {
     if (this.#pumping || this.isOver) return
@@ -289,7 +294,7 @@ export class Download implements RunOwner {
     this.neighbourhood.resume(now)
     this.#requests.abortStalled(now)
     this.#discovery.look(now)
-    const silentMs = now - this.#progressMs
+    const silentMs = this.silentMs(now)
     if (silentMs > this.context.timings.noProgressTimeoutMs) {
       const message = `nothing has come for ${Math.round(silentMs / 1000)} s, from ${this.neighbourhood.size} peers or the origin`
       this.#fail(new DownloadError('NO_PROGRESS', this.digest, message, this.#origin.lastError))

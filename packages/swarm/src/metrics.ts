@@ -4,6 +4,8 @@ import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 export interface SwarmMetrics {
   /** Chunk bytes that were checked and kept, by where they came from. */
   received: Counter<'source'>
+  /** Chunk bytes that came from peers of other zones; counted in `received`, too. */
+  crossed: Counter
   /** Chunks that were refused, by reason: `hash`, `voucher`, `digest`. */
   rejected: Counter<'reason'>
   active: Gauge
@@ -23,6 +25,11 @@ export function createSwarmMetrics(registry: Registry): SwarmMetrics {
       name: 'shoal_chunk_bytes_received_total',
       help: 'Bytes of chunks that were checked and kept, by source.',
       labelNames: ['source'],
+      registers,
+    }),
+    crossed: new Counter({
+      name: 'shoal_chunk_bytes_from_other_zones_total',
+      help: 'Bytes of chunks that came from peers of other zones.',
       registers,
     }),
     rejected: new Counter({

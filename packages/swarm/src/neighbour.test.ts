@@ -17,7 +17,7 @@ function setUp() {
   const sign = () => new Uint8Array(64)
   const book = new VoucherBook({ digest, chunkCount: CHUNKS, self: 'self', sign, verify: () => true })
   const channel = new FakeChannel('peer')
-  return { board, book, channel, neighbour: new Neighbour(channel, board, book, 0) }
+  return { board, book, channel, neighbour: new Neighbour(channel, board, book, 0, '') }
 }
 
 function voucher(chunks: number[], signer = 'signer'): ChunkVoucher {
@@ -105,7 +105,7 @@ test('whatever happens, availability is the number of neighbours that can be ask
   fc.assert(
     fc.property(fc.array(operation, { maxLength: 80 }), (operations) => {
       const { board, book } = setUp()
-      const make = (at: number) => new Neighbour(new FakeChannel(`peer${at}`), board, book, 0)
+      const make = (at: number) => new Neighbour(new FakeChannel(`peer${at}`), board, book, 0, '')
       const neighbours = [make(0), make(1), make(2)]
       const suspended = new Set<Neighbour>()
       for (const step of operations) {

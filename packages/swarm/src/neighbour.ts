@@ -13,6 +13,8 @@ const MAX_STRIKES = 3
 export class Neighbour implements NeighbourView {
   channel: ControlChannel
   readonly hash: number
+  /** It is in another zone than this node. */
+  readonly remote: boolean
   outstanding = 0
   notBeforeMs = 0
   freeSlots = 0
@@ -39,9 +41,10 @@ export class Neighbour implements NeighbourView {
   /** After a failure: what it has does not count as available. */
   #suspended = false
 
-  constructor(channel: ControlChannel, board: ChunkBoard, book: VoucherBook, nowMs: number) {
+  constructor(channel: ControlChannel, board: ChunkBoard, book: VoucherBook, nowMs: number, ownZone: string) {
     this.channel = channel
     this.hash = textHash(channel.peerId)
+    this.remote = channel.hello.node.zone !== ownZone
     this.lastNewsMs = nowMs
     this.lastGainMs = nowMs
     this.#board = board
@@ -130,7 +133,7 @@ export class Neighbour implements NeighbourView {
    */
   strike(nowMs: number): boolean {
     this.strikes++
-    if (!this.#suspended) for (const chunk of this.chunks.indices()) this.#board.availability[chunk]!--
+    if (!this.#suspended) for (const chunk of this.chunks.indices()) this.#board.offered(chunk, this.remote, -1)
     this.#suspended = true
     this.notBeforeMs = nowMs + 500 * 2 ** this.strikes
     return this.strikes >= MAX_STRIKES
@@ -140,7 +143,7 @@ export class Neighbour implements NeighbourView {
   resume(nowMs: number): void {
     if (!this.#suspended || this.notBeforeMs > nowMs) return
     this.#suspended = false
-    for (const chunk of this.chunks.indices()) this.#board.availability[chunk]!++
+    for (const chunk of this.chunks.indices()) this.#board.offered(chunk, this.remote, 1)
   }
 
   /** Takes everything that it offers off the board. */
@@ -149,10 +152,10 @@ export class Neighbour implements NeighbourView {
   }
 
   #usable(chunk: number): void {
-    if (this.chunks.add(chunk) && !this.#suspended) this.#board.availability[chunk]!++
+    if (this.chunks.add(chunk) && !this.#suspended) this.#board.offered(chunk, this.remote, 1)
   }
 
   #unusable(chunk: number): void {
-    if (this.chunks.delete(chunk) && !this.#suspended) this.#board.availability[chunk]!--
+    if (this.chunks.delete(chunk) && !this.#suspended) this.#board.offered(chunk, this.remote, -1)
   }
 }

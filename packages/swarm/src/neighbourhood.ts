@@ -103,7 +103,8 @@ export class Neighbourhood {
         if (message.reply) this.#refuse(channel)
         return
       }
-      neighbour = new Neighbour(channel, this.#options.board, this.#options.book, performance.now())
+      const { board, book } = this.#options
+      neighbour = new Neighbour(channel, board, book, performance.now(), context.control.address.zone)
       this.#neighbours.set(channel.peerId, neighbour)
       // What has come since this node's own join went out, the peer has not heard of: it was no neighbour then.
       if (!message.reply) this.#catchUp(neighbour)

@@ -1,10 +1,18 @@
 // The requests of one download to its neighbours: what the policy chose is asked for, watched, checked and kept.
 import { TransferError } from '@shoal/network'
-import { chunkLength } from '@shoal/store'
+import { chunkLength, type ChunkMap } from '@shoal/store'
 import { Superseded } from './chunk-board.ts'
 import type { Download } from './download.ts'
 import type { Neighbour } from './neighbour.ts'
-import { busyRetryMs, chooseRequest, isStalled, isTrickling } from './policy/index.ts'
+import {
+  busyRetryMs,
+  chooseRequest,
+  chunksAcross,
+  chunksToBring,
+  isStalled,
+  isTrickling,
+  textHash,
+} from './policy/index.ts'
 
 /** Chunks in a row that a neighbour said it has and did not have, until it is left. */
 const MAX_MISSED = 4
@@ -28,6 +36,8 @@ export class PeerRequests {
   readonly #download: Download
   #retry: NodeJS.Timeout | undefined
   #retryAtMs = Infinity
+  /** What this node has to bring into its zone, and the members of the zone for which that holds. */
+  #toBring: { mates: string; chunks: ChunkMap } | undefined
 
   constructor(download: Download) {
     this.#download = download
@@ -38,6 +48,7 @@ export class PeerRequests {
     const { board, context, neighbourhood, partial } = this.#download
     if (board.open.count === 0) board.markLate(nowMs)
     const views = neighbourhood.all()
+    board.across = this.#across(views, nowMs)
     while (context.budget.canTake(this.#download)) {
       const choice = chooseRequest(board, views, context.parameters, nowMs, Math.random)
       if (choice === undefined) break
@@ -109,6 +120,7 @@ export class PeerRequests {
         if (!this.#download.isOver) kept = await this.#download.keepFromPeer(neighbour, chunk, into, hash)
         if (kept) {
           neighbour.strikes = 0
+          if (neighbour.remote) context.metrics.crossed.inc(into.length)
           neighbour.missed = 0
           context.metrics.chunkSeconds.observe((performance.now() - startedMs) / 1000)
         }
@@ -133,6 +145,19 @@ export class PeerRequests {
     context.metrics.failed.inc({ reason })
     context.logger.debug({ err: error, peer: neighbour.peerId, digest }, 'a peer did not deliver')
     if (neighbour.strike(performance.now())) this.#download.giveUp(neighbour.peerId)
+  }
+
+  /** Chunks that neighbours of other zones may be asked for; undefined where there are none of those. */
+  #across(views: readonly Neighbour[], nowMs: number): ChunkMap | undefined {
+    if (!views.some(({ remote }) => remote)) return undefined
+    const { board, context, digest, partial } = this.#download
+    const hashes = views.filter(({ remote, complete }) => !remote && !complete).map(({ hash }) => hash)
+    const mates = hashes.join(' ')
+    if (this.#toBring?.mates !== mates) {
+      const self = textHash(context.control.peerId)
+      this.#toBring = { mates, chunks: chunksToBring(self, hashes, textHash(digest), partial.chunkCount) }
+    }
+    return chunksAcross(board, this.#toBring.chunks, this.#download.silentMs(nowMs), context.parameters)
   }
 
   /** Comes back when the first of the neighbours that were busy may be asked again. */

@@ -13,7 +13,7 @@ export interface NeighbourView {
   readonly notBeforeMs: number
   /** Upload slots that it said are free. */
   readonly freeSlots: number
-  /** It is in another zone: asked without a zone lease only where `acrossZones` says so. @default false */
+  /** It is in another zone: asked only for what `across` names. @default false */
   readonly remote?: boolean
 }
 
@@ -23,12 +23,12 @@ export interface WantView {
   readonly open: ChunkMap
   /** Chunks whose only request takes much longer than usual: they may be asked for twice (end game). */
   readonly late: ChunkMap
-  /** Number of neighbours that have each chunk. */
+  /** Number of neighbours of the own zone that have each chunk. */
   readonly availability: Uint16Array
   /** First chunk that a client waits for; -1 when nobody reads along. */
   readonly front: number
-  /** Neighbours of other zones may be asked (see `mayAskAcross`). @default false */
-  readonly acrossZones?: boolean
+  /** Chunks that neighbours of other zones may be asked for (see `chunksAcross`). @default none */
+  readonly across?: ChunkMap | undefined
 }
 
 export interface ChosenRequest {
@@ -57,14 +57,16 @@ export function chooseRequest(
   let count = 0
   for (let index = 0; index < neighbours.length; index++) {
     const neighbour = neighbours[index]!
-    if (neighbour.remote === true && want.acrossZones !== true) continue
+    if (neighbour.remote === true && (duplicate || want.across === undefined)) continue
     if (neighbour.outstanding < parameters.requestsPerNeighbour && neighbour.notBeforeMs <= nowMs)
       candidates[count++] = index
   }
   while (count > 0) {
     const at = mostFreeSlots(candidates, count, neighbours, random)
     const index = candidates[at]!
-    const chunk = chooseChunk(neighbours[index]!.chunks, wanted, want, parameters, random)
+    const neighbour = neighbours[index]!
+    const from = neighbour.remote === true ? (want.across ?? wanted) : wanted
+    const chunk = chooseChunk(neighbour.chunks, from, want, parameters, random)
     if (chunk >= 0) return { neighbour: index, chunk, duplicate }
     candidates[at] = candidates[--count]!
   }

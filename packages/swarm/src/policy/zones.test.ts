@@ -4,7 +4,7 @@ import { ChunkMap } from '@shoal/store'
 import fc from 'fast-check'
 import { chooseRequest } from './choose-request.ts'
 import { DEFAULT_PARAMETERS } from './parameters.ts'
-import { chooseZoneSource, grantZoneLease, mayAskAcross, zoneLeasesPerNode } from './zones.ts'
+import { chooseZoneSource, chunksAcross, chunksToBring, grantZoneLease, zoneLeasesPerNode } from './zones.ts'
 
 test('a zone lease is for one chunk that the zone lacks, and none is given for what is not wanted', () => {
   const wanted = new ChunkMap(50)
@@ -50,14 +50,40 @@ test('a neighbour of another zone is asked only where the border is open', () =>
     undefined,
   )
   assert.notEqual(
-    chooseRequest({ ...want, acrossZones: true }, [remote], DEFAULT_PARAMETERS, 0, () => 0),
+    chooseRequest({ ...want, across: want.open }, [remote], DEFAULT_PARAMETERS, 0, () => 0),
     undefined,
   )
 })
 
-test('without leases a starved node opens the border for itself, with leases never', () => {
+test('of a zone whose members know each other one node brings each chunk', () => {
+  fc.assert(
+    fc.property(
+      fc.uniqueArray(fc.integer({ min: 1, max: 2 ** 32 - 1 }), { minLength: 1, maxLength: 17 }),
+      (members) => {
+        const shares = members.map((self) =>
+          chunksToBring(
+            self,
+            members.filter((other) => other !== self),
+            77,
+            200,
+          ),
+        )
+        for (let chunk = 0; chunk < 200; chunk++) {
+          assert.equal(shares.filter((share) => share.has(chunk)).length, 1)
+        }
+      },
+    ),
+  )
+})
+
+test('what the own zone has is not brought again; a starved node brings all that it lacks', () => {
   const { crossZoneAfterMs } = DEFAULT_PARAMETERS
-  assert.equal(mayAskAcross(false, crossZoneAfterMs, DEFAULT_PARAMETERS), true)
-  assert.equal(mayAskAcross(false, crossZoneAfterMs - 1, DEFAULT_PARAMETERS), false)
-  assert.equal(mayAskAcross(true, 1e9, DEFAULT_PARAMETERS), false)
+  const view = { open: ChunkMap.full(4), availability: Uint16Array.from([0, 1, 0, 0]) }
+  view.open.delete(3)
+  const toBring = new ChunkMap(4)
+  toBring.add(0)
+  toBring.add(1)
+  const across = (starvedMs: number) => [...chunksAcross(view, toBring, starvedMs, DEFAULT_PARAMETERS).indices()]
+  assert.deepEqual(across(crossZoneAfterMs - 1), [0])
+  assert.deepEqual(across(crossZoneAfterMs), [0, 2])
 })

@@ -1,9 +1,10 @@
 // What crosses the border of a zone. Borders are narrow and shared, so each chunk comes into a zone once: one member
-// fetches it under a zone lease, from a member of another zone that has it, and the origin is asked only for what no
-// zone has (docs/decisions/0002-swarm-policy.md has what other rules cost).
-import type { ChunkMap } from '@shoal/store'
+// fetches it, chosen by a zone lease or, without one, by rendezvous hashing, from a member of another zone that has it;
+// the origin is asked only for what no zone has (docs/decisions/0002-swarm-policy.md has what other rules cost).
+import { ChunkMap } from '@shoal/store'
 import { chooseLeaseHolder, type LeaseCandidate, type LeaseDecision } from './leases.ts'
 import type { Random, SwarmParameters } from './parameters.ts'
+import { rendezvousRank } from './rendezvous.ts'
 
 /** A blob in one zone, as the tracker sees it. */
 export interface ZoneView {
@@ -53,10 +54,45 @@ export function chooseZoneSource(sources: readonly ZoneSource[], random: Random)
   return best
 }
 
+/** What a node knows of a blob when it decides what to bring into its zone. */
+export interface CrossingView {
+  /** Chunks that are neither here nor on their way. */
+  readonly open: ChunkMap
+  /** Number of neighbours of the own zone that have each chunk. */
+  readonly availability: Uint16Array
+}
+
 /**
- * Whether a node may ask a neighbour of another zone without a zone lease: only when nobody gives leases (`tracked` is
- * false), and no neighbour of its own zone has had anything that it lacks for a while.
+ * Chunks that it falls to a node to bring into its zone, by rendezvous hashing over the members of the zone that it knows
+ * and that lack something, too. In a zone of which all know each other that is one node for each chunk.
  */
-export function mayAskAcross(tracked: boolean, starvedMs: number, parameters: Readonly<SwarmParameters>): boolean {
-  return !tracked && starvedMs >= parameters.crossZoneAfterMs
+export function chunksToBring(
+  self: number,
+  zoneMates: readonly number[],
+  blobHash: number,
+  chunkCount: number,
+): ChunkMap {
+  const own = new ChunkMap(chunkCount)
+  for (let chunk = 0; chunk < chunkCount; chunk++) {
+    if (rendezvousRank(self, zoneMates, blobHash, chunk) === 0) own.add(chunk)
+  }
+  return own
+}
+
+/**
+ * Chunks that a node without a zone lease may ask neighbours of other zones for: of those that no neighbour of its own zone
+ * has, the ones it has to bring; and all of them when nothing has come for `crossZoneAfterMs`, whoever should have brought it.
+ */
+export function chunksAcross(
+  view: CrossingView,
+  toBring: ChunkMap,
+  starvedMs: number,
+  parameters: Readonly<SwarmParameters>,
+): ChunkMap {
+  const starved = starvedMs >= parameters.crossZoneAfterMs
+  const across = new ChunkMap(view.open.length)
+  for (const chunk of view.open.indices()) {
+    if (view.availability[chunk] === 0 && (starved || toBring.has(chunk))) across.add(chunk)
+  }
+  return across
 }

@@ -36,6 +36,7 @@ export interface NodeOptions {
   quotaBytes?: number
   trackers?: string[]
   bootstrap?: string[]
+  zone?: string
   parameters?: Partial<SwarmParameters>
   timings?: Partial<SwarmTimings>
   knownTag?: SwarmOptions['knownTag']
@@ -180,6 +181,7 @@ export async function makeNode(t: TestContext, options: NodeOptions = {}): Promi
     port: 0,
     transferPort: plane.port,
     bootstrap: options.bootstrap ?? [],
+    zone: options.zone ?? '',
   })
   const control = options.control?.(honest) ?? honest
   const swarm = new Swarm({
