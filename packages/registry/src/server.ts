@@ -8,6 +8,7 @@ import { OciError, ociErrorBody } from '@shoal/oci'
 import type { Logger } from 'pino'
 import type { ServerTls } from './api-access.ts'
 import { sendError } from './errors.ts'
+import { limitLoad, type OverloadLimits } from './overload.ts'
 
 export interface RegistryServerOptions {
   logger: Logger
@@ -19,6 +20,8 @@ export interface RegistryServerOptions {
   tls?: ServerTls
   /** How long the rest of a body that nobody wants is read before the connection is closed. @default 10000 */
   leftoverBodyMs?: number
+  /** When requests are answered 503 instead of being begun. */
+  overload?: Partial<OverloadLimits>
 }
 
 /** A registry server: Fastify over HTTP or HTTPS. */
@@ -55,6 +58,7 @@ export function createRegistryServer(options: RegistryServerOptions): RegistrySe
     reply.header('x-request-id', request.id)
     next()
   })
+  limitLoad(server, options.overload)
   server.addHook('onResponse', (request, reply, next) => {
     boundLeftoverBody(request.raw, options.leftoverBodyMs ?? 10_000)
     const { statusCode } = reply.raw

@@ -1,0 +1,74 @@
+import { test } from 'node:test'
+import assert from 'node:assert/strict'
+import { Agent, request } from 'node:http'
+import { once } from 'node:events'
+import { ask, MemoryBackend, rawConnection, readToEnd, startServer } from './testing.ts'
+
+test('more requests than allowed are answered 503 with a time to come back, and the next ones are served again', async () => {
+  const backend = new MemoryBackend()
+  const gate = Promise.withResolvers<void>()
+  const tags = backend.tags.bind(backend)
+  backend.tags = async (...args) => {
+    await gate.promise
+    return await tags(...args)
+  }
+  await using server = await startServer({ backend }, { overload: { maxRequests: 2 } })
+  const waiting = [1, 2].map(() => ask(server.port, '/v2/a/tags/list'))
+  let refused = await ask(server.port, '/v2/')
+  // The first two may not have been read yet.
+  while (refused.status === 200) refused = await ask(server.port, '/v2/')
+  assert.equal(refused.status, 503)
+  assert.match(refused.headers['retry-after'] ?? '', /^[1-5]$/)
+  assert.equal(refused.json().errors[0]?.code, 'UNAVAILABLE')
+  gate.resolve()
+  for (const { status } of await Promise.all(waiting)) assert.equal(status, 200)
+  assert.equal((await ask(server.port, '/v2/')).status, 200)
+})
+
+test('clients that go away in the middle give their places back', async () => {
+  const backend = new MemoryBackend()
+  let asked = 0
+  backend.tags = () => {
+    asked++
+    return new Promise(() => undefined)
+  }
+  await using server = await startServer({ backend }, { overload: { maxRequests: 2 } })
+  for (let count = 1; count <= 5; count++) {
+    const socket = await rawConnection(server.port, 'GET /v2/a/tags/list HTTP/1.1\r\nHost: x\r\n\r\n')
+    while (asked < count) await new Promise((resolve) => setImmediate(resolve))
+    const closed = once(socket, 'close')
+    socket.destroy()
+    await closed
+    // The server hears of it a moment later.
+    while ((await ask(server.port, '/v2/')).status !== 200) await new Promise((resolve) => setImmediate(resolve))
+  }
+})
+
+test('an event loop that is far behind is said to be so', async () => {
+  await using server = await startServer({ backend: new MemoryBackend() }, { overload: { maxEventLoopDelayMs: 20 } })
+  const agent = new Agent({ keepAlive: true })
+  const endMs = performance.now() + 20_000
+  let status = 200
+  while (status === 200 && performance.now() < endMs) {
+    const until = performance.now() + 60
+    while (performance.now() < until);
+    const outgoing = request({ host: '127.0.0.1', port: server.port, path: '/v2/', agent }).end()
+    const [response] = (await once(outgoing, 'response')) as [{ statusCode: number; resume: () => void }]
+    response.resume()
+    status = response.statusCode
+  }
+  agent.destroy()
+  assert.equal(status, 503)
+  while ((await ask(server.port, '/v2/')).status !== 200) await new Promise((resolve) => setTimeout(resolve, 20))
+})
+
+test('a thousand idle connections cost no request its answer', async (t) => {
+  await using server = await startServer({ backend: new MemoryBackend() })
+  const idle = await Promise.all(Array.from({ length: 1000 }, () => rawConnection(server.port, 'GET /v2/ HTT')))
+  t.after(() => idle.forEach((socket) => socket.destroy()))
+  assert.equal((await ask(server.port, '/v2/')).status, 200)
+  const [slow] = idle
+  slow?.write('P/1.1\r\nHost: x\r\nConnection: close\r\n\r\n')
+  assert.ok(slow !== undefined)
+  assert.match((await readToEnd(slow)).bytes.toString(), /^HTTP\/1\.1 200 /)
+})
