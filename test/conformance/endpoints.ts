@@ -14,6 +14,9 @@ export interface Endpoint {
   name: string
   /** Where tests put content: `http://host:port`. */
   pushBase: string
+  /** The endpoint under test: `http://host:port`, and what stands there before the name of a repository. */
+  base: string
+  namePrefix: string
   /** Whether the Referrers API of version 1.1 is there. */
   referrers: boolean
   /** A request to the endpoint under test; the path begins with `/v2/`. */
@@ -56,7 +59,7 @@ export async function startEndpoint(kind: EndpointKind): Promise<Endpoint> {
       writeFileSync(config, ['version: 0.1', storage, http, 'log: {level: error}', ''].join('\n'))
       const command = [findProgram('docker-registry') ?? '', 'serve', config]
       daemons.push(await startDaemon('docker-registry', command, folder, `${pushBase}/v2/`))
-      return { name: kind, pushBase, referrers: false, ask: direct, close }
+      return { name: kind, pushBase, base: pushBase, namePrefix: '', referrers: false, ask: direct, close }
     }
     const registry = writeConfig(join(folder, 'registry.yaml'), {
       dataDirectory: join(folder, 'registry'),
@@ -65,7 +68,9 @@ export async function startEndpoint(kind: EndpointKind): Promise<Endpoint> {
     })
     const command = shoalCommand('registry', '--config', registry)
     daemons.push(await startDaemon('registry', command, folder, `${pushBase}/readyz`))
-    if (kind === 'shoal registry') return { name: kind, pushBase, referrers: true, ask: direct, close }
+    if (kind === 'shoal registry') {
+      return { name: kind, pushBase, base: pushBase, namePrefix: '', referrers: true, ask: direct, close }
+    }
 
     const agent = writeConfig(join(folder, 'agent.yaml'), {
       dataDirectory: join(folder, 'agent'),
@@ -90,7 +95,8 @@ export async function startEndpoint(kind: EndpointKind): Promise<Endpoint> {
       }
       return fetchAll(`${mirror}${path}${path.includes('?') ? '&' : '?'}ns=registry.test`, options)
     }
-    return { name: kind, pushBase, referrers: true, ask, close }
+    const namePrefix = kind === 'shoal agent, by path' ? 'registry.test/' : ''
+    return { name: kind, pushBase, base: mirror, namePrefix, referrers: true, ask, close }
   } catch (error) {
     await close()
     throw error
