@@ -26,8 +26,6 @@ const WHOLE: NodeJS.ProcessEnv = {
 
 interface Outcome {
   counts: Record<string, number>
-  /** Result of each part of the API. */
-  apis: Record<string, string>
   report: string
 }
 
@@ -56,12 +54,7 @@ async function runSuite(endpoint: Endpoint, name: string, settings: NodeJS.Proce
   }
   const report = suite.log()
   const counts = [...report.matchAll(/^ {2}(Disabled|Skip|Pass|FAIL|Error)\.+: +(\d+)$/gm)]
-  const [, apis = ''] = /^apis:\n((?: {2}.*\n)+)/m.exec(readFileSync(join(folder, 'results.yaml'), 'utf8')) ?? []
-  return {
-    counts: Object.fromEntries(counts.map(([, word, count]) => [word, Number(count)])),
-    apis: Object.fromEntries([...apis.matchAll(/^ {2}(.+): (\w+)$/gm)].map(([, part, result]) => [part, result])),
-    report,
-  }
+  return { counts: Object.fromEntries(counts.map(([, word, count]) => [word, Number(count)])), report }
 }
 
 function assertAllPassed({ counts, report }: Outcome, least: number): void {
@@ -107,10 +100,11 @@ test('shoal registry: pull, push, content discovery and content management, noth
   await withEndpoint(t, 'shoal registry', async (endpoint) => {
     const outcome = await runSuite(endpoint, 'registry', WHOLE)
     assertAllPassed(outcome, 900)
-    for (const part of ['Blob get', 'Blob chunked', 'Blob mount', 'Manifest put by tag', 'Referrers', 'Tag listing']) {
-      assert.equal(outcome.apis[part], 'Pass', part)
+    const results = readFileSync(join(REPORTS, 'registry', 'results.yaml'), 'utf8')
+    const parts = ['Blob get range', 'Manifest get by tag', 'Blob chunked', 'Blob streaming', 'Blob mount', 'Referrers']
+    for (const part of [...parts, 'Tag listing', 'Blob delete', 'Manifest delete', 'Tag delete']) {
+      assert.match(results, new RegExp(`^ {2}${part}: Pass$`, 'm'))
     }
-    for (const part of ['Blob delete', 'Manifest delete', 'Tag delete']) assert.equal(outcome.apis[part], 'Pass', part)
   })
 })
 
@@ -137,18 +131,19 @@ test('shoal agent in front of it: pull and content discovery of what lies at the
     const { Disabled: disabled = 0, ...ran } = outcome.counts
     t.diagnostic(`${ran['Pass']} passed; ${disabled} of push and delete are not for a mirror`)
     assertAllPassed({ ...outcome, counts: ran }, 20)
-    for (const part of ['Blob get', 'Blob head', 'Manifest get by digest', 'Manifest get by tag']) {
-      assert.equal(outcome.apis[part], 'Pass', part)
-    }
-    for (const part of ['Manifest head by tag', 'Referrers', 'Tag listing']) {
-      assert.equal(outcome.apis[part], 'Pass', part)
+    for (const part of ['tag-list', 'head', 'pull', 'referrers']) {
+      assert.match(outcome.report, new RegExp(`read-only/${part}: Pass$`, 'm'))
     }
   })
 })
 
-/** A mirror takes no pushes: the suite looks at what is given to it. */
+/**
+ * A mirror takes no pushes: the suite looks at what is given to it. Whether there is a digest header it only sees where
+ * it knows the manifest's bytes, which it does not here; test/conformance/pull.test.ts looks at the header.
+ */
 function readOnlyApis(): NodeJS.ProcessEnv {
   const off = ['PUSH', 'BLOBS_DELETE', 'MANIFESTS_DELETE', 'TAGS_DELETE', 'BLOBS_UPLOAD_CANCEL', 'MANIFESTS_TAG_PARAM']
+  const unseen = ['MANIFESTS_DIGEST_HEADER']
   const atomic = ['BLOBS_ATOMIC', 'MANIFESTS_ATOMIC', 'TAGS_ATOMIC', 'BLOBS_MOUNT_ANONYMOUS']
-  return Object.fromEntries([...off, ...atomic].map((name) => [`OCI_API_${name}`, 'false']))
+  return Object.fromEntries([...off, ...atomic, ...unseen].map((name) => [`OCI_API_${name}`, 'false']))
 }

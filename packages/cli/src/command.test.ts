@@ -1,9 +1,9 @@
 // The real command in a process of its own: exit codes, files, and what reaches which stream.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { chmod, mkdtemp, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { parseSwarmKeys } from '@shoal/network'
@@ -60,6 +60,26 @@ describe('shoal', { concurrency: 2 }, () => {
       'key',
     ])
       assert.match(out, new RegExp(`^  ${word}`, 'm'))
+  })
+
+  it('collects the garbage of a registry, or tells what it would collect', async () => {
+    const data = join(directory, 'registry')
+    const hex = 'ab'.padEnd(64, '0')
+    const blob = join(data, 'blobs/sha256/ab', `sha256-${hex}`)
+    await mkdir(dirname(blob), { recursive: true })
+    await writeFile(blob, 'nobody names this')
+    await utimes(blob, 1, 1)
+    const config = join(directory, 'registry.yaml')
+    await writeFile(config, `dataDirectory: ${data}\n`)
+    const dry = await shoal(['registry', 'gc', '--config', config, '--dry-run'])
+    assert.equal(dry.code, 0, dry.err)
+    assert.match(dry.out, /would be freed\ndefault .* 1 +17 B\n/)
+    assert.ok(await stat(blob))
+    const [report] = JSON.parse((await shoal(['registry', 'gc', '--config', config, '--json'])).out) as {
+      blobs: number
+    }[]
+    assert.equal(report?.blobs, 1)
+    await assert.rejects(stat(blob), { code: 'ENOENT' })
   })
 
   it('lists every key of a daemon as a flag', async () => {

@@ -67,7 +67,10 @@ export async function runCommand(args: string[], output: Output = STANDARD): Pro
       .argument('[arguments...]')
       .usage('--config <file> [flags]')
       .action(
-        action(async (rest: string[]) => (await import('./commands/daemon.ts')).daemonCommand(name, rest, output)),
+        action(async (rest: string[]) => {
+          const word = name === 'registry' && (await import('./commands/registry.ts')).registryCommand(rest)
+          return word ? word(rest, output) : (await import('./commands/daemon.ts')).daemonCommand(name, rest, output)
+        }),
       )
   }
 

@@ -31,8 +31,9 @@ export class OriginBackend implements PullBackend, PushBackend {
     return { ...(await this.#places.of(name).repositories.manifest(name, reference)), source: 'origin' }
   }
 
-  async blob(_context: RequestContext, name: string, digest: Digest): Promise<BlobAnswer> {
-    const sizeBytes = await this.#sizeOf(name, digest)
+  /** HEAD is how a client that pushes finds out what it need not send: what it is told stays for a while. */
+  async blob(_context: RequestContext, name: string, digest: Digest, head: boolean): Promise<BlobAnswer> {
+    const sizeBytes = await this.#sizeOf(name, digest, head)
     const { driver } = this.#places.of(name)
     const openFile = driver.openFile?.bind(driver)
     return {
@@ -93,7 +94,7 @@ export class OriginBackend implements PullBackend, PushBackend {
     const isHere = (other: string): boolean => this.#places.of(other) === place && readable(other)
     const source = from ?? (await place.repositories.findBlob(digest, isHere, MAX_MOUNT_CANDIDATES))
     if (source === undefined || !isHere(source)) return false
-    if ((await place.repositories.blobSize(source, digest)) === undefined) return false
+    if ((await place.repositories.useBlob(source, digest)) === undefined) return false
     await place.repositories.linkBlob(name, digest)
     return true
   }
@@ -140,8 +141,9 @@ export class OriginBackend implements PullBackend, PushBackend {
     if (!(await this.#places.of(name).repositories.unlinkBlob(name, digest))) throw unknownBlob(name, digest)
   }
 
-  async #sizeOf(name: string, digest: Digest): Promise<number> {
-    const sizeBytes = await this.#places.of(name).repositories.blobSize(name, digest)
+  async #sizeOf(name: string, digest: Digest, toKeep = false): Promise<number> {
+    const { repositories } = this.#places.of(name)
+    const sizeBytes = await (toKeep ? repositories.useBlob(name, digest) : repositories.blobSize(name, digest))
     if (sizeBytes === undefined) throw unknownBlob(name, digest)
     return sizeBytes
   }

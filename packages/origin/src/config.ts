@@ -92,6 +92,28 @@ export const registryConfigSchema = Type.Object(
       default: 86_400_000,
       description: 'An upload that nobody goes on with for this long is dropped.',
     }),
+    collectionInterval: Type.Integer({
+      section: 'Storage',
+      unit: 'ms',
+      minimum: 0,
+      maximum: 2_000_000_000,
+      default: 86_400_000,
+      description: 'How often garbage is collected; 0 never does (`shoal registry gc` still can).',
+    }),
+    collectionGrace: Type.Integer({
+      section: 'Storage',
+      unit: 'ms',
+      minimum: 0,
+      default: 86_400_000,
+      description:
+        'What nobody needs or uses is removed after this long. A push may take half of it from its first blob to its ' +
+        'manifest. 0 is only for a registry that nobody pushes to.',
+    }),
+    removeUntagged: Type.Boolean({
+      section: 'Storage',
+      default: false,
+      description: 'Whether manifests that no tag leads to (nor an index, nor as a signature) are garbage.',
+    }),
     allowSparseIndexes: Type.Boolean({
       section: 'Storage',
       default: false,

@@ -20,6 +20,8 @@ import { AccessRules, type AccessRule } from './accounts/rules.ts'
 import { tokenPlugin } from './accounts/token-plugin.ts'
 import { Tokens } from './accounts/tokens.ts'
 import { OriginBackend } from './backend.ts'
+import { DEFAULT_GRACE_MS } from './collection/retention.ts'
+import { CollectionSchedule } from './collection/schedule.ts'
 import { Hashers } from './hashing/hashers.ts'
 import { Places, type PlaceSettings } from './places.ts'
 import { rankNames, searchPlugin } from './search.ts'
@@ -45,6 +47,12 @@ export interface OriginOptions {
   tlsKeyFile?: string
   /** An upload that nobody goes on with for this long is dropped, in ms. @default 86400000 */
   uploadExpiry?: number
+  /** How often garbage is collected, in ms; 0: never. @default 86400000 */
+  collectionInterval?: number
+  /** What nobody needs or uses stays for this long, in ms. A push may take half of it. @default 86400000 */
+  collectionGrace?: number
+  /** Also collects manifests that no tag leads to. @default false */
+  removeUntagged?: boolean
   /** A client that neither sends nor takes a byte for so many ms is cut off. @default 300000 */
   clientStall?: number
   /** Takes indexes of which some manifests were not pushed. @default false */
@@ -101,6 +109,7 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     defaultPlace: options.defaultPlace,
     allowSparseIndexes: options.allowSparseIndexes ?? false,
     uploadExpiryMs: options.uploadExpiry ?? 86_400_000,
+    graceMs: options.collectionGrace ?? DEFAULT_GRACE_MS,
     hashers,
     logger,
     onBytes: (count) => metrics.bytesReceived(count),
@@ -109,6 +118,13 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     throw error
   })
   const usage = new Usage({ places, logger, metrics: registry, everyMs: options.usageInterval ?? 600_000 })
+  const collection = new CollectionSchedule({
+    places,
+    removeUntagged: options.removeUntagged ?? false,
+    everyMs: options.collectionInterval ?? 86_400_000,
+    logger,
+    metrics: registry,
+  })
   const open = new OriginBackend(places)
   const backend = accounts ? new GuardedBackend(open, accounts) : open
 
@@ -142,6 +158,7 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     ready = false
     await closeRegistryServer(server, options.shutdownGrace ?? 10_000)
     await usage.close()
+    await collection.close()
     await places.close()
     await hashers.close()
   }

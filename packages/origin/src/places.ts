@@ -3,6 +3,7 @@
 import { resolve } from 'node:path'
 import type { Logger } from 'pino'
 import { repositoryPattern } from './accounts/rules.ts'
+import { Retention } from './collection/retention.ts'
 import { ChunkLists } from './chunk-lists.ts'
 import type { Hashers } from './hashing/hashers.ts'
 import { Repositories } from './repositories.ts'
@@ -36,6 +37,7 @@ export interface Place {
   readonly repositories: Repositories
   readonly uploads: Uploads
   readonly chunkLists: ChunkLists
+  readonly retention: Retention
 }
 
 export interface PlacesOptions {
@@ -46,6 +48,10 @@ export interface PlacesOptions {
   defaultPlace?: string | undefined
   allowSparseIndexes: boolean
   uploadExpiryMs: number
+  /** How long what nobody needs or uses stays, in ms. */
+  graceMs: number
+  /** A registry may be running on the same folders: what it is about to write is left alone. @default false */
+  isGuest?: boolean
   hashers: Hashers
   logger: Logger
   onBytes: (count: number) => void
@@ -108,20 +114,22 @@ export class Places {
 async function openPlace(name: string, settings: PlaceSettings, options: PlacesOptions): Promise<Place> {
   const { hashers, onBytes, allowSparseIndexes, uploadExpiryMs: expiryMs } = options
   const logger = options.logger.child({ place: name })
-  const driver = await openDriver(settings)
+  const driver = await openDriver(settings, options.isGuest ?? false)
+  const retention = new Retention(driver, options.graceMs)
   const chunkLists = new ChunkLists(driver, hashers)
   return {
     name,
     kind: settings.bucket === undefined ? 'directory' : 'bucket',
     driver,
     chunkLists,
-    repositories: new Repositories({ driver, allowSparseIndexes }),
-    uploads: new Uploads({ driver, chunkLists, hashers, logger, expiryMs, onBytes }),
+    retention,
+    repositories: new Repositories({ driver, allowSparseIndexes, retention }),
+    uploads: new Uploads({ driver, retention, chunkLists, hashers, logger, expiryMs, onBytes }),
   }
 }
 
-async function openDriver({ directory, bucket, ...rest }: PlaceSettings): Promise<StorageDriver> {
-  if (bucket === undefined) return FilesystemDriver.open(directory as string)
+async function openDriver({ directory, bucket, ...rest }: PlaceSettings, isGuest: boolean): Promise<StorageDriver> {
+  if (bucket === undefined) return FilesystemDriver.open(directory as string, { isGuest })
   // Only those who have a bucket pay for the SDK: it takes time and memory to load.
   const { S3Driver } = await import('./storage/s3/driver.ts')
   return S3Driver.open({ bucket, ...rest })

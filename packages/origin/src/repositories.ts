@@ -4,6 +4,7 @@ import { digestAlgorithm, digestOf, parseManifest, type Digest, type Manifest } 
 import { blobsOf, childrenOf, InvalidManifestError, isDigest, isForeignLayer, isTag, OciError } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import { KeyedLock } from '@shoal/store'
+import { Retention } from './collection/retention.ts'
 import * as layout from './layout.ts'
 import type { StorageDriver } from './storage/driver.ts'
 
@@ -37,11 +38,14 @@ export interface RepositoriesOptions {
   driver: StorageDriver
   /** Takes indexes of which some children are not here. @default false */
   allowSparseIndexes?: boolean
+  /** Shared with garbage collection. @default one of its own */
+  retention?: Retention
 }
 
 export class Repositories {
   readonly #driver: StorageDriver
   readonly #allowSparseIndexes: boolean
+  readonly #retention: Retention
   readonly #manifestBytes = new LRUCache<Digest, Buffer>({
     maxSize: MANIFEST_CACHE_BYTES,
     sizeCalculation: (bytes) => Math.max(1, bytes.length),
@@ -55,6 +59,7 @@ export class Repositories {
   constructor(options: RepositoriesOptions) {
     this.#driver = options.driver
     this.#allowSparseIndexes = options.allowSparseIndexes ?? false
+    this.#retention = options.retention ?? new Retention(options.driver)
   }
 
   // Blobs
@@ -68,8 +73,20 @@ export class Repositories {
     return link && blob?.sizeBytes
   }
 
+  /** As `blobSize`, for those who are about to name the blob in a manifest: garbage collection leaves it alone now. */
+  async useBlob(name: string, digest: Digest): Promise<number | undefined> {
+    const link = await this.#retention.use(layout.blobLinkPath(name, digest))
+    return link && (await this.#retention.use(layout.blobPath(digest)))?.sizeBytes
+  }
+
+  /** @throws OciError(BLOB_UPLOAD_INVALID) when the content is not there */
   async linkBlob(name: string, digest: Digest): Promise<void> {
-    await this.#driver.write(layout.blobLinkPath(name, digest), Buffer.from(digest))
+    if (!(await this.#retention.use(layout.blobPath(digest)))) {
+      throw new OciError('BLOB_UPLOAD_INVALID', `the content of ${digest} is gone: push it again`, {
+        detail: { digest },
+      })
+    }
+    await this.#retention.write(layout.blobLinkPath(name, digest), Buffer.from(digest))
     this.#noteName(name)
   }
 
@@ -110,11 +127,11 @@ export class Repositories {
     const manifest = readManifest(bytes, contentType)
     return this.#lock.run(name, async () => {
       await this.#checkComplete(name, manifest)
-      await this.#driver.write(layout.blobPath(digest), bytes)
+      await this.#retention.write(layout.blobPath(digest), bytes)
       const subject = manifest.subject?.digest
       if (subject !== undefined) {
         const entry = Buffer.from(JSON.stringify(referrerEntry(manifest, digest, bytes.length)))
-        await this.#driver.write(layout.referrerPath(name, subject, digest), entry)
+        await this.#retention.write(layout.referrerPath(name, subject, digest), entry)
       }
       const link: ManifestLink = {
         mediaType: manifest.mediaType,
@@ -154,6 +171,34 @@ export class Repositories {
       if (this.#driver.isShared) await this.#removeTagsOf(name, reference)
       if (link.subject) await this.#driver.remove(layout.referrerPath(name, link.subject, reference))
       this.#noteName(name, await this.exists(name))
+    })
+  }
+
+  /** Of all tags. */
+  async taggedDigests(name: string): Promise<Set<Digest>> {
+    const found = new Set<Digest>()
+    for (const tag of await this.#tagNames(name)) {
+      const file = await this.#tagFile(name, tag)
+      if (file) found.add(file.digest)
+    }
+    return found
+  }
+
+  /**
+   * For garbage collection: removes a manifest that nothing needs, unless it was tagged or used (as the child of an
+   * index) since. True if it is gone.
+   * @param usedBeforeMs - since the epoch
+   */
+  async removeUntagged(name: string, digest: Digest, usedBeforeMs: number): Promise<boolean> {
+    return this.#lock.run(name, async () => {
+      if ((await this.taggedDigests(name)).has(digest)) return false
+      const link = await this.#manifestLink(name, digest)
+      if (!link || !(await this.#retention.removeUnused(layout.manifestLinkPath(name, digest), usedBeforeMs))) {
+        return false
+      }
+      if (link.subject) await this.#driver.remove(layout.referrerPath(name, link.subject, digest))
+      this.#noteName(name, await this.exists(name))
+      return true
     })
   }
 
@@ -271,7 +316,7 @@ export class Repositories {
   /** Blobs by their links, children of an index by their manifests; sizes must be those that are named. */
   async #checkComplete(name: string, manifest: Manifest): Promise<void> {
     for (const blob of blobsOf(manifest)) {
-      const sizeBytes = await this.blobSize(name, blob.digest)
+      const sizeBytes = await this.useBlob(name, blob.digest)
       if (sizeBytes === undefined) {
         if (isForeignLayer(blob)) continue
         throw missing('blob', blob.digest, name)
@@ -279,6 +324,7 @@ export class Repositories {
       checkSize(blob.digest, blob.size, sizeBytes)
     }
     for (const child of childrenOf(manifest)) {
+      await this.#retention.use(layout.manifestLinkPath(name, child.digest))
       const link = await this.#manifestLink(name, child.digest)
       if (link) checkSize(child.digest, child.size, link.sizeBytes)
       else if (!this.#allowSparseIndexes) throw missing('manifest', child.digest, name)

@@ -5,6 +5,7 @@ import { Readable } from 'node:stream'
 import { digestOf, OciError } from '@shoal/oci'
 import { pino } from 'pino'
 import { ChunkLists } from './chunk-lists.ts'
+import { Retention } from './collection/retention.ts'
 import { Hashers } from './hashing/hashers.ts'
 import { FilesystemDriver } from './storage/filesystem.ts'
 import type { UploadFile } from './storage/driver.ts'
@@ -18,7 +19,8 @@ async function openUploads(folder: string, driver?: FilesystemDriver, onBytes: (
   const logger = pino({ level: 'silent' })
   const hashers = new Hashers(logger)
   const chunkLists = new ChunkLists(storage, hashers)
-  const uploads = new Uploads({ driver: storage, chunkLists, hashers, logger, expiryMs: HOUR, onBytes })
+  const retention = new Retention(storage)
+  const uploads = new Uploads({ driver: storage, retention, chunkLists, hashers, logger, expiryMs: HOUR, onBytes })
   const close = async (): Promise<void> => {
     await uploads.close()
     await chunkLists.idle()

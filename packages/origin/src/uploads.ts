@@ -5,6 +5,7 @@ import { digestAlgorithm, OciError, type Digest } from '@shoal/oci'
 import { UploadRangeError, type UploadPart, type UploadState } from '@shoal/registry'
 import type { Logger } from 'pino'
 import type { ChunkLists } from './chunk-lists.ts'
+import type { Retention } from './collection/retention.ts'
 import type { HashPlan } from './hashing/hash-jobs.ts'
 import { hashWhole, type BlobHashing, type Hashers, type HashOutcome } from './hashing/hashers.ts'
 import { blobPath, uploadInfoPath } from './layout.ts'
@@ -36,6 +37,8 @@ interface Session {
 
 export interface UploadsOptions {
   driver: StorageDriver
+  /** Shared with garbage collection. */
+  retention: Retention
   chunkLists: ChunkLists
   hashers: Hashers
   /** An upload that nobody goes on with is dropped after this time. */
@@ -47,6 +50,7 @@ export interface UploadsOptions {
 export class Uploads {
   readonly #driver: StorageDriver
   readonly #chunkLists: ChunkLists
+  readonly #retention: Retention
   readonly #hashers: Hashers
   readonly #expiryMs: number
   readonly #log: Logger
@@ -57,6 +61,7 @@ export class Uploads {
   constructor(options: UploadsOptions) {
     this.#driver = options.driver
     this.#chunkLists = options.chunkLists
+    this.#retention = options.retention
     this.#hashers = options.hashers
     this.#expiryMs = options.expiryMs
     this.#log = options.logger
@@ -106,7 +111,8 @@ export class Uploads {
           await this.#receive(session, file, part)
         }
         const found = { sizeBytes: file.sizeBytes, hashes: await this.#hashes(session, file, digest) }
-        if (found.hashes.digest === digest) await file.promote(blobPath(digest))
+        const path = blobPath(digest)
+        if (found.hashes.digest === digest) await this.#retention.alone(path, () => file.promote(path))
         return found
       })
       if (hashes.digest !== digest) {

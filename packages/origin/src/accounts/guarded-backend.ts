@@ -22,9 +22,9 @@ export class GuardedBackend implements PullBackend, PushBackend {
     return this.#inner.manifest(context, name, reference)
   }
 
-  async blob(context: RequestContext, name: string, digest: Digest) {
+  async blob(context: RequestContext, name: string, digest: Digest, head: boolean) {
     await this.#accounts.require(context, name, 'pull')
-    return this.#inner.blob(context, name, digest)
+    return this.#inner.blob(context, name, digest, head)
   }
 
   async tags(context: RequestContext, name: string, page: { limit?: number; after?: string }) {

@@ -24,10 +24,13 @@ export class FilesystemDriver implements StorageDriver {
     this.#uploads = join(root, 'uploads')
   }
 
-  /** Opens a folder, made when missing, and removes what a crash left of unfinished writes. */
-  static async open(root: string): Promise<FilesystemDriver> {
+  /**
+   * Opens a folder, made when missing, and removes what a crash left of unfinished writes: not as a guest, beside
+   * another process that may be writing.
+   */
+  static async open(root: string, { isGuest = false }: { isGuest?: boolean } = {}): Promise<FilesystemDriver> {
     const driver = new FilesystemDriver(root)
-    await rm(driver.#temporary, { recursive: true, force: true })
+    if (!isGuest) await rm(driver.#temporary, { recursive: true, force: true })
     await mkdir(driver.#temporary, { recursive: true })
     await mkdir(driver.#uploads, { recursive: true })
     return driver
