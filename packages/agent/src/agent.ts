@@ -30,7 +30,10 @@ import { createAdminApi } from './admin-api.ts'
 import type { AgentConfig } from './config.ts'
 import { Content } from './content.ts'
 import { exposureMistakes } from './exposure.ts'
+import { pullImage } from './image-pull.ts'
 import { MirrorBackend } from './mirror-backend.ts'
+import { Pins } from './pins.ts'
+import { Preheater, type PullWish } from './preheater.ts'
 import { TagResolver, type TagRecord } from './tag-resolver.ts'
 
 export interface AgentOptions {
@@ -49,6 +52,7 @@ interface AgentParts {
   swarm: Swarm
   mirror: RegistryServer
   admin: FastifyInstance
+  preheater: Preheater
 }
 
 /** The agent of a node. */
@@ -92,6 +96,7 @@ export class Agent {
   async close(): Promise<void> {
     const { config, control, transfer, swarm, mirror, admin, store, upstream, logger } = this.#parts
     this.#ready.value = false
+    this.#parts.preheater.close()
     // From here on the mirror takes no new connection; answers that are under way go on.
     const mirrorClosed = closeRegistryServer(mirror, config.shutdownGrace)
     await swarm.idle(AbortSignal.timeout(config.shutdownGrace))
@@ -180,6 +185,10 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     verify: verifySignature,
     trackers: config.trackers,
     knownTag: (reference) => tags.known(reference),
+    onOrder: (channel, message) => {
+      if (message.type === 'preheat-cancel') preheater.cancel(message.preheatId)
+      else preheater.order(message, (report) => channel.send(report))
+    },
     logger,
   })
   const tags: TagResolver = new TagResolver({
@@ -191,6 +200,10 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     logger,
   })
   const content = new Content({ store, swarm, upstream, logger })
+
+  const pins = new Pins(store)
+  const pull = (wish: PullWish) => pullImage({ content, tags, ...wish })
+  const preheater: Preheater = new Preheater({ pins, pull, logger })
 
   const mirror = createRegistryServer({ logger, ...(mirrorTls === undefined ? {} : { tls: mirrorTls }) })
   await mirror.register(registryPlugin, {
@@ -217,6 +230,8 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     control,
     uploads,
     upstream,
+    pins,
+    pull,
     registry,
     version,
     zone: config.zone,
@@ -225,7 +240,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     tokens: adminTokens,
     tls: adminTls,
   })
-  return new Agent({ config, logger, store, upstream, control, transfer, swarm, mirror, admin }, ready)
+  return new Agent({ config, logger, store, upstream, control, transfer, swarm, mirror, admin, preheater }, ready)
 }
 
 function urlOf({ server }: Pick<FastifyInstance, 'server'>, certFile: string | undefined): string {

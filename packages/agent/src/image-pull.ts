@@ -48,22 +48,37 @@ export interface ImagePullOptions {
   emit: (event: PullEvent) => void
 }
 
-/** Pulls an image. Ends with a `done` or an `error` event; never throws. */
-export async function pullImage(options: ImagePullOptions): Promise<void> {
+/** An image that is in the store. */
+export interface PulledImage {
+  /** Of the manifest or index that the name stands for. */
+  digest: Digest
+  /** Of everything that makes it up for the platform: index, manifest, config, layers. */
+  digests: Digest[]
+}
+
+/** Pulls an image. Ends with a `done` or an `error` event; then there is no image. Never throws. */
+export async function pullImage(options: ImagePullOptions): Promise<PulledImage | undefined> {
   const startedMs = performance.now()
   try {
     const { registry, repository, ...rest } = parseReference(options.image)
     const target = { registry, repository }
     const reference = manifestReference({ ...rest, registry, repository })
-    const digest = await pullReference(options, target, reference)
-    options.emit({ event: 'done', digest, durationMs: Math.round(performance.now() - startedMs) })
+    const pulled = await pullReference(options, target, reference)
+    const durationMs = Math.round(performance.now() - startedMs)
+    options.emit({ event: 'done', digest: pulled.digest, durationMs })
+    return pulled
   } catch (error) {
     const { code, message } = error instanceof OciError ? error : toClientError(error, 'manifest')
     options.emit({ event: 'error', code, message })
+    return undefined
   }
 }
 
-async function pullReference(options: ImagePullOptions, target: RepositoryTarget, reference: string): Promise<Digest> {
+async function pullReference(
+  options: ImagePullOptions,
+  target: RepositoryTarget,
+  reference: string,
+): Promise<PulledImage> {
   const { content, tags, emit, signal } = options
   const requester: Requester = { requestId: options.requestId }
   const isTag = !reference.includes(':')
@@ -93,7 +108,7 @@ async function pullReference(options: ImagePullOptions, target: RepositoryTarget
   } finally {
     stop.abort()
   }
-  return digest
+  return { digest, digests: [...new Set([digest, found.digest, ...unique.keys()])] }
 }
 
 async function resolve(

@@ -54,6 +54,20 @@ const SILENCE_TIMEOUT_MS = 300_000
 
 const AGENT: ApiNames = { who: 'agent', option: '--admin or SHOAL_ADMIN_URL', example: 'http://127.0.0.1:7703' }
 
+export interface PullOptions {
+  /** `os/arch[/variant]` @default that of the agent's machine */
+  platform?: string
+  /** Whether the image stays whatever the quota says. @default false */
+  pin?: boolean
+}
+
+export interface PinStatus {
+  image: string
+  digest: string
+  digests: string[]
+  pinnedMs: number
+}
+
 /** Where the admin API is and how it is entered. */
 export interface AdminOptions extends ApiOptions {
   admin: string
@@ -77,11 +91,22 @@ export class AdminClient {
     await this.#api.json('readyz', { method: 'GET' })
   }
 
+  /** Images that are never evicted. @throws CommandError */
+  async pins(): Promise<PinStatus[]> {
+    return ((await this.#api.json('api/v1/pins', { method: 'GET' })) as { pins: PinStatus[] }).pins
+  }
+
+  /** False when it was not pinned. @throws CommandError */
+  async unpin(image: string): Promise<boolean> {
+    const path = `api/v1/pins?image=${encodeURIComponent(image)}`
+    return ((await this.#api.json(path, { method: 'DELETE' })) as { unpinned: boolean }).unpinned
+  }
+
   /** Starts a pull and gives its events as they come. @throws CommandError when the agent refuses or goes away */
-  async *pull(image: string, platform: string | undefined, signal: AbortSignal): AsyncGenerator<PullEvent> {
+  async *pull(image: string, options: PullOptions, signal: AbortSignal): AsyncGenerator<PullEvent> {
     const answer = await this.#api.open('api/v1/pulls', {
       method: 'POST',
-      body: { image, ...(platform !== undefined && { platform }) },
+      body: { image, ...options },
       timeoutMs: ANSWER_TIMEOUT_MS,
       silenceMs: SILENCE_TIMEOUT_MS,
       signal,

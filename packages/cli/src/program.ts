@@ -1,10 +1,11 @@
 // The command line: which words there are, and what errors become.
-import { Command, CommanderError, InvalidArgumentError, Option } from 'commander'
+import { Command, CommanderError, InvalidArgumentError } from 'commander'
 import type { AdminOptions } from './admin-client.ts'
 import type { DemoOptions } from './commands/demo.ts'
-import { withAccess } from './commands/access-flags.ts'
+import { withAdmin } from './commands/access-flags.ts'
 import { addImageWords } from './commands/image/words.ts'
 import { addNodeWords } from './commands/node-words.ts'
+import { addPrepareWords } from './commands/prepare-words.ts'
 import { ConfigError } from './config/mistakes.ts'
 import { DAEMONS, type DaemonName } from './daemon/modules.ts'
 import { CommandError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, UsageError } from './exit-codes.ts'
@@ -19,12 +20,6 @@ export interface Output {
 const STANDARD: Output = {
   out: (text) => process.stdout.write(text),
   err: (text) => process.stderr.write(text),
-}
-
-/** Options of a command that talks to an agent. */
-function withAdmin(command: Command): Command {
-  const place = new Option('--admin <url>', "the agent's admin API").env('SHOAL_ADMIN_URL')
-  return withAccess(command.addOption(place.default('http://127.0.0.1:7703')))
 }
 
 function countOf(limit: number): (text: string) => number {
@@ -102,6 +97,7 @@ export async function runCommand(args: string[], output: Output = STANDARD): Pro
       ),
     )
 
+  addPrepareWords(program, action, output)
   addImageWords(program, action, output)
   addNodeWords(program, action, output)
 

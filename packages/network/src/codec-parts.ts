@@ -36,6 +36,8 @@ export const LIMITS = {
   referenceBytes: 1024,
   errorCodeBytes: 128,
   reasonBytes: 1024,
+  preheatIdBytes: 64,
+  platformBytes: 128,
 } as const
 
 /** 2^32-1: identifiers, counts and times in milliseconds. */

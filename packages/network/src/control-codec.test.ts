@@ -142,6 +142,26 @@ const KINDS: { [K in ControlMessage['type']]: fc.Arbitrary<Extract<ControlMessag
     errorCode: text,
   }),
   'peer-report': record({ type: is('peer-report'), digest, peerId: text, reason: text }),
+  'preheat-order': record({
+    type: is('preheat-order'),
+    preheatId: hex(8),
+    image: text,
+    platform: text,
+    action: fc.constantFrom('pull' as const, 'pin' as const, 'unpin' as const),
+  }),
+  'preheat-cancel': record({ type: is('preheat-cancel'), preheatId: hex(8) }),
+  'preheat-report': record({
+    type: is('preheat-report'),
+    preheatId: hex(8),
+    state: fc.constantFrom('waiting' as const, 'running' as const, 'done' as const, 'failed' as const),
+    digest: maybeDigest,
+    totalBytes: size,
+    receivedBytes: size,
+    fromPeersBytes: size,
+    fromOriginBytes: size,
+    errorCode: text,
+    reason: text,
+  }),
 }
 const anyMessage: fc.Arbitrary<ControlMessage> = fc.oneof(...Object.values(KINDS))
 

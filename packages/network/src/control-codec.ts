@@ -3,6 +3,7 @@
 import { PbfWriter } from 'pbf'
 import * as agent from './codec-agent.ts'
 import type { Codec } from './codec-parts.ts'
+import * as preheat from './codec-preheat.ts'
 import * as tracker from './codec-tracker.ts'
 import { InvalidMessageError } from './errors.ts'
 import { MAX_CONTROL_MESSAGE_BYTES, type ControlMessage } from './messages.ts'
@@ -35,6 +36,9 @@ const KINDS: Kinds = {
   'tag-result': { field: 26, codec: tracker.tagResult },
   'tag-answer': { field: 27, codec: tracker.tagAnswer },
   'peer-report': { field: 28, codec: tracker.peerReport },
+  'preheat-order': { field: 29, codec: preheat.preheatOrder },
+  'preheat-cancel': { field: 30, codec: preheat.preheatCancel },
+  'preheat-report': { field: 31, codec: preheat.preheatReport },
 }
 
 const READERS = new Map<number, (reader: ProtoReader) => ControlMessage>(

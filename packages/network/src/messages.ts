@@ -242,6 +242,42 @@ export interface PeerReport {
   reason: string
 }
 
+/** Bring an image in ahead of time, and keep it if so wished. From a tracker; an order that is known is not repeated. */
+export interface PreheatOrder {
+  type: 'preheat-order'
+  preheatId: string
+  /** In full: `registry/repository:tag` or `…@digest`. */
+  image: string
+  /** `os/arch[/variant]`; empty: that of the receiver. */
+  platform: string
+  /** `pin` pulls as well. */
+  action: 'pull' | 'pin' | 'unpin'
+}
+
+/** An order is void: who is at it stops. */
+export interface PreheatCancel {
+  type: 'preheat-cancel'
+  preheatId: string
+}
+
+/** How far the sender is with an order: at once, then once a second, and when it is over. */
+export interface PreheatReport {
+  type: 'preheat-report'
+  preheatId: string
+  state: 'waiting' | 'running' | 'done' | 'failed'
+  /** Of the image; empty until it is known. */
+  digest: Digest | ''
+  /** 0 until the manifest is known. */
+  totalBytes: number
+  /** Of the total, what is in the store by now, whenever it came. */
+  receivedBytes: number
+  fromPeersBytes: number
+  fromOriginBytes: number
+  errorCode: string
+  /** For people, when it failed. */
+  reason: string
+}
+
 export type ControlMessage =
   | Hello
   | SwarmJoin
@@ -265,6 +301,9 @@ export type ControlMessage =
   | TagResult
   | TagAnswer
   | PeerReport
+  | PreheatOrder
+  | PreheatCancel
+  | PreheatReport
 
 /** Largest control message in bytes; what is longer closes the channel. */
 export const MAX_CONTROL_MESSAGE_BYTES = 1024 * 1024

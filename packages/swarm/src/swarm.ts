@@ -5,6 +5,8 @@ import type {
   ControlMessage,
   ControlPlane,
   NodeAddress,
+  PreheatCancel,
+  PreheatOrder,
   SwarmJoin,
   TagKnown,
   TransferPlane,
@@ -50,6 +52,8 @@ export interface SwarmOptions {
   /** Most bytes of chunks in memory, all downloads together. @default 96 MiB */
   bufferBytes?: number
   /** What this node knows of a tag, for agents that cannot ask the origin. */
+  /** Orders of a tracker that are not about one blob: preheats. */
+  onOrder?: (channel: ControlChannel, message: PreheatOrder | PreheatCancel) => void
   knownTag: (reference: string) => Promise<(TagFound & { ageMs: number }) | undefined>
   logger: Logger
 }
@@ -270,6 +274,10 @@ export class Swarm {
         break
       case 'tag-known':
         this.#tags.answered(channel.peerId, message)
+        break
+      case 'preheat-order':
+      case 'preheat-cancel':
+        if (this.trackers.isTracker(channel.peerId)) this.#options.onOrder?.(channel, message)
         break
       default:
         // Leases, peers and tags are for trackers to tell: any other member would give itself out as one.

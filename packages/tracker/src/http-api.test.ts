@@ -8,6 +8,7 @@ import { ApiTokens } from '@shoal/registry'
 import { Coordinator } from './coordinator.ts'
 import { createHttpApi } from './http-api.ts'
 import { createTrackerMetrics } from './metrics.ts'
+import { Preheats } from './preheats.ts'
 import { FakeChannel } from '@shoal/swarm/testing'
 
 const CHUNK = 256 * 1024
@@ -27,9 +28,12 @@ function setUp(t: TestContext, tokens?: ApiTokens, readsNeedToken = false) {
   t.after(() => coordinator.close())
   const address = { peerId: 'tracker', multiaddrs: [], transfer: '', zone: '' }
   const control = { peerId: 'tracker', address, channels: () => [node] } as unknown as ControlPlane
+  const preheats = new Preheats({ agents: () => [node], logger })
+  t.after(() => preheats.close())
   let ready = false
   const server = createHttpApi({
     coordinator,
+    preheats,
     control,
     registry,
     version: '1.2.3',

@@ -7,6 +7,8 @@ import type { Registry } from 'prom-client'
 import { Type, type Static } from 'typebox'
 import { trackerConfigSchema } from './config.ts'
 import type { Coordinator } from './coordinator.ts'
+import { addPreheatApi } from './preheat-api.ts'
+import type { Preheats } from './preheats.ts'
 
 /** Rows in one answer at most. */
 const MAX_ROWS = 10_000
@@ -19,6 +21,7 @@ const LIMITS = Type.Object(
 
 export interface HttpApiOptions {
   coordinator: Coordinator
+  preheats: Preheats
   control: ControlPlane
   registry: Registry
   version: string
@@ -85,5 +88,6 @@ export function createHttpApi(options: HttpApiOptions): FastifyInstance {
     request.log.info(limits(), 'limits were changed')
     return limits()
   })
+  addPreheatApi(server, options.preheats)
   return server
 }

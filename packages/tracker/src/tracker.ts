@@ -9,6 +9,7 @@ import type { TrackerConfig } from './config.ts'
 import { Coordinator } from './coordinator.ts'
 import { createHttpApi } from './http-api.ts'
 import { createTrackerMetrics } from './metrics.ts'
+import { Preheats } from './preheats.ts'
 
 /** Every agent of the largest clusters keeps one connection open. */
 const MAX_CONNECTIONS = 20_000
@@ -30,6 +31,7 @@ export class Tracker {
   readonly #config: TrackerConfig
   readonly #control: ControlPlane
   readonly #coordinator: Coordinator
+  readonly #preheats: Preheats
   readonly #http: FastifyInstance
   readonly #logger: Logger
   #ready = false
@@ -60,8 +62,11 @@ export class Tracker {
       logger: options.logger,
       metrics,
     })
+    const agents = () => control.channels().filter(({ hello }) => hello.node.transfer !== '')
+    this.#preheats = new Preheats({ agents, logger: options.logger })
     this.#http = createHttpApi({
       coordinator: this.#coordinator,
+      preheats: this.#preheats,
       control,
       registry,
       version: options.version ?? '0.0.0',
@@ -71,7 +76,11 @@ export class Tracker {
       ...access,
     })
     control.onChannel = (channel) => {
-      channel.onMessage = (message) => this.#coordinator.receive(channel, message)
+      channel.onMessage = (message) => {
+        if (message.type === 'preheat-report') this.#preheats.report(channel.peerId, message)
+        else this.#coordinator.receive(channel, message)
+      }
+      this.#preheats.connected(channel, performance.now())
       channel.closed
         .then(() => this.#coordinator.left(channel))
         .catch((error: unknown) => this.#logger.error({ err: error }, 'a node was not cleared away'))
@@ -93,6 +102,7 @@ export class Tracker {
 
   async close(): Promise<void> {
     this.#ready = false
+    this.#preheats.close()
     this.#coordinator.close()
     await this.#http.close()
     await this.#control.stop()

@@ -13,6 +13,15 @@ import { plainText } from '../people.ts'
 import type { Output } from '../program.ts'
 import { BarDisplay, LineDisplay, PullTally, type PullDisplay } from '../pull-progress.ts'
 
+/** The names of an image and a platform in full. @throws UsageError */
+export function checkedImage(image: string): string {
+  return checked(() => formatReference(parseReference(image)))
+}
+
+export function checkedPlatform(platform: string): string {
+  return checked(() => formatPlatform(parsePlatform(platform)))
+}
+
 /** What a person gave, in the one form that the agent takes. @throws UsageError */
 function checked<T>(read: () => T): T {
   try {
@@ -26,12 +35,14 @@ function checked<T>(read: () => T): T {
 
 export async function pullCommand(
   image: string,
-  options: AdminOptions & { platform?: string },
+  options: AdminOptions & { platform?: string; pin?: boolean },
   output: Output,
 ): Promise<number> {
-  const name = checked(() => formatReference(parseReference(image)))
-  const { platform: wanted } = options
-  const platform = wanted === undefined ? undefined : checked(() => formatPlatform(parsePlatform(wanted)))
+  const name = checkedImage(image)
+  const wish = {
+    ...(options.platform === undefined ? {} : { platform: checkedPlatform(options.platform) }),
+    ...(options.pin === true ? { pin: true } : {}),
+  }
   const client = new AdminClient(options)
 
   const interrupted = new AbortController()
@@ -42,7 +53,7 @@ export async function pullCommand(
   const tally = new PullTally()
   const display: PullDisplay = process.stderr.isTTY ? new BarDisplay(process.stderr) : new LineDisplay(output.err)
   try {
-    for await (const event of client.pull(name, platform, interrupted.signal)) {
+    for await (const event of client.pull(name, wish, interrupted.signal)) {
       tally.add(event)
       display.event(event)
       if (event.event === 'error')
