@@ -26,6 +26,7 @@ import { createUpstream, type Upstream } from '@shoal/upstream'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
+import { Access } from './access.ts'
 import { createAdminApi } from './admin-api.ts'
 import type { AgentConfig } from './config.ts'
 import { Content } from './content.ts'
@@ -194,7 +195,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
   const tags: TagResolver = new TagResolver({
     upstream,
     swarm,
-    records: store.records<TagRecord>('tags'),
+    records: store.records<TagRecord>('references'),
     ttlMs: config.tagCacheTtl,
     manifestTimeoutMs: config.manifestTimeout,
     logger,
@@ -204,12 +205,19 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
   const pins = new Pins(store)
   const pull = (wish: PullWish) => pullImage({ content, tags, ...wish })
   const preheater: Preheater = new Preheater({ pins, pull, logger })
+  const access = new Access({
+    tags,
+    registries: config.registries,
+    ttlMs: config.accessTtl,
+    outageTtlMs: config.accessOutageTtl,
+    timeoutMs: config.manifestTimeout,
+  })
 
   const mirror = createRegistryServer({ logger, ...(mirrorTls === undefined ? {} : { tls: mirrorTls }) })
   await mirror.register(registryPlugin, {
     backend: new MirrorBackend({
       content,
-      tags,
+      access,
       upstream,
       defaultRegistry: config.defaultRegistry,
       manifestTimeoutMs: config.manifestTimeout,

@@ -50,6 +50,14 @@ export const registrySettingsSchema = Type.Object(
     keyFile: Type.Optional(
       Type.String({ format: 'path', description: 'PEM file with the key of the client certificate.' }),
     ),
+    access: Type.Optional(
+      Type.Enum(['client', 'node'], {
+        default: 'client',
+        description:
+          'Who may read what needs credentials. `client`: whoever brings credentials that the registry accepts. ' +
+          '`node`: everyone on the node may read what the login of the node may read.',
+      }),
+    ),
     username: Type.Optional(Type.String({ minLength: 1, description: 'User name for the registry.' })),
     password: Type.Optional(
       Type.String({ secret: true, description: 'Password or token for the registry. Better kept in `passwordFile`.' }),
@@ -170,6 +178,25 @@ export const agentConfigSchema = Type.Object(
       maximum: 86_400_000,
       default: 5_000,
       description: 'How long the digest of a tag is believed before the origin is asked again.',
+    }),
+    accessTtl: Type.Integer({
+      section: 'Mirror endpoint',
+      unit: 'ms',
+      minimum: 0,
+      maximum: 86_400_000,
+      default: 300_000,
+      description:
+        'How long it is believed that a client, or everyone, may read a repository, before the origin is asked.',
+    }),
+    accessOutageTtl: Type.Integer({
+      section: 'Mirror endpoint',
+      unit: 'ms',
+      minimum: 0,
+      maximum: 2_592_000_000,
+      default: 3_600_000,
+      description:
+        'How long a client whose credentials were accepted may go on reading while the origin does not answer. ' +
+        'What everyone may read is served without such a limit.',
     }),
     p2pHost: Type.String({
       ...host,

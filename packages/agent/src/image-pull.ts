@@ -12,7 +12,7 @@ import {
   type Manifest,
   type Platform,
 } from '@shoal/oci'
-import type { RepositoryTarget } from '@shoal/upstream'
+import { UpstreamError, type RepositoryTarget } from '@shoal/upstream'
 import type { Content, ManifestContent } from './content.ts'
 import { unlessAborted } from './aborting.ts'
 import { toClientError } from './failures.ts'
@@ -119,9 +119,25 @@ async function resolve(
   requester: Requester,
   signal: AbortSignal,
 ) {
-  const resolved = await tags.resolve(target, tag, requester, signal)
+  const resolved = await resolveOpenly(tags, target, tag, requester, signal)
   content.know(resolved.digest, resolved.sizeBytes, resolved.mediaType)
   return resolved
+}
+
+/** Asks as everyone first: then what is public is known as such here, and served on while the origin is down. */
+async function resolveOpenly(
+  tags: TagResolver,
+  target: RepositoryTarget,
+  tag: string,
+  requester: Requester,
+  signal: AbortSignal,
+) {
+  try {
+    return await tags.resolve(target, tag, { ...requester, anonymous: true }, signal)
+  } catch (error) {
+    if (!(error instanceof UpstreamError) || error.code === 'REFUSED_BY_POLICY') throw error
+    return await tags.resolve(target, tag, requester, signal)
+  }
 }
 
 function read(found: ManifestContent): Manifest {

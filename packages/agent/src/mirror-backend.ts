@@ -3,15 +3,15 @@ import { isDigest, OciError, type Digest } from '@shoal/oci'
 import type { BlobAnswer, BlobFile, ManifestAnswer, PullBackend, RequestContext, TagPage } from '@shoal/registry'
 import type { StoredBlob } from '@shoal/store'
 import type { RepositoryTarget, Upstream } from '@shoal/upstream'
+import type { Access } from './access.ts'
 import type { Content } from './content.ts'
 import { toClientError, type Wanted } from './failures.ts'
 import { targetOf } from './names.ts'
 import type { Requester } from './origin-sources.ts'
-import type { TagResolver } from './tag-resolver.ts'
 
 export interface MirrorBackendOptions {
   content: Content
-  tags: TagResolver
+  access: Access
   upstream: Upstream
   defaultRegistry: string
   /** A manifest is answered within this time, be it with an error: runtimes wait for ever. */
@@ -30,21 +30,29 @@ export class MirrorBackend implements PullBackend {
   }
 
   async manifest(context: RequestContext, name: string, reference: string, head: boolean): Promise<ManifestAnswer> {
-    const { content, tags, manifestTimeoutMs } = this.#options
-    return await this.#answer(context, name, 'manifest', async (target, requester) => {
+    const { content, access, manifestTimeoutMs } = this.#options
+    return await this.#answer(context, name, 'manifest', async (target, reader) => {
       const signal = AbortSignal.any([context.signal, AbortSignal.timeout(manifestTimeoutMs)])
-      if (isDigest(reference)) return await content.manifest(target, reference, requester, signal)
-      const resolved = await tags.resolve(target, reference, requester, signal)
+      const read = async (digest: Digest, fetcher: Requester) => {
+        const manifest = await content.manifest(target, digest, fetcher, signal)
+        access.named(target, manifest)
+        return manifest
+      }
+      if (isDigest(reference)) {
+        return await read(reference, await access.admit(target, reference, 'manifest', reader))
+      }
+      const resolved = await access.resolve(target, reference, reader, signal)
       content.know(resolved.digest, resolved.sizeBytes, resolved.mediaType)
       // A stale answer is given only for what can be delivered: then it is fetched even for HEAD.
       if (head && !resolved.stale) return resolved
-      const manifest = await content.manifest(target, resolved.digest, requester, signal)
+      const manifest = await read(resolved.digest, access.fetcher(reader))
       return { ...manifest, stale: resolved.stale }
     })
   }
 
   async blob(context: RequestContext, name: string, digest: Digest, head: boolean): Promise<BlobAnswer> {
-    return await this.#answer(context, name, 'blob', async (target, requester) => {
+    return await this.#answer(context, name, 'blob', async (target, reader) => {
+      const requester = await this.#options.access.admit(target, digest, 'blob', reader)
       if (head) {
         const sizeBytes = await this.#options.content.blobSize(target, digest, requester, context.signal)
         return { digest, sizeBytes, open: () => Promise.reject(new Error('HEAD has no body')) }
@@ -103,7 +111,7 @@ export class MirrorBackend implements PullBackend {
       const target = targetOf(name, context.namespace, this.#options.defaultRegistry)
       this.#options.upstream.checkAllowed(target.registry)
       const { requestId, authorization } = context
-      return await ask(target, authorization === undefined ? { requestId } : { requestId, authorization })
+      return await ask(target, this.#options.access.readerOf(target, authorization, requestId))
     } catch (error) {
       if (context.signal.aborted) throw error
       const answer = toClientError(error, wanted)

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import { OciError } from '@shoal/oci'
 import fc from 'fast-check'
-import { tagKey, targetOf } from './names.ts'
+import { imageKey, targetOf } from './names.ts'
 
 /** name in the path, `ns`, and what is meant where the default is Docker Hub. */
 const CASES: [string, string | undefined, string, string][] = [
@@ -103,6 +103,6 @@ test('a tag has the same key on every node, however it was asked for', () => {
     targetOf('busybox', undefined, 'docker.io'),
     targetOf('library/busybox', 'index.docker.io', 'docker.io'),
     targetOf('docker.io/library/busybox', undefined, 'other.test'),
-  ].map((target) => tagKey(target, '1'))
+  ].map((target) => imageKey(target, '1'))
   assert.deepEqual(new Set(keys), new Set(['docker.io/library/busybox:1']))
 })

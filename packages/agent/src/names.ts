@@ -1,5 +1,12 @@
 // Which registry a request means. Clients say it in three ways: `?ns=`, the first segment of the path, or not at all.
-import { DEFAULT_REGISTRY, InvalidReferenceError, isRepositoryName, OciError, parseRegistry } from '@shoal/oci'
+import {
+  DEFAULT_REGISTRY,
+  InvalidReferenceError,
+  isDigest,
+  isRepositoryName,
+  OciError,
+  parseRegistry,
+} from '@shoal/oci'
 import type { RepositoryTarget } from '@shoal/upstream'
 
 /**
@@ -14,9 +21,9 @@ export function targetOf(name: string, namespace: string | undefined, defaultReg
   return target(defaultRegistry, name)
 }
 
-/** Text of a tagged image, the same on every node: key of tag lookups. */
-export function tagKey({ registry, repository }: RepositoryTarget, tag: string): string {
-  return `${registry}/${repository}:${tag}`
+/** Text of an image by tag or digest, the same on every node: key of lookups. */
+export function imageKey({ registry, repository }: RepositoryTarget, reference: string): string {
+  return `${registry}/${repository}${isDigest(reference) ? '@' : ':'}${reference}`
 }
 
 /** docker's rule: a first segment with a dot or a colon, or `localhost`, is a registry. */

@@ -38,13 +38,14 @@ function setUp(options: { ttlMs?: number; tracker?: Tracker; agents?: TagFound &
     records: {
       get: async (key: string) => records.get(key),
       put: async (key: string, value: TagRecord) => void records.set(key, value),
+      delete: async (key: string) => void records.delete(key),
     } as StoreRecords<TagRecord>,
     ttlMs: options.ttlMs ?? 60_000,
     manifestTimeoutMs: 10_000,
     logger: silent,
   })
   const resolve = (authorization?: string, signal = AbortSignal.timeout(20_000)) =>
-    resolver.resolve(TARGET, '1', authorization === undefined ? {} : { authorization }, signal)
+    resolver.resolve(TARGET, '1', authorization === undefined ? { anonymous: true } : { authorization }, signal)
   return { resolver, resolve, ...state, state }
 }
 
@@ -164,7 +165,7 @@ test('a disk that takes nothing does not stop a pull', async () => {
   state.records.set = () => {
     throw new Error('disk full')
   }
-  const answer = await resolver.resolve(TARGET, '1', {}, AbortSignal.timeout(20_000))
+  const answer = await resolver.resolve(TARGET, '1', { anonymous: true }, AbortSignal.timeout(20_000))
   assert.equal(answer.stale, false)
 })
 

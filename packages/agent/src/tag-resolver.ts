@@ -1,12 +1,13 @@
 // From tag to digest: the origin's word while it answers, asked once for the whole cluster; the last known one, marked
-// as stale, while it does not.
-import type { Digest } from '@shoal/oci'
+// as stale, while it does not. What the origin tells everyone and what it tells only to a login are kept apart, here and
+// in what agents and trackers tell each other (docs/decisions/0009-who-may-read.md).
+import { isDigest, type Digest } from '@shoal/oci'
 import type { StoreRecords } from '@shoal/store'
 import type { Swarm, TagFound } from '@shoal/swarm'
 import { UpstreamError, type RepositoryTarget, type Upstream } from '@shoal/upstream'
 import type { Logger } from 'pino'
 import { LRUCache } from 'lru-cache'
-import { tagKey } from './names.ts'
+import { imageKey } from './names.ts'
 import type { Requester } from './origin-sources.ts'
 
 /** Tags whose last digest is remembered in memory for `tagCacheTtl`. */
@@ -23,6 +24,9 @@ const AGENTS_PART = 0.1
 /** An origin that did not answer is not asked again for so long where the last digest of the tag is known. */
 const OUTAGE_MEMORY_MS = 5000
 
+/** Begins the key of what the origin does not tell to everyone. */
+const NOT_FOR_EVERYONE = 'login '
+
 /** What the store remembers of a tag. */
 export interface TagRecord {
   digest: Digest
@@ -35,6 +39,14 @@ export interface TagRecord {
 export interface ResolvedTag extends TagFound {
   /** The origin did not answer: this is what it said last, as far as anyone knows. */
   stale: boolean
+}
+
+/** How a question is meant. */
+export interface ResolveOptions {
+  /** What the digest is of, when it is a digest whose place is asked for. @default manifest */
+  kind?: 'manifest' | 'blob'
+  /** Whether what was known before may be used while the origin does not answer. @default true */
+  fallback?: boolean
 }
 
 export interface TagResolverOptions {
@@ -62,6 +74,8 @@ export class TagResolver {
   }
 
   /**
+   * What a tag is, or a digest at a repository: that it is there, and how large. `requester` is everyone (anonymous), a
+   * client by its credentials, or else this node.
    * @throws UpstreamError what the origin said (401, 403, 404 are passed on), or that it could not be asked and nobody
    *   knows the tag
    */
@@ -70,16 +84,19 @@ export class TagResolver {
     tag: string,
     requester: Requester,
     signal: AbortSignal,
+    options: ResolveOptions = {},
   ): Promise<ResolvedTag> {
-    const key = tagKey(target, tag)
+    const everyones = imageKey(target, tag)
+    const key = requester.anonymous === true ? everyones : NOT_FOR_EVERYONE + everyones
+    const question = { target, reference: tag, key, everyones, requester, ...options }
     // Whoever brings credentials of its own gets the origin's answer to these, not one that others were given.
-    if (requester.authorization !== undefined) return await this.#ask(target, tag, key, requester, signal)
+    if (requester.authorization !== undefined) return await this.#ask(question, signal)
     const cached = this.#cache.get(key)
     if (cached !== undefined) return cached
     const running = this.#running.get(key)
     if (running !== undefined) return await running
     // Many wait for this one answer: it must not end with the patience of the first.
-    const asking = this.#ask(target, tag, key, requester, AbortSignal.timeout(this.#options.manifestTimeoutMs))
+    const asking = this.#ask(question, AbortSignal.timeout(this.#options.manifestTimeoutMs))
     this.#running.set(key, asking)
     try {
       return await asking
@@ -96,19 +113,14 @@ export class TagResolver {
     return { digest, mediaType, sizeBytes, ageMs: Math.max(0, Date.now() - seenMs) }
   }
 
-  async #ask(
-    target: RepositoryTarget,
-    tag: string,
-    key: string,
-    requester: Requester,
-    signal: AbortSignal,
-  ): Promise<ResolvedTag> {
+  async #ask(question: Question, signal: AbortSignal): Promise<ResolvedTag> {
+    const { target, key, requester, fallback = true } = question
     const { swarm, manifestTimeoutMs } = this.#options
     const forAll = requester.authorization === undefined
-    const lookup = () => this.#askOrigin(target, tag, requester, signal)
+    const lookup = () => this.#askOrigin(question, signal)
     const trackerTimeoutMs = Math.min(TRACKER_LIMIT_MS, manifestTimeoutMs * TRACKER_PART)
-    if (this.#outages.has(target.registry)) {
-      const last = await this.#lastKnown(key)
+    if (fallback && this.#outages.has(target.registry)) {
+      const last = await this.#lastKnown(question)
       if (last !== undefined) return { ...last, stale: true }
     }
     let failure: unknown
@@ -129,9 +141,12 @@ export class TagResolver {
     }
     // An end of the client's patience is not an answer of the origin, but what is known is better than nothing then.
     const outage = failure instanceof UpstreamError ? failure.isOutage : signal.aborted
-    if (!outage) throw failure
+    if (!outage) {
+      if (isRefusal(failure)) await this.#forget(question)
+      throw failure
+    }
     this.#outages.set(target.registry, true)
-    const last = await this.#lastKnown(key)
+    const last = fallback ? await this.#lastKnown(question) : undefined
     if (last === undefined) throw failure
     this.#options.logger.warn(
       { err: failure, reference: key, digest: last.digest },
@@ -141,17 +156,19 @@ export class TagResolver {
   }
 
   /** Leaves time for the answer that is known already, should the origin hang. */
-  async #askOrigin(target: RepositoryTarget, tag: string, requester: Requester, signal: AbortSignal) {
+  async #askOrigin(question: Question, signal: AbortSignal): Promise<TagFound> {
+    const { target, reference, requester, kind } = question
     const limitMs = Math.min(ORIGIN_LIMIT_MS, this.#options.manifestTimeoutMs * ORIGIN_PART)
     const limit = AbortSignal.timeout(limitMs)
+    const options = { ...requester, signal: AbortSignal.any([signal, limit]) }
+    const { upstream } = this.#options
     try {
-      return await this.#options.upstream.headManifest(target, tag, {
-        ...requester,
-        signal: AbortSignal.any([signal, limit]),
-      })
+      if (kind !== 'blob' || !isDigest(reference)) return await upstream.headManifest(target, reference, options)
+      const { sizeBytes } = await upstream.headBlob(target, reference, options)
+      return { digest: reference, mediaType: '', sizeBytes }
     } catch (error) {
       if (!limit.aborted || signal.aborted) throw error
-      const message = `${target.registry} did not say within ${Math.round(limitMs)} ms what ${tag} is`
+      const message = `${target.registry} did not say within ${Math.round(limitMs)} ms what ${reference} is`
       throw new UpstreamError('TIMEOUT', target.registry, message, { cause: error })
     }
   }
@@ -161,19 +178,49 @@ export class TagResolver {
     const { digest, mediaType, sizeBytes } = found
     const resolved = { digest, mediaType, sizeBytes, stale: false }
     if (forAll) this.#cache.set(key, resolved)
-    await this.#options.records
-      .put(key, { digest, mediaType, sizeBytes, seenMs: Date.now() })
-      .catch((error: unknown) => {
-        // A full disk must not stop a pull.
-        this.#options.logger.warn({ err: error, reference: key }, 'a tag could not be remembered')
-      })
+    const record = { digest, mediaType, sizeBytes, seenMs: Date.now() }
+    // Asked for by its digest, it is to be known as well.
+    await Promise.all(
+      [...new Set([key, this.#keyOfDigest(key, digest)])].map((at) => this.#options.records.put(at, record)),
+    ).catch((error: unknown) => {
+      // A full disk must not stop a pull.
+      this.#options.logger.warn({ err: error, reference: key }, 'a tag could not be remembered')
+    })
     return resolved
   }
 
-  async #lastKnown(key: string): Promise<(TagFound & { ageMs: number }) | undefined> {
-    const limitMs = Math.min(AGENTS_LIMIT_MS, this.#options.manifestTimeoutMs * AGENTS_PART)
-    const [own, others] = await Promise.all([this.known(key), this.#options.swarm.askTag(key, limitMs)])
-    if (own === undefined || (others !== undefined && others.ageMs < own.ageMs)) return others
-    return own
+  #keyOfDigest(key: string, digest: Digest): string {
+    return key.includes('@') ? key : `${key.slice(0, key.lastIndexOf(':'))}@${digest}`
   }
+
+  /** What everyone may read, a login may read too; the other way round it may not be. */
+  async #lastKnown({ key, everyones }: Question): Promise<(TagFound & { ageMs: number }) | undefined> {
+    const limitMs = Math.min(AGENTS_LIMIT_MS, this.#options.manifestTimeoutMs * AGENTS_PART)
+    const { swarm } = this.#options
+    const answers = await Promise.all(
+      [...new Set([key, everyones])].flatMap((asked) => [this.known(asked), swarm.askTag(asked, limitMs)]),
+    )
+    return answers.filter((answer) => answer !== undefined).sort((one, other) => one.ageMs - other.ageMs)[0]
+  }
+
+  /** The origin refuses it to everyone: an outage later on must not bring it back. */
+  async #forget({ key, requester }: Question): Promise<void> {
+    if (requester.anonymous !== true) return
+    await this.#options.records.delete(key).catch((error: unknown) => {
+      this.#options.logger.warn({ err: error, reference: key }, 'a tag could not be forgotten')
+    })
+  }
+}
+
+interface Question extends ResolveOptions {
+  target: RepositoryTarget
+  reference: string
+  key: string
+  /** The key of what everyone may know about it. */
+  everyones: string
+  requester: Requester
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof UpstreamError && ['UNAUTHORIZED', 'DENIED', 'NOT_FOUND'].includes(error.code)
 }

@@ -84,7 +84,8 @@ export class Session {
    * with an error that may go away, the request is sent again.
    * @throws UpstreamError; the signal's reason when it is aborted
    */
-  async ask<T>(request: RegistryRequest, read: (answer: HttpAnswer) => Promise<T>): Promise<T> {
+  async ask<T>(asked: RegistryRequest, read: (answer: HttpAnswer) => Promise<T>): Promise<T> {
+    const request = withoutOwnCertificate(asked)
     const { limits, random, logger } = this.#parts
     const { settings, options, what } = request
     this.#parts.sender.checkRegistry(settings)
@@ -147,6 +148,7 @@ export class Session {
 
   async #identify({ settings, repository, options }: RegistryRequest): Promise<Identity> {
     const { authorization } = options
+    if (options.anonymous === true) return { kind: 'login', credential: undefined }
     if (authorization === undefined) {
       return { kind: 'login', credential: await this.#parts.credentials.find(settings, repository) }
     }
@@ -203,7 +205,7 @@ export class Session {
         token = await this.#parts.tokens.get(needs)
       } catch (error) {
         if (!isRefusal(error)) throw error
-        if (options.authorization === undefined) this.#parts.credentials.forgetHelperAnswers()
+        if (isOwnLogin(options)) this.#parts.credentials.forgetHelperAnswers()
         const { status } = error
         const details = { challenge: header, cause: error, ...(status === undefined ? {} : { status }) }
         throw new UpstreamError(error.code, settings.registry, error.message, details)
@@ -237,7 +239,7 @@ export class Session {
       const message = `${registry} points to a host that refuses access to ${what}`
       return new UpstreamError('DENIED', registry, message, { status })
     }
-    if (status === 401 && identity.kind === 'login' && options.authorization === undefined && authorization) {
+    if (status === 401 && identity.kind === 'login' && isOwnLogin(options) && authorization) {
       this.#parts.credentials.forgetHelperAnswers()
     }
     const secrets = [authorization, authorization?.replace(/^\S+ /, '')].filter((secret) => secret !== undefined)
@@ -256,6 +258,18 @@ function isRefusal(error: unknown): error is UpstreamError {
 
 function neededScope({ repository, scope }: RegistryRequest): string {
   return scope ?? `repository:${repository}:pull`
+}
+
+/** Whether the configured login is what a request is sent with. */
+function isOwnLogin({ authorization, anonymous }: RequestOptions): boolean {
+  return authorization === undefined && anonymous !== true
+}
+
+/** The client certificate is a credential of this node: what is asked in another's name must not profit by it. */
+function withoutOwnCertificate(request: RegistryRequest): RegistryRequest {
+  const { settings, options } = request
+  if (isOwnLogin(options) || settings.tls.cert === undefined) return request
+  return { ...request, settings: { ...settings, tls: { ...settings.tls, cert: undefined, key: undefined } } }
 }
 
 function scopeKey(request: RegistryRequest): string {

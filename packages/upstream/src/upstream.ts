@@ -14,6 +14,8 @@ export interface RequestOptions {
   signal: AbortSignal
   /** The Authorization header of the client on whose behalf this is asked; overrides the configured credentials. */
   authorization?: string
+  /** Asks as one who has no credentials at all: neither the configured login nor the client certificate is shown. */
+  anonymous?: boolean
   /** Sent along as `X-Request-Id`. */
   requestId?: string
 }

@@ -1,0 +1,192 @@
+// Who may read what, asked of whole agents in front of a registry with a public and a private repository.
+import assert from 'node:assert/strict'
+import test, { type TestContext } from 'node:test'
+import { digestOf } from '@shoal/oci'
+import type { AgentConfig } from './config.ts'
+import { startAgent, type TestAgent } from './testing/agents.ts'
+import { refuse, startRegistry, type TestImage } from './testing/registry.ts'
+
+const RIGHT = `Basic ${Buffer.from('ann:right').toString('base64')}`
+const WRONG = `Basic ${Buffer.from('ann:wrong').toString('base64')}`
+const CHALLENGE = 'Basic realm="the registry"'
+
+/** `team/private` wants a login, all else is for everyone; each repository has only what `owned` says. */
+async function setUp(t: TestContext, config: Partial<AgentConfig> = {}) {
+  const registry = await startRegistry(t)
+  const secret = registry.addImage('team/private:1', [100_000])
+  const open = registry.addImage('team/open:1', [50_000])
+  const owned: Record<string, TestImage> = { 'team/private': secret, 'team/open': open }
+  const state = { down: false, closed: new Set(['team/private']) }
+  registry.mood = (request, response) => {
+    if (state.down) {
+      refuse(response, 503, 'UNAVAILABLE')
+      return true
+    }
+    const [, repository = '', reference = ''] = /^\/v2\/(.+)\/(?:manifests|blobs)\/(.+)$/.exec(request.url ?? '') ?? []
+    if (state.closed.has(repository) && request.headers.authorization !== RIGHT) {
+      refuse(response, 401, 'UNAUTHORIZED', { 'www-authenticate': CHALLENGE })
+      return true
+    }
+    const image = owned[repository]
+    const digests: string[] = image === undefined ? [] : [image.digest, image.config, ...image.layers]
+    if (!reference.includes(':') || digests.includes(reference)) return false
+    refuse(response, 404, 'BLOB_UNKNOWN')
+    return true
+  }
+  const agent = await startAgent(t, config)
+  const path = (repository: string) => `/v2/${registry.host}/${repository}`
+  return { registry, agent, secret, open, state, path }
+}
+
+const ask = (agent: TestAgent, path: string, authorization?: string) =>
+  agent.ask(path, authorization === undefined ? {} : { headers: { authorization } })
+
+async function pull(agent: TestAgent, base: string, image: TestImage, authorization?: string): Promise<number[]> {
+  const paths = [`manifests/1`, `manifests/${image.digest}`]
+  for (const digest of [image.config, ...image.layers]) paths.push(`blobs/${digest}`)
+  const statuses: number[] = []
+  for (const path of paths) statuses.push((await ask(agent, `${base}/${path}`, authorization)).status)
+  return statuses
+}
+
+const each = (status: number) => [status, status, status, status]
+
+test('private content in the store of the node is for those whose credentials the origin takes', async (t) => {
+  const { agent, secret, path } = await setUp(t)
+  const base = path('team/private')
+  assert.deepEqual(await pull(agent, base, secret), each(401))
+  assert.deepEqual(await pull(agent, base, secret, RIGHT), each(200))
+  await agent.idle()
+  const refused = await ask(agent, `${base}/blobs/${secret.layers[0]!}`)
+  assert.deepEqual([refused.status, refused.code], [401, 'UNAUTHORIZED'])
+  assert.equal(refused.headers.get('www-authenticate'), CHALLENGE, 'so that a client can answer it')
+  assert.deepEqual(await pull(agent, base, secret), each(401))
+  assert.deepEqual(await pull(agent, base, secret, WRONG), each(401))
+  const head = await agent.ask(`${base}/blobs/${secret.layers[0]!}`, { method: 'HEAD' })
+  assert.equal(head.status, 401)
+})
+
+test('a digest alone opens nothing under the name of another repository', async (t) => {
+  const { agent, secret, path } = await setUp(t)
+  await pull(agent, path('team/private'), secret, RIGHT)
+  await agent.idle()
+  for (const digest of [secret.config, ...secret.layers]) {
+    assert.equal((await ask(agent, `${path('team/open')}/blobs/${digest}`)).status, 404)
+    assert.equal((await ask(agent, `${path('team/open')}/blobs/${digest}`, RIGHT)).status, 404)
+  }
+  assert.equal((await ask(agent, `${path('team/open')}/manifests/${secret.digest}`)).status, 404)
+})
+
+test('private content on a peer is no more open than at its origin', async (t) => {
+  const { registry, agent, secret, state, path } = await setUp(t)
+  const base = path('team/private')
+  await pull(agent, base, secret, RIGHT)
+  await agent.idle()
+  const { address } = await agent.status()
+  const second = await startAgent(t, { bootstrapPeers: address.multiaddrs })
+  while ((await second.status()).peersConnected === 0) await new Promise((resolve) => setImmediate(resolve))
+  assert.deepEqual(await pull(second, base, secret), each(401))
+  const before = registry.blobBytes
+  assert.deepEqual(await pull(second, base, secret, RIGHT), each(200))
+  assert.equal(registry.blobBytes, before, 'with the right credentials the bytes come from the peer')
+
+  state.down = true
+  const third = await startAgent(t, { bootstrapPeers: address.multiaddrs })
+  while ((await third.status()).peersConnected === 0) await new Promise((resolve) => setImmediate(resolve))
+  for (const credentials of [undefined, RIGHT]) {
+    for (const status of await pull(third, base, secret, credentials)) assert.notEqual(status, 200)
+  }
+})
+
+test('credentials that were accepted hold while the origin is down, and those of others do not', async (t) => {
+  const { agent, secret, state, path } = await setUp(t, { accessTtl: 0 })
+  const base = path('team/private')
+  await pull(agent, base, secret, RIGHT)
+  await agent.idle()
+  state.down = true
+  assert.deepEqual(await pull(agent, base, secret, RIGHT), each(200))
+  for (const credentials of [undefined, WRONG]) {
+    for (const status of await pull(agent, base, secret, credentials)) assert.notEqual(status, 200)
+  }
+})
+
+test('credentials that were accepted do not hold for ever while the origin is down', async (t) => {
+  const { agent, secret, state, path } = await setUp(t, { accessTtl: 0, accessOutageTtl: 0 })
+  await pull(agent, path('team/private'), secret, RIGHT)
+  await agent.idle()
+  state.down = true
+  for (const status of await pull(agent, path('team/private'), secret, RIGHT)) assert.notEqual(status, 200)
+})
+
+test('public content flows on while the origin is down: on this node, on another, by tag and by digest', async (t) => {
+  const { agent, open, state, path } = await setUp(t, { accessTtl: 0 })
+  const base = path('team/open')
+  await pull(agent, base, open)
+  await agent.idle()
+  state.down = true
+  assert.deepEqual(await pull(agent, base, open), each(200))
+  const { address } = await agent.status()
+  const second = await startAgent(t, { bootstrapPeers: address.multiaddrs })
+  while ((await second.status()).peersConnected === 0) await new Promise((resolve) => setImmediate(resolve))
+  const byDigest = await ask(second, `${base}/manifests/${open.digest}`)
+  assert.equal(byDigest.status, 200)
+  assert.deepEqual(await pull(second, base, open), each(200))
+  await second.idle()
+})
+
+test('a repository that is closed is closed for what was pulled before, and an outage does not open it', async (t) => {
+  const { agent, open, state, path } = await setUp(t, { accessTtl: 0 })
+  const base = path('team/open')
+  await pull(agent, base, open)
+  await agent.idle()
+  state.closed.add('team/open')
+  assert.deepEqual(await pull(agent, base, open), each(401))
+  state.down = true
+  for (const status of await pull(agent, base, open)) assert.notEqual(status, 200)
+})
+
+test('a public pull costs one question about the repository, not one for each blob', async (t) => {
+  const { registry, agent, open, path } = await setUp(t)
+  await pull(agent, path('team/open'), open)
+  await pull(agent, path('team/open'), open)
+  const questions = registry.asked.filter((line) => line.startsWith('HEAD ') && !line.endsWith('/manifests/1'))
+  assert.deepEqual(questions, [])
+})
+
+test('accepted credentials cost one question for each repository', async (t) => {
+  const { registry, agent, secret, path } = await setUp(t)
+  const base = path('team/private')
+  await pull(agent, base, secret, RIGHT)
+  await agent.idle()
+  const before = registry.asked.length
+  const blobs = secret.layers.concat(secret.config).map((digest) => ask(agent, `${base}/blobs/${digest}`, RIGHT))
+  for (const answer of await Promise.all(blobs)) assert.equal(answer.status, 200)
+  assert.equal(registry.asked.length, before)
+})
+
+test("the node's login opens nothing, unless the operator says that everyone on the node may use it", async (t) => {
+  const { registry, secret, open, path } = await setUp(t)
+  const login = { username: 'ann', password: 'right' }
+  const strict = await startAgent(t, { registries: { [registry.host]: login } })
+  assert.deepEqual(await pull(strict, path('team/private'), secret), each(401))
+  assert.deepEqual(await pull(strict, path('team/open'), open), each(200))
+  const lenient = await startAgent(t, { registries: { [registry.host]: { ...login, access: 'node' } } })
+  assert.deepEqual(await pull(lenient, path('team/private'), secret), each(200))
+  assert.deepEqual(await pull(lenient, path('team/private'), secret, WRONG), each(200))
+})
+
+test('a foreign layer in a manifest of an open repository opens nothing', async (t) => {
+  const { registry, agent, secret, open, state, path } = await setUp(t)
+  await pull(agent, path('team/private'), secret, RIGHT)
+  await agent.idle()
+  const manifest = JSON.parse(open.text) as { layers: object[] }
+  const stolen = { digest: secret.layers[0], size: 100_000, urls: ['https://elsewhere.test/layer'] }
+  manifest.layers.push({ ...stolen, mediaType: 'application/vnd.oci.image.layer.nondistributable.v1.tar+gzip' })
+  const text = JSON.stringify(manifest)
+  registry.addManifest('team/open:2', text, 'application/vnd.oci.image.manifest.v1+json')
+  const mood = registry.mood
+  registry.mood = (request, response) => (request.url?.endsWith(digestOf(text)) ? false : mood(request, response))
+  assert.equal((await ask(agent, `${path('team/open')}/manifests/2`)).status, 200)
+  assert.equal((await ask(agent, `${path('team/open')}/blobs/${secret.layers[0]!}`)).status, 404)
+  assert.equal(state.down, false)
+})

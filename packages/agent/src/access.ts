@@ -1,0 +1,223 @@
+// Who may read what: content that its origin serves to everyone is for every client; what needed credentials is for those
+// whose own credentials the origin has accepted for that repository. Where bytes lie (store, peers) opens nothing.
+// The rules and the other ways that were considered: docs/decisions/0009-who-may-read.md.
+import { createHmac, randomBytes } from 'node:crypto'
+import { blobsOf, childrenOf, isForeignLayer, parseManifest, parseRegistry, type Digest } from '@shoal/oci'
+import { UpstreamError, type RepositoryTarget } from '@shoal/upstream'
+import { LRUCache } from 'lru-cache'
+import { imageKey } from './names.ts'
+import type { Requester } from './origin-sources.ts'
+import type { ResolvedTag, TagResolver } from './tag-resolver.ts'
+
+/** Digests remembered as belonging to a repository. */
+const REMEMBERED_MEMBERS = 200_000
+/** Repositories remembered as open to everyone, and credentials as accepted for one. */
+const REMEMBERED_READERS = 50_000
+/** While the origin does not answer, it is asked about one repository again after so long, in milliseconds. */
+const OUTAGE_RECHECK_MS = 30_000
+
+export interface AccessOptions {
+  tags: TagResolver
+  /** Settings of registries, by host. */
+  registries: Readonly<Record<string, { access?: 'client' | 'node' }>>
+  /** How long an answer of the origin holds, in milliseconds. */
+  ttlMs: number
+  /** How long accepted credentials hold while the origin does not answer, in milliseconds. */
+  outageTtlMs: number
+  /** Limit for one question to the origin, in milliseconds. */
+  timeoutMs: number
+  /** Milliseconds of a clock that is never set. @default performance.now */
+  now?: () => number
+}
+
+/** When the origin was asked, and since when it says yes. */
+interface Standing {
+  /** The origin itself said yes at this time. */
+  confirmedMs: number
+  /** No question is due before this time. */
+  validUntilMs: number
+}
+
+/** What this node knows of who may read which repository. */
+export class Access {
+  readonly #options: AccessOptions
+  readonly #openToNode: Set<string>
+  readonly #now: () => number
+  /** Credentials are remembered as a hash under a key that nobody else has and that ends with the process. */
+  readonly #secret = randomBytes(32)
+  readonly #members = new LRUCache<string, true>({ max: REMEMBERED_MEMBERS })
+  /** By repository for everyone, by keyed hash of repository and credentials for a client. */
+  readonly #readers = new LRUCache<string, Standing>({ max: REMEMBERED_READERS })
+  readonly #checking = new Map<string, Promise<void>>()
+
+  constructor(options: AccessOptions) {
+    this.#options = options
+    this.#now = options.now ?? (() => performance.now())
+    const open = Object.entries(options.registries).filter(([, { access }]) => access === 'node')
+    this.#openToNode = new Set(open.map(([registry]) => parseRegistry(registry)))
+  }
+
+  /** In whose name a client's questions are asked: this node's, its own, or everyone's. */
+  readerOf({ registry }: RepositoryTarget, authorization: string | undefined, requestId: string): Requester {
+    if (this.#openToNode.has(registry)) return { requestId }
+    return authorization === undefined ? { requestId, anonymous: true } : { requestId, authorization }
+  }
+
+  /**
+   * What a tag is, for this reader.
+   * @throws UpstreamError also when the origin does not answer and never let this reader in
+   */
+  async resolve(target: RepositoryTarget, tag: string, reader: Requester, signal: AbortSignal): Promise<ResolvedTag> {
+    const resolved = await this.#ask(target, tag, 'manifest', reader, signal)
+    this.#members.set(imageKey(target, resolved.digest), true)
+    return resolved
+  }
+
+  /**
+   * Lets a reader have content by digest, or not; returns in whose name it is to be fetched. The digest must belong to
+   * the repository, and the repository be open to the reader.
+   * @throws UpstreamError what the origin says to the reader
+   */
+  async admit(
+    target: RepositoryTarget,
+    digest: Digest,
+    kind: 'manifest' | 'blob',
+    reader: Requester,
+  ): Promise<Requester> {
+    const { requestId = '' } = reader
+    if (isNode(reader)) return reader
+    const member = this.#members.has(imageKey(target, digest))
+    // Public content is for clients with credentials too, whatever these are.
+    if (member && this.#isValid(repositoryKey(target))) return { requestId }
+    if (!(member && this.#isValid(this.#keyOf(target, reader)))) {
+      await this.#check(target, digest, kind, reader, member)
+    }
+    return this.fetcher(reader)
+  }
+
+  /** In whose name content is fetched that a reader may have: what is for everyone, with this node's own login. */
+  fetcher(reader: Requester): Requester {
+    return reader.anonymous === true ? { requestId: reader.requestId ?? '' } : reader
+  }
+
+  /**
+   * Notes that a manifest of the repository names others: registries take a manifest only when the repository has what
+   * it names. Layers that are fetched elsewhere (foreign ones) are not looked at by registries, and not noted here.
+   */
+  named(target: RepositoryTarget, { bytes, mediaType }: { bytes: Uint8Array; mediaType: string }): void {
+    try {
+      const manifest = parseManifest(bytes, mediaType)
+      const named = [...childrenOf(manifest), ...blobsOf(manifest).filter((layer) => !isForeignLayer(layer))]
+      for (const { digest } of named) this.#members.set(imageKey(target, digest), true)
+    } catch {
+      // What is not understood names nothing: each of its parts will be asked for at the origin.
+    }
+  }
+
+  /** Coalesced by repository and reader where only the reader is in question, else by digest. */
+  async #check(
+    target: RepositoryTarget,
+    digest: Digest,
+    kind: 'manifest' | 'blob',
+    reader: Requester,
+    member: boolean,
+  ): Promise<void> {
+    const key = `${this.#keyOf(target, reader)} ${member ? '' : digest}`
+    const running = this.#checking.get(key)
+    const isAnswered = await running?.then(
+      () => true,
+      // What was asked about may be gone, and this be there.
+      () => false,
+    )
+    if (isAnswered === true) return
+    const checking = this.#askAbout(target, digest, kind, reader, member)
+    this.#checking.set(key, checking)
+    try {
+      await checking
+    } finally {
+      if (this.#checking.get(key) === checking) this.#checking.delete(key)
+    }
+  }
+
+  async #askAbout(
+    target: RepositoryTarget,
+    digest: Digest,
+    kind: 'manifest' | 'blob',
+    reader: Requester,
+    member: boolean,
+  ): Promise<void> {
+    try {
+      // Others wait for it, too: it does not end with the client that came first.
+      await this.#ask(target, digest, kind, reader, AbortSignal.timeout(this.#options.timeoutMs))
+    } catch (error) {
+      const isOutage = error instanceof UpstreamError && error.isOutage
+      if (!(isOutage && member && this.#mayGoOn(target, reader))) throw error
+      this.#postpone(this.#keyOf(target, reader))
+    }
+    this.#members.set(imageKey(target, digest), true)
+  }
+
+  async #ask(
+    target: RepositoryTarget,
+    reference: string,
+    kind: 'manifest' | 'blob',
+    reader: Requester,
+    signal: AbortSignal,
+  ): Promise<ResolvedTag> {
+    const key = this.#keyOf(target, reader)
+    const fallback = reader.authorization === undefined || this.#mayGoOn(target, reader)
+    try {
+      const resolved = await this.#options.tags.resolve(target, reference, reader, signal, { kind, fallback })
+      if (isNode(reader)) return resolved
+      if (resolved.stale) this.#postpone(key)
+      else this.#confirm(key)
+      return resolved
+    } catch (error) {
+      if (!(error instanceof UpstreamError)) throw error
+      const { code, challenge } = error
+      if (code === 'UNAUTHORIZED' || code === 'DENIED') this.#readers.delete(key)
+      if (code === 'DENIED' && reader.anonymous === true && challenge !== undefined) {
+        // The token service has nothing for who does not say who it is: a client that can say so is to be asked.
+        throw new UpstreamError('UNAUTHORIZED', target.registry, error.message, { challenge, cause: error })
+      }
+      throw error
+    }
+  }
+
+  #isValid(key: string): boolean {
+    return this.#now() < (this.#readers.get(key)?.validUntilMs ?? -Infinity)
+  }
+
+  #confirm(key: string): void {
+    const confirmedMs = this.#now()
+    this.#readers.set(key, { confirmedMs, validUntilMs: confirmedMs + this.#options.ttlMs })
+  }
+
+  /** The origin could not be asked: an old answer holds a little longer, and does not get younger. */
+  #postpone(key: string): void {
+    const confirmedMs = this.#readers.get(key)?.confirmedMs ?? this.#now()
+    const recheckMs = Math.min(OUTAGE_RECHECK_MS, this.#options.ttlMs)
+    this.#readers.set(key, { confirmedMs, validUntilMs: this.#now() + recheckMs })
+  }
+
+  /** Whether a reader that was let in before stays in while the origin does not answer. */
+  #mayGoOn(target: RepositoryTarget, reader: Requester): boolean {
+    const standing = this.#readers.get(this.#keyOf(target, reader))
+    if (standing === undefined) return false
+    return reader.anonymous === true || this.#now() - standing.confirmedMs < this.#options.outageTtlMs
+  }
+
+  #keyOf(target: RepositoryTarget, { authorization }: Requester): string {
+    const repository = repositoryKey(target)
+    if (authorization === undefined) return repository
+    return createHmac('sha256', this.#secret).update(`${repository}\n${authorization}`).digest('base64url')
+  }
+}
+
+function isNode({ anonymous, authorization }: Requester): boolean {
+  return anonymous !== true && authorization === undefined
+}
+
+function repositoryKey({ registry, repository }: RepositoryTarget): string {
+  return `${registry}/${repository}`
+}
