@@ -145,6 +145,20 @@ test('a repository that is closed is closed for what was pulled before, and an o
   for (const status of await pull(agent, base, open)) assert.notEqual(status, 200)
 })
 
+test('credentials that the origin does not take close nothing that is for everyone, nor does an outage', async (t) => {
+  const { registry, agent, open, state, path } = await setUp(t)
+  const mood = registry.mood
+  registry.mood = (request, response) => {
+    if (request.headers.authorization !== WRONG) return mood(request, response)
+    refuse(response, 401, 'UNAUTHORIZED', { 'www-authenticate': CHALLENGE })
+    return true
+  }
+  assert.deepEqual(await pull(agent, path('team/open'), open, WRONG), each(200))
+  await agent.idle()
+  state.down = true
+  assert.deepEqual(await pull(agent, path('team/open'), open, RIGHT), each(200))
+})
+
 test('a public pull costs one question about the repository, not one for each blob', async (t) => {
   const { registry, agent, open, path } = await setUp(t)
   await pull(agent, path('team/open'), open)

@@ -30,6 +30,13 @@ export interface AccessOptions {
   now?: () => number
 }
 
+/** A reader was let in. */
+export interface Admission {
+  resolved: ResolvedTag
+  /** In whose name the content is fetched. */
+  fetcher: Requester
+}
+
 /** When the origin was asked, and since when it says yes. */
 interface Standing {
   /** The origin itself said yes at this time. */
@@ -48,11 +55,14 @@ export class Access {
   readonly #members = new LRUCache<string, true>({ max: REMEMBERED_MEMBERS })
   /** By repository for everyone, by keyed hash of repository and credentials for a client. */
   readonly #readers = new LRUCache<string, Standing>({ max: REMEMBERED_READERS })
-  readonly #checking = new Map<string, Promise<void>>()
+  /** Repositories that the origin refused to everyone lately. */
+  readonly #closed: LRUCache<string, true>
+  readonly #checking = new Map<string, Promise<Requester>>()
 
   constructor(options: AccessOptions) {
     this.#options = options
     this.#now = options.now ?? (() => performance.now())
+    this.#closed = new LRUCache({ max: REMEMBERED_READERS, ttl: Math.max(1, options.ttlMs) })
     const open = Object.entries(options.registries).filter(([, { access }]) => access === 'node')
     this.#openToNode = new Set(open.map(([registry]) => parseRegistry(registry)))
   }
@@ -64,13 +74,13 @@ export class Access {
   }
 
   /**
-   * What a tag is, for this reader.
+   * What a tag is, for this reader, and in whose name the content behind it is to be fetched.
    * @throws UpstreamError also when the origin does not answer and never let this reader in
    */
-  async resolve(target: RepositoryTarget, tag: string, reader: Requester, signal: AbortSignal): Promise<ResolvedTag> {
-    const resolved = await this.#ask(target, tag, 'manifest', reader, signal)
-    this.#members.set(imageKey(target, resolved.digest), true)
-    return resolved
+  async resolve(target: RepositoryTarget, tag: string, reader: Requester, signal: AbortSignal): Promise<Admission> {
+    const admission = await this.#askInTurn(target, tag, 'manifest', reader, signal)
+    this.#members.set(imageKey(target, admission.resolved.digest), true)
+    return admission
   }
 
   /**
@@ -90,14 +100,9 @@ export class Access {
     // Public content is for clients with credentials too, whatever these are.
     if (member && this.#isValid(repositoryKey(target))) return { requestId }
     if (!(member && this.#isValid(this.#keyOf(target, reader)))) {
-      await this.#check(target, digest, kind, reader, member)
+      return await this.#check(target, digest, kind, reader, member)
     }
-    return this.fetcher(reader)
-  }
-
-  /** In whose name content is fetched that a reader may have: what is for everyone, with this node's own login. */
-  fetcher(reader: Requester): Requester {
-    return reader.anonymous === true ? { requestId: reader.requestId ?? '' } : reader
+    return fetcherOf(reader)
   }
 
   /**
@@ -121,19 +126,16 @@ export class Access {
     kind: 'manifest' | 'blob',
     reader: Requester,
     member: boolean,
-  ): Promise<void> {
+  ): Promise<Requester> {
     const key = `${this.#keyOf(target, reader)} ${member ? '' : digest}`
     const running = this.#checking.get(key)
-    const isAnswered = await running?.then(
-      () => true,
-      // What was asked about may be gone, and this be there.
-      () => false,
-    )
-    if (isAnswered === true) return
+    // What was asked about may be gone, and this be there: a refusal counts only for its own digest.
+    const answered = await running?.catch(() => undefined)
+    if (answered !== undefined) return answered
     const checking = this.#askAbout(target, digest, kind, reader, member)
     this.#checking.set(key, checking)
     try {
-      await checking
+      return await checking
     } finally {
       if (this.#checking.get(key) === checking) this.#checking.delete(key)
     }
@@ -145,16 +147,47 @@ export class Access {
     kind: 'manifest' | 'blob',
     reader: Requester,
     member: boolean,
-  ): Promise<void> {
+  ): Promise<Requester> {
+    let fetcher = fetcherOf(reader)
     try {
       // Others wait for it, too: it does not end with the client that came first.
-      await this.#ask(target, digest, kind, reader, AbortSignal.timeout(this.#options.timeoutMs))
+      const signal = AbortSignal.timeout(this.#options.timeoutMs)
+      fetcher = (await this.#askInTurn(target, digest, kind, reader, signal)).fetcher
     } catch (error) {
       const isOutage = error instanceof UpstreamError && error.isOutage
       if (!(isOutage && member && this.#mayGoOn(target, reader))) throw error
       this.#postpone(this.#keyOf(target, reader))
     }
     this.#members.set(imageKey(target, digest), true)
+    return fetcher
+  }
+
+  /**
+   * A client with credentials may read what everyone may, though the origin takes its credentials no more or cannot be
+   * asked about them. What may be public is asked as such, so that the cluster asks once.
+   */
+  async #askInTurn(
+    target: RepositoryTarget,
+    reference: string,
+    kind: 'manifest' | 'blob',
+    reader: Requester,
+    signal: AbortSignal,
+  ): Promise<Admission> {
+    const { requestId = '', authorization } = reader
+    const everyone: Requester = { requestId, anonymous: true }
+    const isClosed = this.#closed.has(repositoryKey(target))
+    const order = authorization === undefined ? [reader] : isClosed ? [reader, everyone] : [everyone, reader]
+    let failure: unknown
+    for (const asking of order) {
+      try {
+        const resolved = await this.#ask(target, reference, kind, asking, signal)
+        return { resolved, fetcher: fetcherOf(asking) }
+      } catch (error) {
+        if (!(error instanceof UpstreamError)) throw error
+        if (asking === reader) failure = error
+      }
+    }
+    throw failure
   }
 
   async #ask(
@@ -175,7 +208,10 @@ export class Access {
     } catch (error) {
       if (!(error instanceof UpstreamError)) throw error
       const { code, challenge } = error
-      if (code === 'UNAUTHORIZED' || code === 'DENIED') this.#readers.delete(key)
+      if (code === 'UNAUTHORIZED' || code === 'DENIED') {
+        this.#readers.delete(key)
+        if (reader.anonymous === true) this.#closed.set(key, true)
+      }
       if (code === 'DENIED' && reader.anonymous === true && challenge !== undefined) {
         // The token service has nothing for who does not say who it is: a client that can say so is to be asked.
         throw new UpstreamError('UNAUTHORIZED', target.registry, error.message, { challenge, cause: error })
@@ -212,6 +248,11 @@ export class Access {
     if (authorization === undefined) return repository
     return createHmac('sha256', this.#secret).update(`${repository}\n${authorization}`).digest('base64url')
   }
+}
+
+/** In whose name content is fetched that a reader may have: what is for everyone, with this node's own login. */
+function fetcherOf(reader: Requester): Requester {
+  return reader.anonymous === true ? { requestId: reader.requestId ?? '' } : reader
 }
 
 function isNode({ anonymous, authorization }: Requester): boolean {

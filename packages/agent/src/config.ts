@@ -5,6 +5,7 @@
 // `format: 'path'` (relative to the file it is written in), `mustBe` (the rule in words), `secret` (never shown),
 // `section` (heading in the reference).
 import { Type, type Static } from 'typebox'
+import { registrySettingsSchema } from './registry-settings.ts'
 
 const HOST_PATTERN =
   '^(\\[[0-9A-Fa-f:.]+\\]|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40}|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$'
@@ -12,82 +13,11 @@ const REGISTRY_PATTERN = '^(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za
 const RULE_PATTERN =
   '^(\\*|(\\*\\.)?[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:([0-9]{1,5}|\\*))?|\\[[0-9A-Fa-f:.]+\\](:[0-9]{1,5})?)$'
 const NODE_PATTERN = '^(/\\S+|(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):[0-9]{1,5})$'
-const URL_PATTERN = '^https?://[^\\s/?#]+([/?#]\\S*)?$'
 
 const host = { pattern: HOST_PATTERN, mustBe: 'a host name or an IP address' }
 const rule = { pattern: RULE_PATTERN, mustBe: 'a registry host, *.domain or *' }
 const node = { pattern: NODE_PATTERN, mustBe: 'host:port or a multiaddr such as /ip4/10.0.0.1/tcp/7710' }
 const port = { minimum: 0, maximum: 65_535, mustBe: 'a port from 0 to 65535 (0 takes a free one)' }
-const url = { pattern: URL_PATTERN, mustBe: 'a URL that starts with http:// or https://' }
-
-/** How one origin registry is reached. */
-export const registrySettingsSchema = Type.Object(
-  {
-    endpoint: Type.Optional(
-      Type.String({
-        ...url,
-        description: 'Where the registry is really reached, if not at https://<its name>. May be another mirror.',
-      }),
-    ),
-    plainHttp: Type.Optional(
-      Type.Boolean({
-        default: false,
-        description: 'Talk to this registry without TLS. Loopback addresses need no permission.',
-      }),
-    ),
-    insecureSkipVerify: Type.Optional(
-      Type.Boolean({ default: false, description: "Do not check the registry's certificate. For tests only." }),
-    ),
-    caFile: Type.Optional(
-      Type.String({
-        format: 'path',
-        description: "PEM file with the authorities that may sign the registry's certificate, beside the system's.",
-      }),
-    ),
-    certFile: Type.Optional(
-      Type.String({ format: 'path', description: 'PEM file with the client certificate to show to the registry.' }),
-    ),
-    keyFile: Type.Optional(
-      Type.String({ format: 'path', description: 'PEM file with the key of the client certificate.' }),
-    ),
-    access: Type.Optional(
-      Type.Enum(['client', 'node'], {
-        default: 'client',
-        description:
-          'Who may read what needs credentials. `client`: whoever brings credentials that the registry accepts. ' +
-          '`node`: everyone on the node may read what the login of the node may read.',
-      }),
-    ),
-    username: Type.Optional(Type.String({ minLength: 1, description: 'User name for the registry.' })),
-    password: Type.Optional(
-      Type.String({ secret: true, description: 'Password or token for the registry. Better kept in `passwordFile`.' }),
-    ),
-    passwordFile: Type.Optional(
-      Type.String({
-        format: 'path',
-        description: 'File whose first line is the password or token. Read again when it changes.',
-      }),
-    ),
-    proxy: Type.Optional(
-      Type.String({
-        ...url,
-        secret: true,
-        description: 'HTTP proxy towards this registry. Overrides HTTP_PROXY and HTTPS_PROXY; may hold credentials.',
-      }),
-    ),
-  },
-  {
-    additionalProperties: false,
-    dependentRequired: {
-      certFile: ['keyFile'],
-      keyFile: ['certFile'],
-      password: ['username'],
-      passwordFile: ['username'],
-    },
-    not: { required: ['password', 'passwordFile'] },
-    mustBe: 'given only one of password and passwordFile',
-  },
-)
 
 /** All keys of an agent. */
 export const agentConfigSchema = Type.Object(
@@ -425,9 +355,6 @@ export const agentConfigSchema = Type.Object(
 
 /** Settings of an agent: durations in ms, sizes in bytes, rates in bytes per second, every default filled in. */
 export type AgentConfig = Static<typeof agentConfigSchema>
-
-/** How one origin registry is reached. */
-export type RegistrySettings = Static<typeof registrySettingsSchema>
 
 /** Fills in the defaults, for those who start an agent from code. Does not check what is given. */
 export function agentConfig(given: Partial<AgentConfig> & Pick<AgentConfig, 'swarmKeyFiles'>): AgentConfig {

@@ -41,11 +41,11 @@ export class MirrorBackend implements PullBackend {
       if (isDigest(reference)) {
         return await read(reference, await access.admit(target, reference, 'manifest', reader))
       }
-      const resolved = await access.resolve(target, reference, reader, signal)
+      const { resolved, fetcher } = await access.resolve(target, reference, reader, signal)
       content.know(resolved.digest, resolved.sizeBytes, resolved.mediaType)
       // A stale answer is given only for what can be delivered: then it is fetched even for HEAD.
       if (head && !resolved.stale) return resolved
-      const manifest = await read(resolved.digest, access.fetcher(reader))
+      const manifest = await read(resolved.digest, fetcher)
       return { ...manifest, stale: resolved.stale }
     })
   }
