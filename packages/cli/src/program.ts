@@ -6,6 +6,7 @@ import { withAdmin } from './commands/access-flags.ts'
 import { addImageWords } from './commands/image/words.ts'
 import { addNodeWords } from './commands/node-words.ts'
 import { addPrepareWords } from './commands/prepare-words.ts'
+import { addRegistryWords } from './commands/registry/words.ts'
 import { ConfigError } from './config/mistakes.ts'
 import { DAEMONS, type DaemonName } from './daemon/modules.ts'
 import { CommandError, EXIT_FAILED, EXIT_OK, EXIT_USAGE, UsageError } from './exit-codes.ts'
@@ -52,7 +53,7 @@ export async function runCommand(args: string[], output: Output = STANDARD): Pro
 
   for (const name of Object.keys(DAEMONS) as DaemonName[]) {
     // Its flags come from the daemon's schema; it parses them itself.
-    program
+    const daemon = program
       .command(name)
       .summary(DAEMONS[name].summary)
       .helpOption(false)
@@ -63,10 +64,11 @@ export async function runCommand(args: string[], output: Output = STANDARD): Pro
       .usage('--config <file> [flags]')
       .action(
         action(async (rest: string[]) => {
-          const word = name === 'registry' && (await import('./commands/registry.ts')).registryCommand(rest)
-          return word ? word(rest, output) : (await import('./commands/daemon.ts')).daemonCommand(name, rest, output)
+          const others = daemon.commands.map((command) => `${command.name()}: ${command.description()}`)
+          return (await import('./commands/daemon.ts')).daemonCommand(name, rest, output, others)
         }),
       )
+    if (name === 'registry') addRegistryWords(daemon, action, output)
   }
 
   const key = program.command('key').description('the secret that admits nodes to the cluster')

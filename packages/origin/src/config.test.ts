@@ -14,12 +14,33 @@ describe('registryConfig', () => {
 
   it('takes a certificate with its key', () => assert.ok(valid({ tlsCertFile: '/c', tlsKeyFile: '/k' })))
 
+  const rule = { repositories: ['team/**', 'home/{user}/*'], users: ['ann', '*', 'anonymous'], actions: ['pull'] }
+  const htpasswdFile = '/h'
+
+  it('takes accounts with rules', () => {
+    assert.ok(valid({ htpasswdFile, accessRules: [{ ...rule, actions: ['pull', 'push', 'delete'] }] }))
+    assert.ok(valid({ publicUrl: 'https://registry.example.com:8443/' }))
+  })
+
   const bad: Record<string, unknown>[] = [
     { tlsCertFile: '/c' },
     { tlsKeyFile: '/k' },
     { port: -1 },
     { uploadExpiry: 1 },
     { unknown: 1 },
+    { accessRules: [rule] },
+    { tokenKeyFile: '/t' },
+    { htpasswdFile, tokenLifetime: 1_000 },
+    { htpasswdFile, accessRules: [{ ...rule, repositories: ['Team/**'] }] },
+    { htpasswdFile, accessRules: [{ ...rule, repositories: ['home/{name}/*'] }] },
+    { htpasswdFile, accessRules: [{ ...rule, repositories: [] }] },
+    { htpasswdFile, accessRules: [{ ...rule, users: ['a b'] }] },
+    { htpasswdFile, accessRules: [{ ...rule, actions: ['read'] }] },
+    { htpasswdFile, accessRules: [{ ...rule, deny: true }] },
+    { htpasswdFile, accessRules: [{ repositories: ['**'], users: ['*'] }] },
+    { publicUrl: 'registry.example.com' },
+    { publicUrl: 'https://user:pass@registry.example.com' },
+    { publicUrl: 'https://registry.example.com/v2/' },
   ]
   for (const config of bad) it(`refuses ${JSON.stringify(config)}`, () => assert.ok(!valid(config)))
 })

@@ -1,6 +1,7 @@
 // Every key the embedded registry can be configured with. The command line, the environment, the reference in docs/ and
 // the checks of a configuration file all follow from this schema. Annotations: see the agent's config.ts.
 import { Type, type Static } from 'typebox'
+import { ACTIONS, REPOSITORY_PATTERN, USER_IN_RULE_PATTERN } from './accounts/rules.ts'
 
 const HOST_PATTERN =
   '^(\\[[0-9A-Fa-f:.]+\\]|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40}|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$'
@@ -50,6 +51,36 @@ const placeSettingsSchema = Type.Object(
     profile: Type.Optional(Type.String({ description: 'Which profile of the file. Without it: `default`.' })),
   },
   { additionalProperties: false },
+)
+
+/** A rule of who may do what: see {@link AccessRule}. */
+const accessRuleSchema = Type.Object(
+  {
+    repositories: Type.Array(
+      Type.String({ pattern: REPOSITORY_PATTERN, mustBe: 'a pattern of repository names, as team-a/** or base/*' }),
+      {
+        minItems: 1,
+        maxItems: 256,
+        description:
+          '`*` stands for one part of a name or a piece of it, `**` for any number of parts, `{user}` for the name of ' +
+          'who asks.',
+      },
+    ),
+    users: Type.Array(
+      Type.String({ pattern: USER_IN_RULE_PATTERN, mustBe: 'a user name, * (everybody with an account) or anonymous' }),
+      {
+        minItems: 1,
+        maxItems: 1_024,
+        description: 'User names; `*` is everybody who has logged in, `anonymous` everybody at all.',
+      },
+    ),
+    actions: Type.Array(Type.Enum([...ACTIONS]), {
+      minItems: 1,
+      maxItems: 8,
+      description: 'What they may do: `pull`, `push`, `delete`.',
+    }),
+  },
+  { additionalProperties: false, required: ['repositories', 'users', 'actions'] },
 )
 
 /** All keys of the embedded registry. */
@@ -144,6 +175,15 @@ export const registryConfigSchema = Type.Object(
     tlsKeyFile: Type.Optional(
       Type.String({ section: 'Endpoint', format: 'path', description: 'PEM file with the key of the certificate.' }),
     ),
+    publicUrl: Type.Optional(
+      Type.String({
+        section: 'Endpoint',
+        pattern: '^https?://[^/\\s?#@]+/?$',
+        mustBe: 'a URL without a path, as https://registry.example.com',
+        description:
+          'Where clients find the registry. Needed behind a proxy that ends TLS; else it is what each client calls it.',
+      }),
+    ),
     clientStall: Type.Integer({
       section: 'Endpoint',
       unit: 'ms',
@@ -151,6 +191,41 @@ export const registryConfigSchema = Type.Object(
       maximum: 86_400_000,
       default: 300_000,
       description: 'A client that neither sends nor takes a byte for this long is cut off.',
+    }),
+    htpasswdFile: Type.Optional(
+      Type.String({
+        section: 'Accounts',
+        format: 'path',
+        description:
+          'Accounts: a file as `shoal registry user add` and `htpasswd -B` write it, read again when it changes. ' +
+          'Without it everybody may do everything.',
+      }),
+    ),
+    accessRules: Type.Optional(
+      Type.Array(accessRuleSchema, {
+        section: 'Accounts',
+        maxItems: 4_096,
+        description:
+          'Who may do what with which repositories. Rules only allow; what no rule allows is refused. Without any, who ' +
+          'has logged in may do everything, and others nothing.',
+      }),
+    ),
+    tokenKeyFile: Type.Optional(
+      Type.String({
+        section: 'Accounts',
+        format: 'path',
+        description:
+          'Signing key of the tokens that clients log in with, made when missing. Registries that serve one name must ' +
+          'share it. Without it `token-key.json` in the data directory.',
+      }),
+    ),
+    tokenLifetime: Type.Integer({
+      section: 'Accounts',
+      unit: 'ms',
+      minimum: 60_000,
+      maximum: 86_400_000,
+      default: 300_000,
+      description: 'How long a token is good for, and so how long a removed account may still be used.',
     }),
     shutdownGrace: Type.Integer({
       section: 'Operation',
@@ -175,7 +250,12 @@ export const registryConfigSchema = Type.Object(
     additionalProperties: false,
     title: 'registry',
     description: 'The embedded registry.',
-    dependentRequired: { tlsCertFile: ['tlsKeyFile'], tlsKeyFile: ['tlsCertFile'] },
+    dependentRequired: {
+      tlsCertFile: ['tlsKeyFile'],
+      tlsKeyFile: ['tlsCertFile'],
+      accessRules: ['htpasswdFile'],
+      tokenKeyFile: ['htpasswdFile'],
+    },
   },
 )
 

@@ -36,8 +36,17 @@ function flagOf(key: ConfigKey): Option {
   return option
 }
 
-/** Parses the arguments after the daemon's name, loads its configuration and runs it. Resolves to the exit code. */
-export async function daemonCommand(name: DaemonName, args: string[], output: Output): Promise<number> {
+/**
+ * Parses the arguments after the daemon's name, loads its configuration and runs it. Resolves to the exit code.
+ *
+ * @param others - words that may follow the name instead of flags, each with what it does, for the help
+ */
+export async function daemonCommand(
+  name: DaemonName,
+  args: string[],
+  output: Output,
+  others: readonly string[] = [],
+): Promise<number> {
   const schemas = await daemonSchemas()
   const schema = schemas[name]
   const keys = keysOf(schema)
@@ -52,6 +61,9 @@ export async function daemonCommand(name: DaemonName, args: string[], output: Ou
     .exitOverride()
     .configureOutput({ writeOut: output.out, writeErr: output.err })
   for (const key of keys) if (key.flag !== undefined) command.addOption(flagOf(key))
+  if (others.length > 0) {
+    command.addHelpText('after', `\nOther commands (shoal ${name} <command> --help):\n  ${others.join('\n  ')}`)
+  }
   command.parse(args, { from: 'user' })
 
   const given = command.opts<Record<string, string | string[]>>()

@@ -91,6 +91,7 @@ function describe(error: ErrorObject): string {
       return `must have at most ${String(params['limit'])} entries`
     case 'minLength':
       return 'must not be empty'
+    case 'required':
     case 'dependentRequired':
       return `needs ${String(params['missingProperty'])} beside it`
     default:
@@ -173,6 +174,8 @@ export function absolutePaths(values: Record<string, unknown>, schema: KeySchema
     if (part.format === 'path' && typeof value === 'string') values[name] = resolve(baseDirectory, value)
     else if (part.items?.format === 'path' && Array.isArray(value)) {
       values[name] = value.map((item) => resolve(baseDirectory, String(item)))
+    } else if (kindOf(part) === 'entries' && Array.isArray(value)) {
+      for (const item of value) absolutePaths(item as Record<string, unknown>, part.items ?? {}, baseDirectory)
     } else if (kindOf(part) === 'map') absolutePaths(value as Record<string, unknown>, part, baseDirectory)
   }
 }

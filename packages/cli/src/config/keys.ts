@@ -27,7 +27,10 @@ export interface KeySchema {
   section?: string
 }
 
-export type KeyKind = 'text' | 'number' | 'boolean' | 'choice' | 'list' | 'map'
+export type KeyKind = 'text' | 'number' | 'boolean' | 'choice' | 'list' | 'map' | 'entries'
+
+/** Kinds whose members have settings of their own: only a file can hold them. */
+const FILE_ONLY: ReadonlySet<KeyKind> = new Set<KeyKind>(['map', 'entries'])
 
 /** One top-level key. */
 export interface ConfigKey {
@@ -36,9 +39,9 @@ export interface ConfigKey {
   kind: KeyKind
   schema: KeySchema
   isRequired: boolean
-  /** `SHOAL_MIRROR_PORT`; undefined for a map, which only a file can hold. */
+  /** `SHOAL_MIRROR_PORT`; undefined for what only a file can hold: maps, and lists of maps. */
   variable: string | undefined
-  /** `--mirror-port`; undefined for a map. */
+  /** `--mirror-port`; undefined like `variable`. */
   flag: string | undefined
 }
 
@@ -48,7 +51,7 @@ function words(name: string): string[] {
 
 export function kindOf(schema: KeySchema): KeyKind {
   if (schema.enum) return 'choice'
-  if (schema.type === 'array') return 'list'
+  if (schema.type === 'array') return schema.items?.type === 'object' ? 'entries' : 'list'
   if (schema.type === 'object') return 'map'
   if (schema.type === 'boolean') return 'boolean'
   return schema.type === 'integer' ? 'number' : 'text'
@@ -64,14 +67,15 @@ export function keysOf(schema: KeySchema): ConfigKey[] {
       kind,
       schema: property,
       isRequired: (schema.required ?? []).includes(name) && property.default === undefined,
-      variable: kind === 'map' ? undefined : `SHOAL_${parts.join('_').toUpperCase()}`,
-      flag: kind === 'map' ? undefined : `--${parts.join('-')}`,
+      variable: FILE_ONLY.has(kind) ? undefined : `SHOAL_${parts.join('_').toUpperCase()}`,
+      flag: FILE_ONLY.has(kind) ? undefined : `--${parts.join('-')}`,
     }
   })
 }
 
-/** The schema of the members of a map, if the key is one. */
+/** The schema of the members of a map, or of a list of maps, if the key is one. */
 export function memberSchema(schema: KeySchema): KeySchema | undefined {
+  if (kindOf(schema) === 'entries') return schema.items
   return Object.values(schema.patternProperties ?? {})[0]
 }
 

@@ -266,6 +266,37 @@ describe('loadConfig', () => {
   })
 })
 
+describe('a list of maps', () => {
+  const registry = (yaml: string) => load(yaml, { schema: registryConfigSchema })
+  const wrong = (yaml: string) => mistakes(yaml, { schema: registryConfigSchema })
+
+  it('comes from the file, with defaults around it', async () => {
+    const { values } = await registry(
+      'htpasswdFile: h\naccessRules:\n  - repositories: [team/**]\n    users: [ann]\n    actions: [pull]\n',
+    )
+    assert.deepEqual(values['accessRules'], [{ repositories: ['team/**'], users: ['ann'], actions: ['pull'] }])
+    assert.equal(values['htpasswdFile'], join(directory, 'h'))
+  })
+
+  it('is named by entry and place where it is wrong', async () => {
+    const rule = 'accessRules:\n  - repositories: [team/**]\n    users: [ann]\n'
+    assert.deepEqual(await wrong(`htpasswdFile: h\n${rule}`), [
+      'agent.yaml:3:5: accessRules[0] needs actions beside it',
+    ])
+    assert.deepEqual(await wrong(`htpasswdFile: h\n${rule}    actions: [pul]\n`), [
+      'agent.yaml:5:15: accessRules[0].actions[0] must be one of pull, push, delete, not "pul" (did you mean pull?)',
+    ])
+    assert.deepEqual(await wrong('htpasswdFile: h\naccessRules: [everybody]\n'), [
+      'agent.yaml:2:15: accessRules[0] must be a map of keys and values, not "everybody"',
+    ])
+  })
+
+  it('has no variable and no flag', () => {
+    const key = keysOf(registryConfigSchema).find(({ name }) => name === 'accessRules')
+    assert.deepEqual([key?.kind, key?.variable, key?.flag], ['entries', undefined, undefined])
+  })
+})
+
 describe('keysOf', () => {
   for (const [name, schema] of Object.entries({ agentConfigSchema, trackerConfigSchema, registryConfigSchema })) {
     it(`finds for every key of ${name} a description, a section and a default that passes its own check`, async () => {
@@ -278,7 +309,7 @@ describe('keysOf', () => {
       const { values } = await loadConfig({ schema, environment: {}, flags: required })
       const text = Object.fromEntries(
         Object.entries(values)
-          .filter(([key]) => keys.find(({ name: known, kind }) => known === key && kind !== 'map'))
+          .filter(([key]) => keys.find(({ name: known, variable }) => known === key && variable !== undefined))
           .filter(([, value]) => !(Array.isArray(value) && value.length === 0))
           // A duration in a flag needs its unit.
           .map(([key, value]) => [

@@ -33,6 +33,7 @@ How values are written:
 | yes or no | \`true\`, \`false\` | the same; a flag alone is \`true\` |
 | path | relative to the file's folder | relative to the working directory |
 | map | keys below the key | not possible: only in the file |
+| list of maps | \`- \` before the first key of each entry | not possible: only in the file |
 
 A key without a value (\`trackers:\`) and an empty variable count as not given. Variables that begin with \`SHOAL_\` and are
 no key are told in the log and ignored; so is what Kubernetes adds for a Service named \`shoal\`
@@ -53,7 +54,15 @@ registries:
 bootstrapPeers: [tracker-2.example.com:7710]`,
   registry: `dataDirectory: /srv/shoal-registry
 tlsCertFile: /etc/shoal/tls.pem
-tlsKeyFile: /etc/shoal/tls-key.pem`,
+tlsKeyFile: /etc/shoal/tls-key.pem
+htpasswdFile: /etc/shoal/htpasswd
+accessRules:
+  - repositories: [public/**]
+    users: [anonymous]
+    actions: [pull]
+  - repositories: [team-a/**]
+    users: [ann, ci]
+    actions: [pull, push, delete]`,
 }
 
 function kindInWords({ kind, schema }: Pick<ConfigKey, 'kind' | 'schema'>): string {
@@ -63,7 +72,7 @@ function kindInWords({ kind, schema }: Pick<ConfigKey, 'kind' | 'schema'>): stri
   if (schema.unit === 'bytesPerSecond') return 'rate'
   if (schema.format === 'path') return 'path'
   if (kind === 'list') return schema.items?.format === 'path' ? 'list of paths' : 'list'
-  return { number: 'number', boolean: 'yes or no', map: 'map', text: 'text' }[kind]
+  return { number: 'number', boolean: 'yes or no', map: 'map', entries: 'list of maps', text: 'text' }[kind]
 }
 
 /** What values are possible, beyond the kind. */
@@ -99,7 +108,7 @@ function keyRow(key: ConfigKey): string[] {
   return [`\`${key.name}\``, kindInWords(key), defaultCell(key), about, key.variable ? `\`${key.variable}\`` : '–']
 }
 
-/** A table for the settings below a key that is a map. */
+/** A table for the settings below a key that is a map, or a list of maps. */
 function mapTable(key: ConfigKey): string {
   const member = memberSchema(key.schema)
   const rows = keysOf(member ?? {}).map((inner) => [
@@ -116,7 +125,7 @@ function daemonPart(name: string, schema: KeySchema): string {
   const sections = [...new Set(keys.map((key) => key.schema.section ?? 'Keys'))]
   const parts = sections.map((section) => {
     const inSection = keys.filter((key) => (key.schema.section ?? 'Keys') === section)
-    const maps = inSection.filter((key) => key.kind === 'map').map(mapTable)
+    const maps = inSection.filter((key) => memberSchema(key.schema)).map(mapTable)
     const header = ['key', 'kind', 'default', 'what it does', 'variable']
     return [`### ${section}`, table(header, inSection.map(keyRow)), ...maps].join('\n\n')
   })

@@ -1,7 +1,7 @@
 // Accounts in a file as Apache's htpasswd writes it, with bcrypt only: what other registries use. The file is read
 // again when it changes, so accounts come and go without a restart.
 import { createHmac, randomBytes } from 'node:crypto'
-import { open, readFile, rename, stat } from 'node:fs/promises'
+import { open, readFile, realpath, rename, rm, stat } from 'node:fs/promises'
 import bcrypt from 'bcryptjs'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
@@ -43,7 +43,12 @@ export class HtpasswdFile {
   /** @throws InvalidAccountError */
   static async open(path: string, logger: Logger): Promise<HtpasswdFile> {
     const file = new HtpasswdFile(path, logger)
-    await file.#read()
+    try {
+      await file.#read()
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
+      throw new InvalidAccountError(`${path} does not exist: make it with "shoal registry user add"`, { cause: error })
+    }
     return file
   }
 
@@ -129,22 +134,37 @@ export async function listUsers(path: string): Promise<string[]> {
 }
 
 async function readUsers(path: string): Promise<Map<string, string>> {
+  const text = await ifThere(() => readFile(path, 'utf8'))
+  return text === undefined ? new Map() : parseHtpasswd(text)
+}
+
+/** Readers see the old file or the new one. Who may read it does not change: it may belong to the registry's user. */
+async function writeUsers(path: string, users: Map<string, string>): Promise<void> {
+  const target = (await ifThere(() => realpath(path))) ?? path
+  const before = await ifThere(() => stat(target))
+  const temporary = `${target}.${randomBytes(6).toString('hex')}`
   try {
-    return parseHtpasswd(await readFile(path, 'utf8'))
+    await using file = await open(temporary, 'wx', 0o600)
+    if (before && (before.uid !== process.getuid?.() || before.gid !== process.getgid?.())) {
+      await file.chown(before.uid, before.gid)
+    }
+    if (before) await file.chmod(before.mode & 0o660)
+    await file.writeFile([...users].map(([user, hash]) => `${user}:${hash}\n`).join(''))
+    await file.sync()
+    await rename(temporary, target)
   } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return new Map()
+    await rm(temporary, { force: true })
     throw error
   }
 }
 
-async function writeUsers(path: string, users: Map<string, string>): Promise<void> {
-  const temporary = `${path}.${randomBytes(6).toString('hex')}`
-  {
-    await using file = await open(temporary, 'wx', 0o600)
-    await file.writeFile([...users].map(([user, hash]) => `${user}:${hash}\n`).join(''))
-    await file.sync()
+async function ifThere<T>(look: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await look()
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
+    throw error
   }
-  await rename(temporary, path)
 }
 
 function checkUser(user: string, where: string): void {

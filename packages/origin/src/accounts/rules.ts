@@ -24,7 +24,11 @@ export class InvalidRuleError extends Error {
   override readonly name = 'InvalidRuleError'
 }
 
-const PATTERN = /^[a-z0-9._*{}/-]+$/
+/** What a pattern of repository names is made of, and what a rule may name as a user: regular expressions. */
+export const REPOSITORY_PATTERN = '^[a-z0-9._*/-]*(\\{user\\}[a-z0-9._*/-]*)*$'
+export const USER_IN_RULE_PATTERN = '^(\\*|[A-Za-z0-9][A-Za-z0-9._@-]{0,127})$'
+
+const PATTERN = new RegExp(REPOSITORY_PATTERN)
 
 interface CompiledRule {
   matches: (name: string, user: string) => boolean
@@ -70,7 +74,8 @@ function compile(rule: AccessRule, at: number): CompiledRule {
     throw new InvalidRuleError(`${where}: repositories, users and actions must name something`)
   }
   const patterns = rule.repositories.map((pattern) => {
-    if (!PATTERN.test(pattern)) throw new InvalidRuleError(`${where}: ${JSON.stringify(pattern)} matches no repository`)
+    if (pattern === '' || !PATTERN.test(pattern))
+      throw new InvalidRuleError(`${where}: ${JSON.stringify(pattern)} matches no repository`)
     return pattern.split('/')
   })
   return {
