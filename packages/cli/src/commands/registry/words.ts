@@ -26,9 +26,7 @@ export function addRegistryWords(registry: Command, action: CommandAction, outpu
     .addOption(configOption())
     .option('--dry-run', 'tell what would go, and remove nothing')
     .option('--json', 'print it as JSON')
-    .action(
-      action(async (options: CollectOptions) => (await import('./gc.ts')).collectCommand(options, output)),
-    )
+    .action(action(async (options: CollectOptions) => (await import('./gc.ts')).collectCommand(options, output)))
   const user = registry.command('user').helpOption('-h, --help', 'show help').description('accounts of the registry')
   user
     .command('add')
