@@ -86,11 +86,15 @@ async function startContainerdDaemon(node: Place, folder: string): Promise<{ dae
   return { daemon, socket }
 }
 
+export interface DockerDaemon {
+  docker: (...args: string[]) => Promise<ExecResult>
+  /** Variables with which the docker command finds it. */
+  env: NodeJS.ProcessEnv
+  close: () => Promise<void>
+}
+
 /** A docker with a store of its own, without a network. */
-export async function startDockerDaemon(
-  node: Place,
-  flags: readonly string[] = [],
-): Promise<{ docker: (...args: string[]) => Promise<ExecResult>; close: () => Promise<void> }> {
+export async function startDockerDaemon(node: Place, flags: readonly string[] = []): Promise<DockerDaemon> {
   const folder = privateFolder(node, 'd')
   const containerd = await startContainerdDaemon(node, folder)
   const socket = join(folder, 'd.sock')
@@ -112,6 +116,7 @@ export async function startDockerDaemon(
   daemon.assertRunning()
   return {
     docker,
+    env,
     async close() {
       await daemon.stop()
       await containerd.daemon.stop()

@@ -22,9 +22,12 @@ const MAX_MOUNT_CANDIDATES = 1_000
 
 export class OriginBackend implements PullBackend, PushBackend {
   readonly #places: Places
+  readonly #onChange: (name: string) => void
 
-  constructor(places: Places) {
+  /** @param onChange - called with a repository's name when its manifests or tags have changed */
+  constructor(places: Places, onChange: (name: string) => void = () => undefined) {
     this.#places = places
+    this.#onChange = onChange
   }
 
   async manifest(_context: RequestContext, name: string, reference: string): Promise<ManifestAnswer> {
@@ -130,11 +133,15 @@ export class OriginBackend implements PullBackend, PushBackend {
     contentType: string | undefined,
     tags: readonly string[],
   ): Promise<{ digest: Digest; subject?: Digest }> {
-    return this.#places.of(name).repositories.putManifest(name, reference, Buffer.from(bytes), contentType, tags)
+    const { repositories } = this.#places.of(name)
+    const put = await repositories.putManifest(name, reference, Buffer.from(bytes), contentType, tags)
+    this.#onChange(name)
+    return put
   }
 
   async deleteManifest(_context: RequestContext, name: string, reference: string): Promise<void> {
     await this.#places.of(name).repositories.deleteManifest(name, reference)
+    this.#onChange(name)
   }
 
   async deleteBlob(_context: RequestContext, name: string, digest: Digest): Promise<void> {

@@ -169,7 +169,9 @@ export const registryConfigSchema = Type.Object(
       Type.String({
         section: 'Endpoint',
         format: 'path',
-        description: 'PEM file with the certificate and its chain. Without it the registry speaks plain HTTP.',
+        description:
+          'PEM file with the certificate and its chain, read again when it changes. Without it the registry speaks ' +
+          'plain HTTP.',
       }),
     ),
     tlsKeyFile: Type.Optional(

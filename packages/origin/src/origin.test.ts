@@ -4,7 +4,9 @@ import { execFileSync } from 'node:child_process'
 import { request } from 'node:https'
 import { once } from 'node:events'
 import { join } from 'node:path'
+import { rename } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
+import type { TLSSocket } from 'node:tls'
 import { makeImage, startOrigin, temporaryFolder } from './testing.ts'
 
 test('answers health, readiness and metrics', async () => {
@@ -41,22 +43,55 @@ test('finds repositories for docker search', async () => {
   assert.equal((await client.get('/v1/search?q=nothing')).json['num_results'], 0)
 })
 
-test('speaks TLS', async () => {
+test('finds repositories by what they say of themselves, as it is now', async () => {
   await using folder = await temporaryFolder()
-  const key = join(folder.path, 'key.pem')
-  const cert = join(folder.path, 'cert.pem')
-  const subject = ['-subj', '/CN=localhost', '-addext', 'subjectAltName=DNS:localhost']
+  await using origin = await startOrigin(folder.path)
+  const { client } = origin
+  const about = (description: string) => ({ annotations: { 'org.opencontainers.image.description': description } })
+  await client.pushImage('team/shop', '1', makeImage([], about('Web shop of the north')))
+  await client.pushImage('team/other', '1', makeImage([]))
+  const search = async (term: string) =>
+    (await client.get(`/v1/search?q=${term}`)).json['results'] as { name: string; description: string }[]
+  const [found, ...rest] = await search('north')
+  assert.deepEqual([found?.name, found?.description, rest.length], ['team/shop', 'Web shop of the north', 0])
+  await client.pushImage('team/shop', 'latest', makeImage([], about('Web shop of the south')))
+  assert.deepEqual(await search('north'), [])
+  assert.equal((await search('SOUTH'))[0]?.description, 'Web shop of the south')
+})
+
+/** A self-signed certificate in the place of the one before. */
+function writeCertificate(cert: string, key: string, name: string): void {
+  const subject = ['-subj', `/CN=${name}`, '-addext', 'subjectAltName=DNS:localhost']
   const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1']
   execFileSync('openssl', ['req', '-x509', ...curve, '-nodes', ...subject, '-keyout', key, '-out', cert], {
     stdio: 'ignore',
   })
-  await using origin = await startOrigin(join(folder.path, 'data'), { tlsCertFile: cert, tlsKeyFile: key })
-  assert.match(origin.url, /^https:/)
-  const outgoing = request(`${origin.url}/v2/`, { rejectUnauthorized: false, agent: false }).end()
+}
+
+/** Name on the certificate that a new connection is shown. */
+async function certificateName(url: string): Promise<string | undefined> {
+  const outgoing = request(`${url}/v2/`, { rejectUnauthorized: false, agent: false }).end()
   const [response] = (await once(outgoing, 'response')) as [IncomingMessage]
   response.resume()
   assert.equal(response.statusCode, 200)
+  const { CN } = (response.socket as TLSSocket).getPeerCertificate().subject
+  return Array.isArray(CN) ? CN[0] : CN
+}
+
+test('speaks TLS, and takes a new certificate without a restart', async () => {
+  await using folder = await temporaryFolder()
+  const key = join(folder.path, 'key.pem')
+  const cert = join(folder.path, 'cert.pem')
+  writeCertificate(cert, key, 'first')
+  await using origin = await startOrigin(join(folder.path, 'data'), { tlsCertFile: cert, tlsKeyFile: key })
+  assert.match(origin.url, /^https:/)
+  assert.equal(await certificateName(origin.url), 'first')
   await assert.rejects(startOrigin(folder.path, { tlsCertFile: cert }), /go together/)
+  // Half of a new pair does not fit and changes nothing; with the other half it is taken.
+  writeCertificate(cert, join(folder.path, 'next.pem'), 'second')
+  await rename(join(folder.path, 'next.pem'), key)
+  const signal = AbortSignal.timeout(30_000)
+  while ((await certificateName(origin.url)) !== 'second') signal.throwIfAborted()
 })
 
 test('a port that is taken is an error, and leaves nothing open', async () => {

@@ -1,7 +1,7 @@
 // Puts the embedded registry together: storage, /v2/ API, search, health and metrics on one port.
-import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { AddressInfo } from 'node:net'
+import type { Server } from 'node:tls'
 import type { FastifyInstance } from 'fastify'
 import {
   closeRegistryServer,
@@ -22,9 +22,11 @@ import { Tokens } from './accounts/tokens.ts'
 import { OriginBackend } from './backend.ts'
 import { DEFAULT_GRACE_MS } from './collection/retention.ts'
 import { CollectionSchedule } from './collection/schedule.ts'
+import { Descriptions } from './descriptions.ts'
 import { Hashers } from './hashing/hashers.ts'
 import { Places, type PlaceSettings } from './places.ts'
-import { rankNames, searchPlugin } from './search.ts'
+import { rankResults, searchPlugin } from './search.ts'
+import { followTlsFiles, readTlsFiles, type TlsFiles } from './tls-files.ts'
 import { Usage } from './usage.ts'
 import { usagePlugin } from './usage-plugin.ts'
 
@@ -41,7 +43,7 @@ export interface OriginOptions {
   host?: string
   /** Port to listen on; 0 takes a free one. @default 9000 */
   port?: number
-  /** PEM file with the certificate and its chain. Without it the registry speaks plain HTTP. */
+  /** PEM file with the certificate and its chain, read again when it changes. Without it the registry speaks plain HTTP. */
   tlsCertFile?: string
   /** PEM file with the key of the certificate. */
   tlsKeyFile?: string
@@ -100,7 +102,8 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     bytesReceivedName: 'shoal_origin_bytes_received_total',
     firstByteName: 'shoal_registry_first_byte_seconds',
   })
-  const tls = await readTls(options)
+  const tlsFiles = tlsFilesOf(options)
+  const tls = tlsFiles && (await readTlsFiles(tlsFiles))
   const accounts = await openAccounts(options)
   const hashers = new Hashers(logger)
   const places = await Places.open({
@@ -125,7 +128,8 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     logger,
     metrics: registry,
   })
-  const open = new OriginBackend(places)
+  const descriptions = new Descriptions(places)
+  const open = new OriginBackend(places, (name) => descriptions.forget(name))
   const backend = accounts ? new GuardedBackend(open, accounts) : open
 
   const server = createRegistryServer({ logger, push: true, ...(tls ? { tls } : {}) })
@@ -144,18 +148,25 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     metrics,
   })
   await server.register(searchPlugin, {
+    hasAccounts: accounts !== undefined,
     search: async (term, asking) => {
       const names = await places.names()
       const visible = accounts ? names.filter(await accounts.filter(asking, 'pull')) : names
-      return rankNames(visible, term).map((name) => ({ name, description: '' }))
+      const described = await descriptions.of(visible)
+      return rankResults(
+        visible.map((name, at) => ({ name, description: described[at] ?? '' })),
+        term,
+      )
     },
   })
   await server.register(usagePlugin, { usage, accounts })
   if (accounts) await server.register(tokenPlugin, { accounts })
   registerOperation(server, registry, () => ready)
 
+  const unfollow = tlsFiles && followTlsFiles(server.server as unknown as Server, tlsFiles, logger)
   const stop = async (): Promise<void> => {
     ready = false
+    unfollow?.()
     await closeRegistryServer(server, options.shutdownGrace ?? 10_000)
     await usage.close()
     await collection.close()
@@ -210,12 +221,11 @@ async function openAccounts(options: OriginOptions & OriginDependencies): Promis
   })
 }
 
-async function readTls(options: OriginOptions): Promise<{ cert: Buffer; key: Buffer } | undefined> {
-  const { tlsCertFile, tlsKeyFile } = options
+/** @throws TypeError when only one of the two is given */
+function tlsFilesOf({ tlsCertFile, tlsKeyFile }: OriginOptions): TlsFiles | undefined {
   if (tlsCertFile === undefined && tlsKeyFile === undefined) return undefined
   if (tlsCertFile === undefined || tlsKeyFile === undefined) {
     throw new TypeError('tlsCertFile and tlsKeyFile go together: set both or none')
   }
-  const [cert, key] = await Promise.all([readFile(tlsCertFile), readFile(tlsKeyFile)])
-  return { cert, key }
+  return { certFile: tlsCertFile, keyFile: tlsKeyFile }
 }

@@ -1,8 +1,11 @@
-// `docker search` against this registry: the /v1/ endpoints that docker still asks, answered from the repository names.
+// `docker search` against this registry: the /v1/ endpoints that docker still asks, answered from the names of
+// repositories and what they say of themselves.
 import type { FastifyPluginCallback } from 'fastify'
 import { endpointOf } from '@shoal/registry'
 import type { Asking } from './accounts/accounts.ts'
 
+/** The library that podman searches with, in its user agent. */
+const PODMAN = /containers\/image|libpod|buildah/i
 const DEFAULT_RESULTS = 25
 const MAX_RESULTS = 100
 
@@ -14,17 +17,25 @@ export interface SearchResult {
 export interface SearchOptions {
   /** Finds repositories for a term, best first, among those that who asks may see. */
   search(term: string, asking: Asking): Promise<SearchResult[]>
+  /** There are accounts, so that who has not logged in sees less. */
+  hasAccounts: boolean
 }
 
 export const searchPlugin: FastifyPluginCallback<SearchOptions> = (fastify, options, done) => {
   fastify.get('/v1/_ping', async () => true)
-  fastify.get('/v1/search', async (request) => {
+  fastify.get('/v1/search', async (request, reply) => {
+    const { authorization, 'user-agent': program = '' } = request.headers
+    // podman never logs in here, but it does for the catalogue, which it asks when there is no search.
+    if (options.hasAccounts && authorization === undefined && PODMAN.test(program)) {
+      const message = 'searching here takes a login; without one, ask /v2/_catalog'
+      return reply.code(404).send({ errors: [{ code: 'UNSUPPORTED', message }] })
+    }
     const query = request.query as Record<string, unknown>
     const term = typeof query['q'] === 'string' ? query['q'] : ''
     const pageSize = clamp(query['n'] ?? query['page_size'], DEFAULT_RESULTS, MAX_RESULTS)
     const page = clamp(query['page'], 1, 1_000_000)
     const found = await options.search(term, {
-      authorization: request.headers.authorization,
+      authorization,
       remoteAddress: request.ip,
       endpoint: endpointOf(request),
     })
@@ -51,17 +62,22 @@ function clamp(value: unknown, otherwise: number, most: number): number {
   return Math.min(Math.max(1, number), most)
 }
 
-/** Names that contain the term; those that begin with it, or whose last part does, come first. */
-export function rankNames(names: string[], term: string): string[] {
+/**
+ * Repositories whose name or description contains the term: the names first, and among them those that begin with it, or
+ * whose last part does.
+ */
+export function rankResults(results: readonly SearchResult[], term: string): SearchResult[] {
   const wanted = term.toLowerCase().replace(/^\/+|\/+$/g, '')
-  const rank = (name: string): number => {
+  const rank = ({ name, description }: SearchResult): number => {
     if (name === wanted || name.endsWith(`/${wanted}`)) return 0
     if (name.startsWith(wanted)) return 1
-    return name.includes(`/${wanted}`) ? 2 : 3
+    if (name.includes(`/${wanted}`)) return 2
+    if (name.includes(wanted)) return 3
+    return description.toLowerCase().includes(wanted) ? 4 : Infinity
   }
-  return names
-    .filter((name) => name.includes(wanted))
-    .map((name) => ({ name, rank: rank(name) }))
-    .sort((a, b) => a.rank - b.rank || (a.name < b.name ? -1 : 1))
-    .map(({ name }) => name)
+  return results
+    .map((result) => ({ result, rank: rank(result) }))
+    .filter((each) => each.rank < Infinity)
+    .sort((a, b) => a.rank - b.rank || (a.result.name < b.result.name ? -1 : 1))
+    .map(({ result }) => result)
 }
