@@ -2,7 +2,6 @@
 // what the rules do not give them.
 import assert from 'node:assert/strict'
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { execute, type ExecResult } from '../lab/node.ts'
@@ -12,19 +11,13 @@ import { freePorts } from '../support/ports.ts'
 import { requires } from '../support/requirements.ts'
 import { shoalCommand, writeConfig } from '../support/shoal.ts'
 import { until } from '../support/until.ts'
-import { startDockerDaemon, type Place } from './runtimes.ts'
+import { startDockerDaemon, thisMachine } from './runtimes.ts'
 
 const PASSWORDS = { ann: 'correct horse battery', bob: 'another staple' }
 
 interface PrivateRegistry {
   host: string
   log: () => string
-}
-
-function here(t: TestContext): Place {
-  const folder = mkdtempSync(join(tmpdir(), 'sa'))
-  t.after(() => rmSync(folder, { recursive: true, force: true }))
-  return { name: 'this machine', folder, exec: execute, link: { command: (program) => [...program] } }
 }
 
 /** Runs a shell line that gives a program its secret on standard input. */
@@ -77,7 +70,7 @@ function assertNoSecrets(registry: PrivateRegistry): void {
 
 test('docker logs in, pushes, pulls by tag and digest, searches, and is refused what is not its own', async (t) => {
   if (!requires(t, 'root', 'dockerd', 'docker', 'containerd', 'ctr', 'busybox')) return
-  const place = here(t)
+  const place = thisMachine(t)
   const registry = await startRegistry(t, place.folder)
   const { host } = registry
   const { docker, env, close } = await startDockerDaemon(place)
@@ -133,7 +126,7 @@ test('docker logs in, pushes, pulls by tag and digest, searches, and is refused 
 
 test('podman and skopeo log in, push, pull, list and delete', async (t) => {
   if (!requires(t, 'root', 'podman', 'skopeo')) return
-  const place = here(t)
+  const place = thisMachine(t)
   const registry = await startRegistry(t, place.folder)
   const { host } = registry
   const authFile = join(place.folder, 'auth.json')

@@ -1,7 +1,6 @@
 // `shoal image` beside docker and skopeo: what one writes the other reads, and copies go between registries of two makes.
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { execute } from '../lab/node.ts'
@@ -13,16 +12,9 @@ import { pushImage, pushIndex } from '../support/push.ts'
 import { findProgram, requires } from '../support/requirements.ts'
 import { shoalCommand, writeConfig } from '../support/shoal.ts'
 import { until } from '../support/until.ts'
-import { startDockerDaemon, type Place } from './runtimes.ts'
+import { startDockerDaemon, thisMachine } from './runtimes.ts'
 
 const LAYERS = [200_000, 3000]
-
-/** A temporary folder of this machine, and everything started in it, gone when the test is over. */
-function here(t: TestContext): Place {
-  const folder = mkdtempSync(join(tmpdir(), 'si'))
-  t.after(() => rmSync(folder, { recursive: true, force: true }))
-  return { name: 'this machine', folder, exec: execute, link: { command: (program) => [...program] } }
-}
 
 async function shoalImage(...args: string[]): Promise<string> {
   const { code, stdout, stderr } = await execute(shoalCommand('image', ...args))
@@ -58,7 +50,7 @@ async function startRegistry(t: TestContext, folder: string, kind: 'docker-regis
 
 test('docker save, shoal image load, docker pull and run; shoal image save, docker load and run', async (t) => {
   if (!requires(t, 'root', 'dockerd', 'docker', 'containerd', 'ctr', 'busybox')) return
-  const place = here(t)
+  const place = thisMachine(t)
   const registry = await startRegistry(t, place.folder, 'shoal')
   const { docker, close } = await startDockerDaemon(place)
   try {
@@ -90,7 +82,7 @@ test('docker save, shoal image load, docker pull and run; shoal image save, dock
 
 test('an index between two registries: whole, the second time nothing; skopeo reads what is saved', async (t) => {
   if (!requires(t, 'docker-registry', 'skopeo', 'busybox')) return
-  const place = here(t)
+  const place = thisMachine(t)
   const theirs = await startRegistry(t, place.folder, 'docker-registry')
   const ours = await startRegistry(t, place.folder, 'shoal')
   const platforms = ['amd64', 'arm64'].map((architecture) => ({ os: 'linux', architecture }))

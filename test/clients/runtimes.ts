@@ -1,10 +1,12 @@
 // The container runtimes that Debian packages, each started privately at a node of the lab, without systemd: sockets,
 // stores and configuration in a folder of their own, the network that of the node.
 import { createHash, randomUUID } from 'node:crypto'
-import { createReadStream, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { createReadStream, mkdirSync, mkdtempSync, readdirSync, rmSync, writeFileSync } from 'node:fs'
+import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
-import type { ExecResult, LabNode } from '../lab/node.ts'
+import type { TestContext } from 'node:test'
+import { execute, type ExecResult, type LabNode } from '../lab/node.ts'
 import { Daemon } from '../support/daemon.ts'
 import { findProgram } from '../support/requirements.ts'
 import { until } from '../support/until.ts'
@@ -44,6 +46,14 @@ export interface RuntimeKind {
 export type Place = Pick<LabNode, 'name' | 'folder' | 'exec'> & { link: Pick<LabNode['link'], 'command'> }
 
 const PULL_LIMIT_MS = 180_000
+
+/** This machine, with a temporary folder that is gone when the test is over. */
+export function thisMachine(t: TestContext): Place {
+  // Short, because the path of a socket may have 107 bytes at most.
+  const folder = mkdtempSync(join(tmpdir(), 'sc'))
+  t.after(() => rmSync(folder, { recursive: true, force: true }))
+  return { name: 'this machine', folder, exec: execute, link: { command: (program) => [...program] } }
+}
 
 async function must(node: Place, program: string[], env?: NodeJS.ProcessEnv): Promise<ExecResult> {
   const result = await node.exec(program, {
