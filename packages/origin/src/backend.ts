@@ -16,17 +16,27 @@ import type {
 import { chunkSizeFor } from '@shoal/store'
 import { blobPath } from './layout.ts'
 import type { Places } from './places.ts'
+import { Quotas, type Charge } from './quotas.ts'
+import type { Admit } from './uploads.ts'
 
 /** How many repositories are looked through for a blob that a client wants mounted from anywhere. */
 const MAX_MOUNT_CANDIDATES = 1_000
 
+export interface BackendOptions {
+  /** @default no limits */
+  quotas?: Quotas
+  /** Called with a repository's name when its manifests or tags have changed. */
+  onChange?: (name: string) => void
+}
+
 export class OriginBackend implements PullBackend, PushBackend {
   readonly #places: Places
+  readonly #quotas: Quotas
   readonly #onChange: (name: string) => void
 
-  /** @param onChange - called with a repository's name when its manifests or tags have changed */
-  constructor(places: Places, onChange: (name: string) => void = () => undefined) {
+  constructor(places: Places, { quotas = Quotas.none(), onChange = () => undefined }: BackendOptions = {}) {
     this.#places = places
+    this.#quotas = quotas
     this.#onChange = onChange
   }
 
@@ -77,12 +87,17 @@ export class OriginBackend implements PullBackend, PushBackend {
   }
 
   async startUpload(_context: RequestContext, name: string): Promise<UploadState> {
+    await this.#quotas.requireRoom(name)
     return this.#places.of(name).uploads.start(name)
   }
 
   async uploadBlob(_context: RequestContext, name: string, digest: Digest, part: UploadPart): Promise<void> {
-    await this.#places.of(name).uploads.upload(name, digest, part)
-    await this.#places.of(name).repositories.linkBlob(name, digest)
+    const { uploads, repositories } = this.#places.of(name)
+    await this.#quotas.requireRoom(name)
+    await this.#quotas.charged(name, async (charge) => {
+      await uploads.upload(name, digest, part, this.#admit(charge, name, digest))
+      await repositories.linkBlob(name, digest)
+    })
   }
 
   /** Without `from`, any repository will do that `readable` lets through. Nothing is mounted from another place. */
@@ -97,8 +112,12 @@ export class OriginBackend implements PullBackend, PushBackend {
     const isHere = (other: string): boolean => this.#places.of(other) === place && readable(other)
     const source = from ?? (await place.repositories.findBlob(digest, isHere, MAX_MOUNT_CANDIDATES))
     if (source === undefined || !isHere(source)) return false
-    if ((await place.repositories.useBlob(source, digest)) === undefined) return false
-    await place.repositories.linkBlob(name, digest)
+    const sizeBytes = await place.repositories.useBlob(source, digest)
+    if (sizeBytes === undefined) return false
+    await this.#quotas.charged(name, async (charge) => {
+      await this.#admit(charge, name, digest)(sizeBytes)
+      await place.repositories.linkBlob(name, digest)
+    })
     return true
   }
 
@@ -117,8 +136,11 @@ export class OriginBackend implements PullBackend, PushBackend {
     digest: Digest,
     part: UploadPart | undefined,
   ): Promise<void> {
-    await this.#places.of(name).uploads.finish(name, id, digest, part)
-    await this.#places.of(name).repositories.linkBlob(name, digest)
+    const { uploads, repositories } = this.#places.of(name)
+    await this.#quotas.charged(name, async (charge) => {
+      await uploads.finish(name, id, digest, part, this.#admit(charge, name, digest))
+      await repositories.linkBlob(name, digest)
+    })
   }
 
   async cancelUpload(_context: RequestContext, name: string, id: string): Promise<void> {
@@ -134,7 +156,9 @@ export class OriginBackend implements PullBackend, PushBackend {
     tags: readonly string[],
   ): Promise<{ digest: Digest; subject?: Digest }> {
     const { repositories } = this.#places.of(name)
-    const put = await repositories.putManifest(name, reference, Buffer.from(bytes), contentType, tags)
+    const put = await this.#quotas.charged(name, (charge) =>
+      repositories.putManifest(name, reference, Buffer.from(bytes), contentType, tags, charge),
+    )
     this.#onChange(name)
     return put
   }
@@ -146,6 +170,13 @@ export class OriginBackend implements PullBackend, PushBackend {
 
   async deleteBlob(_context: RequestContext, name: string, digest: Digest): Promise<void> {
     if (!(await this.#places.of(name).repositories.unlinkBlob(name, digest))) throw unknownBlob(name, digest)
+  }
+
+  /** What a repository shows already costs it nothing. */
+  #admit(charge: Charge, name: string, digest: Digest): Admit {
+    const isThere = async (): Promise<boolean> =>
+      (await this.#places.of(name).repositories.blobSize(name, digest)) !== undefined
+    return (sizeBytes) => charge(sizeBytes, isThere)
   }
 
   async #sizeOf(name: string, digest: Digest, toKeep = false): Promise<number> {

@@ -22,10 +22,16 @@ describe('registryConfig', () => {
     assert.ok(valid({ publicUrl: 'https://registry.example.com:8443/' }))
   })
 
+  it('takes quotas', () => assert.ok(valid({ quotas: [{ repositories: ['team-a/**', 'base/*'], limit: 2 ** 30 }] })))
+
   const bad: Record<string, unknown>[] = [
     { tlsCertFile: '/c' },
     { tlsKeyFile: '/k' },
     { port: -1 },
+    { quotas: [{ repositories: ['home/{user}/**'], limit: 1 }] },
+    { quotas: [{ repositories: ['a/**'], limit: 0 }] },
+    { quotas: [{ repositories: [], limit: 1 }] },
+    { quotas: [{ repositories: ['a/**'] }] },
     { uploadExpiry: 1 },
     { unknown: 1 },
     { accessRules: [rule] },

@@ -6,10 +6,13 @@ import { ACTIONS, REPOSITORY_PATTERN, USER_IN_RULE_PATTERN } from './accounts/ru
 const HOST_PATTERN =
   '^(\\[[0-9A-Fa-f:.]+\\]|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40}|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$'
 
+/** Patterns of repository names without a user in them. */
+const PLAIN_PATTERN = '^[a-z0-9._*/-]+$'
+
 const placeSettingsSchema = Type.Object(
   {
     repositories: Type.Optional(
-      Type.Array(Type.String({ pattern: '^[a-z0-9._*/-]+$' }), {
+      Type.Array(Type.String({ pattern: PLAIN_PATTERN }), {
         maxItems: 1_024,
         description:
           'What lies here: `team-a/**`, `base/*`. `*` is one part of a name, `**` any number of them. The first place ' +
@@ -83,6 +86,18 @@ const accessRuleSchema = Type.Object(
   { additionalProperties: false, required: ['repositories', 'users', 'actions'] },
 )
 
+/** Repositories that are limited together: see QuotaSettings. */
+const quotaSchema = Type.Object(
+  {
+    repositories: Type.Array(
+      Type.String({ pattern: PLAIN_PATTERN, mustBe: 'a pattern of repository names, as team-a/** or base/*' }),
+      { minItems: 1, maxItems: 256, description: 'Whose sizes are added up: `team-a/**`, `base/*`.' },
+    ),
+    limit: Type.Integer({ unit: 'bytes', minimum: 1, description: 'How much they may take together.' }),
+  },
+  { additionalProperties: false, required: ['repositories', 'limit'] },
+)
+
 /** All keys of the embedded registry. */
 export const registryConfigSchema = Type.Object(
   {
@@ -108,13 +123,21 @@ export const registryConfigSchema = Type.Object(
         description: 'The place of repositories that no other claims, instead of `dataDirectory`.',
       }),
     ),
+    quotas: Type.Optional(
+      Type.Array(quotaSchema, {
+        section: 'Storage',
+        maxItems: 1_024,
+        description:
+          'How much namespaces may take. A push that does not fit is refused. Every quota that matches counts.',
+      }),
+    ),
     usageInterval: Type.Integer({
       section: 'Storage',
       unit: 'ms',
       minimum: 10_000,
       maximum: 86_400_000,
       default: 600_000,
-      description: 'How often what is stored is counted for the metrics.',
+      description: 'How often what is stored is counted, for the metrics and the quotas.',
     }),
     uploadExpiry: Type.Integer({
       section: 'Storage',

@@ -25,6 +25,7 @@ import { CollectionSchedule } from './collection/schedule.ts'
 import { Descriptions } from './descriptions.ts'
 import { Hashers } from './hashing/hashers.ts'
 import { Places, type PlaceSettings } from './places.ts'
+import { Quotas, type QuotaSettings } from './quotas.ts'
 import { rankResults, searchPlugin } from './search.ts'
 import { followTlsFiles, readTlsFiles, type TlsFiles } from './tls-files.ts'
 import { Usage } from './usage.ts'
@@ -37,6 +38,8 @@ export interface OriginOptions {
   places?: Record<string, PlaceSettings>
   /** Which of them holds what none claims. @default the data directory */
   defaultPlace?: string
+  /** How much the repositories of a namespace may take together. @default no limit */
+  quotas?: QuotaSettings[]
   /** How often what is stored is counted, in ms. @default 600000 */
   usageInterval?: number
   /** Address to listen on. @default '0.0.0.0' */
@@ -121,6 +124,7 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     throw error
   })
   const usage = new Usage({ places, logger, metrics: registry, everyMs: options.usageInterval ?? 600_000 })
+  const quotas = new Quotas(options.quotas ?? [], usage)
   const collection = new CollectionSchedule({
     places,
     removeUntagged: options.removeUntagged ?? false,
@@ -129,7 +133,7 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     metrics: registry,
   })
   const descriptions = new Descriptions(places)
-  const open = new OriginBackend(places, (name) => descriptions.forget(name))
+  const open = new OriginBackend(places, { quotas, onChange: (name) => descriptions.forget(name) })
   const backend = accounts ? new GuardedBackend(open, accounts) : open
 
   const server = createRegistryServer({ logger, push: true, ...(tls ? { tls } : {}) })

@@ -6,6 +6,7 @@ import { LRUCache } from 'lru-cache'
 import { KeyedLock } from '@shoal/store'
 import { Retention } from './collection/retention.ts'
 import * as layout from './layout.ts'
+import type { Charge } from './quotas.ts'
 import type { StorageDriver } from './storage/driver.ts'
 
 /** What is stored of a manifest beside its bytes. */
@@ -108,7 +109,7 @@ export class Repositories {
 
   /**
    * Stores a manifest when everything it names is here, and ties the tag that it came under, and `tags`, to it.
-   * @throws OciError(MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN, DIGEST_INVALID, SIZE_INVALID)
+   * @throws OciError(MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN, DIGEST_INVALID, SIZE_INVALID; DENIED by `charge`)
    */
   async putManifest(
     name: string,
@@ -116,6 +117,7 @@ export class Repositories {
     bytes: Buffer,
     contentType: string | undefined,
     tags: readonly string[] = [],
+    charge: Charge = () => Promise.resolve(),
   ): Promise<{ digest: Digest; subject?: Digest }> {
     const wanted = isDigest(reference) ? reference : undefined
     const digest = digestOf(bytes, wanted && digestAlgorithm(wanted))
@@ -127,6 +129,7 @@ export class Repositories {
     const manifest = readManifest(bytes, contentType)
     return this.#lock.run(name, async () => {
       await this.#checkComplete(name, manifest)
+      await charge(bytes.length, async () => (await this.#manifestLink(name, digest)) !== undefined)
       await this.#retention.write(layout.blobPath(digest), bytes)
       const subject = manifest.subject?.digest
       if (subject !== undefined) {

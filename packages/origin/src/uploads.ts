@@ -17,6 +17,9 @@ const WRITE_BYTES = 1024 * 1024
 /** What most blobs are named by, while nobody has said how this one is. */
 const DEFAULT_PLAN: HashPlan = { algorithm: 'sha256' }
 
+/** Asked before a blob is stored. @throws OciError(DENIED) when it must not be */
+export type Admit = (sizeBytes: number) => Promise<void>
+
 interface UploadInfo {
   name: string
   startedMs: number
@@ -101,8 +104,17 @@ export class Uploads {
     })
   }
 
-  /** Takes a last part, checks the digest, and stores the blob. Linking it to a repository is the caller's. */
-  async finish(name: string, id: string, digest: Digest, part: UploadPart | undefined): Promise<{ sizeBytes: number }> {
+  /**
+   * Takes a last part, checks the digest, and stores the blob if `admit` takes it: what is denied is dropped. Linking it
+   * to a repository is the caller's.
+   */
+  async finish(
+    name: string,
+    id: string,
+    digest: Digest,
+    part: UploadPart | undefined,
+    admit: Admit = ADMIT_ALL,
+  ): Promise<{ sizeBytes: number }> {
     const session = await this.#find(name, id)
     return this.#alone(session, part?.body, async () => {
       const { sizeBytes, hashes } = await this.#withFile(session, async (file) => {
@@ -112,8 +124,14 @@ export class Uploads {
         }
         const found = { sizeBytes: file.sizeBytes, hashes: await this.#hashes(session, file, digest) }
         const path = blobPath(digest)
-        if (found.hashes.digest === digest) await this.#retention.alone(path, () => file.promote(path))
+        if (found.hashes.digest === digest) {
+          await admit(file.sizeBytes)
+          await this.#retention.alone(path, () => file.promote(path))
+        }
         return found
+      }).catch(async (error: unknown) => {
+        if (error instanceof OciError && error.code === 'DENIED') await this.#remove(id)
+        throw error
       })
       if (hashes.digest !== digest) {
         await this.#remove(id)
@@ -128,10 +146,10 @@ export class Uploads {
   }
 
   /** A whole blob in one request. Nothing stays of it when it fails. */
-  async upload(name: string, digest: Digest, part: UploadPart): Promise<{ sizeBytes: number }> {
+  async upload(name: string, digest: Digest, part: UploadPart, admit = ADMIT_ALL): Promise<{ sizeBytes: number }> {
     const session = await this.#create(name)
     try {
-      return await this.finish(name, session.id, digest, part)
+      return await this.finish(name, session.id, digest, part, admit)
     } catch (error) {
       await this.#remove(session.id)
       throw error
@@ -358,6 +376,8 @@ function planFor(digest: Digest, sizeBytes: number | undefined): HashPlan {
   const algorithm = digestAlgorithm(digest)
   return sizeBytes === undefined ? { algorithm } : { algorithm, sizeBytes }
 }
+
+const ADMIT_ALL: Admit = () => Promise.resolve()
 
 const NO_BODY = { destroy: () => undefined } as unknown as Readable
 

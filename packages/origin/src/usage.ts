@@ -4,6 +4,7 @@ import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
 import { chunkFolder, contentFolder, digestOfFileName, linkOf, repositoriesFolder } from './layout.ts'
 import type { Place, Places } from './places.ts'
+import type { Counting, CountObserver } from './quotas.ts'
 
 export interface RepositoryUsage {
   repository: string
@@ -39,12 +40,13 @@ export interface UsageOptions {
   everyMs: number
 }
 
-export class Usage {
+export class Usage implements Counting {
   readonly #places: Places
   readonly #log: Logger
   readonly #timer: NodeJS.Timeout
   readonly #gauge: Gauge<'place'>
   readonly #closing = new AbortController()
+  readonly #observers: CountObserver[] = []
   #last: UsageReport | undefined
   #counting: Promise<UsageReport> | undefined
 
@@ -60,6 +62,10 @@ export class Usage {
     this.#timer = setInterval(() => this.#refresh(), everyMs)
     this.#timer.unref()
     this.#refresh()
+  }
+
+  observe(observer: CountObserver): void {
+    this.#observers.push(observer)
   }
 
   /** @param nowMs - milliseconds since the epoch */
@@ -88,6 +94,7 @@ export class Usage {
 
   async #countAll(): Promise<UsageReport> {
     const report: UsageReport = { countedMs: Date.now(), places: [], repositories: [] }
+    for (const observer of this.#observers) observer.countBegins()
     for (const place of this.#places.all) {
       const { usage, repositories } = await countPlace(place, this.#closing.signal)
       report.places.push(usage)
@@ -103,6 +110,7 @@ export class Usage {
       this.#gauge.set({ place: place.name }, usage.bytes)
     }
     report.repositories.sort((a, b) => (a.repository < b.repository ? -1 : 1))
+    for (const observer of this.#observers) observer.counted(report)
     return (this.#last = report)
   }
 }
