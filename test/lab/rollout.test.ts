@@ -9,6 +9,10 @@ import { describeRollout, rollout } from './rollout.ts'
 
 // All agents share the machine's cores. At 100 Mbit/s sixteen of them want more than two cores have, so there the bytes
 // and digests are judged and the time is only told; at 25 Mbit/s the links are the limit, and the time is judged, too.
+// Where other work leaves the machine without any idle time, they are not: then the bound is one that only a swarm that
+// does not share would miss (16 nodes that pull straight take 16).
+const IDLE_SHARE = 0.05
+const OVERLOADED_RATIO = 4
 const CASES = [
   { name: 'with a tracker', tracker: true, rate: '100mbit', mib: 128, originCopies: 1.05, lastRatio: undefined },
   { name: 'with a tracker', tracker: true, rate: '25mbit', mib: 32, originCopies: 1.05, lastRatio: 1.6 },
@@ -34,7 +38,8 @@ for (const { name, tracker, rate, mib, originCopies, lastRatio } of CASES) {
       assert.ok(linkCopies <= originCopies * 1.06, `${linkCopies.toFixed(3)} images over the origin's link\n${table}`)
       if (lastRatio !== undefined) {
         const ratio = result.lastMs / straight.durationMs
-        assert.ok(ratio <= lastRatio, `the last agent took ${ratio.toFixed(2)} straight downloads\n${table}`)
+        const limit = result.idleShare >= IDLE_SHARE ? lastRatio : OVERLOADED_RATIO
+        assert.ok(ratio <= limit, `the last agent took ${ratio.toFixed(2)} straight downloads\n${table}`)
       }
     })
   })

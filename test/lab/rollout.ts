@@ -1,5 +1,6 @@
 // A rollout: all agents are asked for one image within a short time, and everything that moved is measured. Ratios are
 // to a download straight from the origin in the same lab, so they hold on any machine that keeps up with the links.
+import { cpus } from 'node:os'
 import { setTimeout as pause } from 'node:timers/promises'
 import type { Lab, LabAgent, PushedImage } from './lab.ts'
 import type { PullResult } from './pull-client.ts'
@@ -43,6 +44,19 @@ export interface RolloutResult {
   /** By the agents' counts; agents that are down at the end count nothing. */
   fromOriginBytes: number
   fromPeersBytes: number
+  /** Share of this machine's processor time that nobody used: without any, the links were not the limit. */
+  idleShare: number
+}
+
+/** Idle and all processor time so far, over all cores, in milliseconds. */
+function processorTimes(): { idleMs: number; allMs: number } {
+  let idleMs = 0
+  let allMs = 0
+  for (const { times } of cpus()) {
+    idleMs += times.idle
+    allMs += times.user + times.nice + times.sys + times.idle + times.irq
+  }
+  return { idleMs, allMs }
 }
 
 async function receivedBy(agents: readonly LabAgent[], source: 'peer' | 'origin'): Promise<number> {
@@ -57,6 +71,7 @@ export async function rollout(lab: Lab, options: RolloutOptions): Promise<Rollou
   const linkBefore = lab.counters().get('origin')?.sentBytes ?? 0
   const originBefore = await receivedBy(agents, 'origin')
   const peersBefore = await receivedBy(agents, 'peer')
+  const processor = processorTimes()
   const begin = performance.now()
   const one = async (agent: LabAgent, index: number): Promise<AgentOutcome> => {
     await pause(agents.length > 1 ? (withinMs * index) / (agents.length - 1) : 0)
@@ -78,6 +93,7 @@ export async function rollout(lab: Lab, options: RolloutOptions): Promise<Rollou
     }
   }
   const outcomes = await Promise.all(agents.map(one))
+  const { idleMs, allMs } = processorTimes()
   const ends = outcomes.map(({ endedMs }) => endedMs).sort((a, b) => a - b)
   return {
     outcomes,
@@ -89,6 +105,7 @@ export async function rollout(lab: Lab, options: RolloutOptions): Promise<Rollou
     originLinkBytes: (lab.counters().get('origin')?.sentBytes ?? 0) - linkBefore,
     fromOriginBytes: (await receivedBy(agents, 'origin')) - originBefore,
     fromPeersBytes: (await receivedBy(agents, 'peer')) - peersBefore,
+    idleShare: (idleMs - processor.idleMs) / Math.max(1, allMs - processor.allMs),
   }
 }
 
@@ -106,6 +123,7 @@ export function describeRollout(result: RolloutResult, straightMs: number): stri
     ['left the origin, by its link', `${times(result.originLinkBytes)} images`],
     ['agents received from the origin', `${times(result.fromOriginBytes)} images`],
     ['agents received from peers', `${times(result.fromPeersBytes)} images`],
+    ['processors idle', `${(result.idleShare * 100).toFixed(0)} %`],
     ['digests verified', `${verified} of ${result.outcomes.length} agents`],
   ]
   const failures = result.outcomes.flatMap(({ name, error }) => (error ? [`${name}: ${error.message}`] : []))
