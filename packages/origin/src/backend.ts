@@ -1,6 +1,6 @@
 // The embedded registry behind the /v2/ API: reads and writes of the OCI distribution specification on a storage.
 import type { Digest } from '@shoal/oci'
-import { OciError } from '@shoal/oci'
+import { isDigest, OciError } from '@shoal/oci'
 import type {
   BlobAnswer,
   CatalogPage,
@@ -15,6 +15,7 @@ import type {
 } from '@shoal/registry'
 import { chunkSizeFor } from '@shoal/store'
 import { blobPath } from './layout.ts'
+import type { RepositoryChange } from './notifications/event.ts'
 import type { Places } from './places.ts'
 import { Quotas, type Charge } from './quotas.ts'
 import type { Admit } from './uploads.ts'
@@ -25,14 +26,14 @@ const MAX_MOUNT_CANDIDATES = 1_000
 export interface BackendOptions {
   /** @default no limits */
   quotas?: Quotas
-  /** Called with a repository's name when its manifests or tags have changed. */
-  onChange?: (name: string) => void
+  /** Called when the manifests or tags of a repository have changed. */
+  onChange?: (change: RepositoryChange) => void
 }
 
 export class OriginBackend implements PullBackend, PushBackend {
   readonly #places: Places
   readonly #quotas: Quotas
-  readonly #onChange: (name: string) => void
+  readonly #onChange: (change: RepositoryChange) => void
 
   constructor(places: Places, { quotas = Quotas.none(), onChange = () => undefined }: BackendOptions = {}) {
     this.#places = places
@@ -147,25 +148,32 @@ export class OriginBackend implements PullBackend, PushBackend {
     await this.#places.of(name).uploads.cancel(name, id)
   }
 
+  /** @param user - who has logged in */
   async putManifest(
-    _context: RequestContext,
+    context: RequestContext,
     name: string,
     reference: string,
     bytes: Uint8Array,
     contentType: string | undefined,
     tags: readonly string[],
+    user?: string,
   ): Promise<{ digest: Digest; subject?: Digest }> {
     const { repositories } = this.#places.of(name)
     const put = await this.#quotas.charged(name, (charge) =>
       repositories.putManifest(name, reference, Buffer.from(bytes), contentType, tags, charge),
     )
-    this.#onChange(name)
-    return put
+    const { digest, mediaType, subject } = put
+    const tied = isDigest(reference) ? tags : [reference, ...tags]
+    const sizeBytes = bytes.length
+    this.#onChange({ action: 'push', name, digest, mediaType, sizeBytes, tags: tied, context, user })
+    return subject === undefined ? { digest } : { digest, subject }
   }
 
-  async deleteManifest(_context: RequestContext, name: string, reference: string): Promise<void> {
+  /** @param user - who has logged in */
+  async deleteManifest(context: RequestContext, name: string, reference: string, user?: string): Promise<void> {
     await this.#places.of(name).repositories.deleteManifest(name, reference)
-    this.#onChange(name)
+    const what = isDigest(reference) ? { digest: reference, tags: [] } : { tags: [reference] }
+    this.#onChange({ action: 'delete', name, ...what, context, user })
   }
 
   async deleteBlob(_context: RequestContext, name: string, digest: Digest): Promise<void> {

@@ -24,10 +24,19 @@ describe('registryConfig', () => {
 
   it('takes quotas', () => assert.ok(valid({ quotas: [{ repositories: ['team-a/**', 'base/*'], limit: 2 ** 30 }] })))
 
+  it('takes endpoints of notifications', () => {
+    const one = { url: 'https://ci.example.com/hook?key=1', headersFile: '/h', repositories: ['team-a/**'] }
+    assert.ok(valid({ notifications: [one, { url: 'http://127.0.0.1:8080' }] }))
+  })
+
   const bad: Record<string, unknown>[] = [
     { tlsCertFile: '/c' },
     { tlsKeyFile: '/k' },
     { port: -1 },
+    { notifications: [{ url: 'ci.example.com' }] },
+    { notifications: [{ url: 'https://user:pass@ci.example.com' }] },
+    { notifications: [{ url: 'http://ci', repositories: [] }] },
+    { notifications: [{ headersFile: '/h' }] },
     { quotas: [{ repositories: ['home/{user}/**'], limit: 1 }] },
     { quotas: [{ repositories: ['a/**'], limit: 0 }] },
     { quotas: [{ repositories: [], limit: 1 }] },

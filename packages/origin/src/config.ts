@@ -98,6 +98,28 @@ const quotaSchema = Type.Object(
   { additionalProperties: false, required: ['repositories', 'limit'] },
 )
 
+/** Who is told of pushes and deletes: see NotificationSettings. */
+const notificationSchema = Type.Object(
+  {
+    url: Type.String({
+      pattern: '^https?://[^\\s@#]+$',
+      mustBe: 'a URL that starts with http:// or https://, without a user',
+      description: 'Where events are posted. Each may be there once.',
+    }),
+    headersFile: Type.Optional(
+      Type.String({ format: 'path', description: 'Headers to send along, one `Name: value` a line. May change.' }),
+    ),
+    repositories: Type.Optional(
+      Type.Array(Type.String({ pattern: PLAIN_PATTERN }), {
+        minItems: 1,
+        maxItems: 256,
+        description: 'Of which repositories: `team-a/**`, `base/*`. Without it, of all.',
+      }),
+    ),
+  },
+  { additionalProperties: false, required: ['url'] },
+)
+
 /** All keys of the embedded registry. */
 export const registryConfigSchema = Type.Object(
   {
@@ -252,6 +274,13 @@ export const registryConfigSchema = Type.Object(
       default: 300_000,
       description: 'How long a token is good for, and so how long a removed account may still be used.',
     }),
+    notifications: Type.Optional(
+      Type.Array(notificationSchema, {
+        section: 'Operation',
+        maxItems: 64,
+        description: "Who is told of pushes and deletes, in the format of Docker's registry.",
+      }),
+    ),
     shutdownGrace: Type.Integer({
       section: 'Operation',
       unit: 'ms',

@@ -24,6 +24,7 @@ import { DEFAULT_GRACE_MS } from './collection/retention.ts'
 import { CollectionSchedule } from './collection/schedule.ts'
 import { Descriptions } from './descriptions.ts'
 import { Hashers } from './hashing/hashers.ts'
+import { Notifier, type NotificationSettings } from './notifications/notifier.ts'
 import { Places, type PlaceSettings } from './places.ts'
 import { Quotas, type QuotaSettings } from './quotas.ts'
 import { rankResults, searchPlugin } from './search.ts'
@@ -74,6 +75,8 @@ export interface OriginOptions {
   tokenLifetime?: number
   /** `https://registry.example.com`, where clients find this registry. @default what each client calls it */
   publicUrl?: string
+  /** Who is told of pushes and deletes. @default nobody */
+  notifications?: NotificationSettings[]
   /** How many ms running requests may go on after `close()`. @default 10000 */
   shutdownGrace?: number
 }
@@ -123,6 +126,11 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     await hashers.close()
     throw error
   })
+  const notifier = await openNotifier(options, registry).catch(async (error: unknown) => {
+    await places.close()
+    await hashers.close()
+    throw error
+  })
   const usage = new Usage({ places, logger, metrics: registry, everyMs: options.usageInterval ?? 600_000 })
   const quotas = new Quotas(options.quotas ?? [], usage)
   const collection = new CollectionSchedule({
@@ -133,7 +141,13 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     metrics: registry,
   })
   const descriptions = new Descriptions(places)
-  const open = new OriginBackend(places, { quotas, onChange: (name) => descriptions.forget(name) })
+  const open = new OriginBackend(places, {
+    quotas,
+    onChange: (change) => {
+      descriptions.forget(change.name)
+      notifier?.notify(change)
+    },
+  })
   const backend = accounts ? new GuardedBackend(open, accounts) : open
 
   const server = createRegistryServer({ logger, push: true, ...(tls ? { tls } : {}) })
@@ -172,6 +186,7 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     ready = false
     unfollow?.()
     await closeRegistryServer(server, options.shutdownGrace ?? 10_000)
+    await notifier?.close()
     await usage.close()
     await collection.close()
     await places.close()
@@ -201,6 +216,21 @@ function registerOperation(server: RegistryServer, metrics: Registry, isReady: (
   })
   fastify.get('/metrics', async (_request, reply) => {
     return reply.header('content-type', metrics.contentType).send(await metrics.metrics())
+  })
+}
+
+/** Undefined when nobody is to be told. */
+async function openNotifier(
+  { notifications = [], dataDirectory, publicUrl, logger }: OriginOptions & OriginDependencies,
+  metrics: Registry,
+): Promise<Notifier | undefined> {
+  if (notifications.length === 0) return undefined
+  return Notifier.open({
+    endpoints: notifications,
+    folder: join(dataDirectory, 'notifications'),
+    publicUrl: publicUrl?.replace(/\/+$/, ''),
+    logger,
+    metrics,
   })
 }
 

@@ -118,7 +118,7 @@ export class Repositories {
     contentType: string | undefined,
     tags: readonly string[] = [],
     charge: Charge = () => Promise.resolve(),
-  ): Promise<{ digest: Digest; subject?: Digest }> {
+  ): Promise<{ digest: Digest; mediaType: string; subject?: Digest }> {
     const wanted = isDigest(reference) ? reference : undefined
     const digest = digestOf(bytes, wanted && digestAlgorithm(wanted))
     if (wanted !== undefined && wanted !== digest) {
@@ -154,7 +154,8 @@ export class Repositories {
       if (this.#driver.isShared && !(await this.#manifestLink(name, digest))) await writeLink()
       this.#manifestBytes.set(digest, bytes)
       this.#noteName(name, true)
-      return subject === undefined ? { digest } : { digest, subject }
+      const { mediaType } = manifest
+      return subject === undefined ? { digest, mediaType } : { digest, mediaType, subject }
     })
   }
 

@@ -38,10 +38,10 @@ export class Accounts {
     if (identity.kind === 'nobody') throw this.#challenge(asking, undefined)
   }
 
-  /** @throws OciError(UNAUTHORIZED, DENIED) */
-  async require(asking: Asking, name: string, action: Action): Promise<void> {
+  /** The name of who asks; undefined: nobody has logged in. @throws OciError(UNAUTHORIZED, DENIED) */
+  async require(asking: Asking, name: string, action: Action): Promise<string | undefined> {
     const identity = await this.#identify(asking)
-    if (this.#may(identity, name, action)) return
+    if (this.#may(identity, name, action)) return userOf(identity)
     if (identity.kind === 'user') {
       throw new OciError('DENIED', `${identity.user} may not ${action} ${name}: ask who runs this registry for a rule`)
     }
@@ -51,7 +51,7 @@ export class Accounts {
   /** Whether the request may do this, without an error when it may not. */
   async filter(asking: Asking, action: Action): Promise<(name: string) => boolean> {
     const identity = await this.#identify(asking)
-    const user = identity.kind === 'token' ? identity.grant.user : identity.kind === 'user' ? identity.user : undefined
+    const user = userOf(identity)
     return (name) => this.#options.rules.allowed(user, name).has(action)
   }
 
@@ -132,6 +132,11 @@ export class Accounts {
       : 'log in first'
     return new OciError('UNAUTHORIZED', message, { headers: { 'www-authenticate': `Bearer ${parts.join(',')}` } })
   }
+}
+
+function userOf(identity: Identity): string | undefined {
+  if (identity.kind === 'token') return identity.grant.user
+  return identity.kind === 'user' ? identity.user : undefined
 }
 
 /** User and password of an Authorization header (RFC 7617). */

@@ -94,13 +94,13 @@ export class GuardedBackend implements PullBackend, PushBackend {
     contentType: string | undefined,
     tags: readonly string[],
   ) {
-    await this.#accounts.require(context, name, 'push')
-    return this.#inner.putManifest(context, name, reference, bytes, contentType, tags)
+    const user = await this.#accounts.require(context, name, 'push')
+    return this.#inner.putManifest(context, name, reference, bytes, contentType, tags, user)
   }
 
   async deleteManifest(context: RequestContext, name: string, reference: string) {
-    await this.#accounts.require(context, name, 'delete')
-    await this.#inner.deleteManifest(context, name, reference)
+    const user = await this.#accounts.require(context, name, 'delete')
+    await this.#inner.deleteManifest(context, name, reference, user)
   }
 
   async deleteBlob(context: RequestContext, name: string, digest: Digest) {
