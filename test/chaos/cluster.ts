@@ -68,6 +68,7 @@ export class ChaosCluster {
         blobTimeout: `${BLOB_TIMEOUT_MS}ms`,
         shutdownGrace: '1s',
       }),
+      agentPreload: () => join(import.meta.dirname, 'collecting-agent.ts'),
       wrap: (name, folder) => this.#wrap(name, folder, clock),
     })
     this.lab.run.atEnd(() => rmSync(certificates, { recursive: true, force: true }))
