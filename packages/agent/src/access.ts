@@ -19,7 +19,7 @@ const OUTAGE_RECHECK_MS = 30_000
 export interface AccessOptions {
   tags: TagResolver
   /** Settings of registries, by host. */
-  registries: Readonly<Record<string, { access?: 'client' | 'node' }>>
+  registries: Readonly<Record<string, { access?: 'client' | 'node'; pushAs?: 'client' | 'node' }>>
   /** How long an answer of the origin holds, in milliseconds. */
   ttlMs: number
   /** How long accepted credentials hold while the origin does not answer, in milliseconds. */
@@ -49,6 +49,7 @@ interface Standing {
 export class Access {
   readonly #options: AccessOptions
   readonly #openToNode: Set<string>
+  readonly #pushedByNode: Set<string>
   readonly #now: () => number
   /** Credentials are remembered as a hash under a key that nobody else has and that ends with the process. */
   readonly #secret = randomBytes(32)
@@ -63,13 +64,21 @@ export class Access {
     this.#options = options
     this.#now = options.now ?? (() => performance.now())
     this.#closed = new LRUCache({ max: REMEMBERED_READERS, ttl: Math.max(1, options.ttlMs) })
-    const open = Object.entries(options.registries).filter(([, { access }]) => access === 'node')
-    this.#openToNode = new Set(open.map(([registry]) => parseRegistry(registry)))
+    const entries = Object.entries(options.registries)
+    const namesOf = (chosen: typeof entries) => new Set(chosen.map(([registry]) => parseRegistry(registry)))
+    this.#openToNode = namesOf(entries.filter(([, { access }]) => access === 'node'))
+    this.#pushedByNode = namesOf(entries.filter(([, { pushAs }]) => pushAs === 'node'))
   }
 
   /** In whose name a client's questions are asked: this node's, its own, or everyone's. */
   readerOf({ registry }: RepositoryTarget, authorization: string | undefined, requestId: string): Requester {
     if (this.#openToNode.has(registry)) return { requestId }
+    return authorization === undefined ? { requestId, anonymous: true } : { requestId, authorization }
+  }
+
+  /** In whose name a client's pushes are passed on. That everyone may read in this node's name opens no push. */
+  pusherOf({ registry }: RepositoryTarget, authorization: string | undefined, requestId: string): Requester {
+    if (this.#pushedByNode.has(registry)) return { requestId }
     return authorization === undefined ? { requestId, anonymous: true } : { requestId, authorization }
   }
 

@@ -35,6 +35,7 @@ import { pullImage } from './image-pull.ts'
 import { MirrorBackend } from './mirror-backend.ts'
 import { Pins } from './pins.ts'
 import { Preheater, type PullWish } from './preheater.ts'
+import { AgentPushBackend } from './push-backend.ts'
 import { TagResolver, type TagRecord } from './tag-resolver.ts'
 
 export interface AgentOptions {
@@ -54,6 +55,8 @@ interface AgentParts {
   mirror: RegistryServer
   admin: FastifyInstance
   preheater: Preheater
+  /** Where pushes are taken. */
+  push: AgentPushBackend | undefined
 }
 
 /** The agent of a node. */
@@ -103,6 +106,7 @@ export class Agent {
     await swarm.idle(AbortSignal.timeout(config.shutdownGrace))
     await swarm.stop()
     await mirrorClosed
+    await this.#parts.push?.close()
     await admin.close()
     await control.stop()
     await transfer.stop()
@@ -213,6 +217,14 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     timeoutMs: config.manifestTimeout,
   })
 
+  const push = config.allowPush
+    ? await AgentPushBackend.create({
+        ...{ store, swarm, upstream, access, tags, logger },
+        defaultRegistry: config.defaultRegistry,
+        directory: join(config.dataDirectory, 'pushes'),
+        spoolBytes: config.storeQuota > 0 ? config.storeQuota : Infinity,
+      })
+    : undefined
   const mirror = createRegistryServer({ logger, ...(mirrorTls === undefined ? {} : { tls: mirrorTls }) })
   await mirror.register(registryPlugin, {
     backend: new MirrorBackend({
@@ -222,6 +234,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
       defaultRegistry: config.defaultRegistry,
       manifestTimeoutMs: config.manifestTimeout,
     }),
+    ...(push === undefined ? {} : { push }),
     metrics: createRegistryMetrics({
       registry,
       requestsName: 'shoal_mirror_requests_total',
@@ -248,7 +261,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     tokens: adminTokens,
     tls: adminTls,
   })
-  return new Agent({ config, logger, store, upstream, control, transfer, swarm, mirror, admin, preheater }, ready)
+  return new Agent({ config, logger, store, upstream, control, transfer, swarm, mirror, admin, preheater, push }, ready)
 }
 
 function urlOf({ server }: Pick<FastifyInstance, 'server'>, certFile: string | undefined): string {

@@ -263,6 +263,13 @@ export const agentConfigSchema = Type.Object(
         'Whether a registry that a client names may be at a private or loopback address. Link-local and cloud ' +
         'metadata addresses never may.',
     }),
+    allowPush: Type.Boolean({
+      section: 'Origins',
+      default: true,
+      description:
+        'Whether the mirror endpoint takes pushes and passes them on to the registry that the path names, in the name ' +
+        'of the client unless the settings of the registry say otherwise (`pushAs`).',
+    }),
     storeQuota: Type.Integer({
       section: 'Store',
       unit: 'bytes',

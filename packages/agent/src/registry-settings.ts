@@ -42,6 +42,14 @@ export const registrySettingsSchema = Type.Object(
           '`node`: everyone on the node may read what the login of the node may read.',
       }),
     ),
+    pushAs: Type.Optional(
+      Type.Enum(['client', 'node'], {
+        default: 'client',
+        description:
+          'In whose name pushes through the agent reach the registry. `client`: with the credentials that the client ' +
+          'brings. `node`: everyone who reaches the mirror endpoint may push what the login of the node may push.',
+      }),
+    ),
     username: Type.Optional(Type.String({ minLength: 1, description: 'User name for the registry.' })),
     password: Type.Optional(
       Type.String({ secret: true, description: 'Password or token for the registry. Better kept in `passwordFile`.' }),

@@ -105,6 +105,13 @@ export class TagResolver {
     }
   }
 
+  /** A tag was pushed through this node: what it was before is not to be told any more. */
+  changed(target: RepositoryTarget, tag: string): void {
+    const everyones = imageKey(target, tag)
+    this.#cache.delete(everyones)
+    this.#cache.delete(NOT_FOR_EVERYONE + everyones)
+  }
+
   /** What this node knows of a tag without asking. */
   async known(key: string): Promise<(TagFound & { ageMs: number }) | undefined> {
     const record = await this.#options.records.get(key)

@@ -73,7 +73,8 @@ export class Swarm {
   readonly #options: SwarmOptions
   readonly #context: SwarmContext
   readonly #downloads = new Map<Digest, Download>()
-  readonly #starting = new Map<Digest, Promise<Download>>()
+  /** What is about to become a download or a stored blob. */
+  readonly #starting = new Map<Digest, Promise<unknown>>()
   readonly #banned: LRUCache<string, string>
   readonly #interest = new LRUCache<Digest, Map<string, NodeAddress>>({ max: INTERESTS, ttl: INTEREST_TTL_MS })
   readonly #tags: TagQuestions
@@ -186,6 +187,28 @@ export class Swarm {
   /** What connected agents know of a tag, the youngest answer. */
   async askTag(reference: string, timeoutMs: number): Promise<(TagFound & { ageMs: number }) | undefined> {
     return await this.#tags.ask(reference, timeoutMs)
+  }
+
+  /**
+   * Takes in a blob that this node has by another way than a download, and lets others know. `fill` brings it into the
+   * store; downloads of it wait meanwhile. Where one runs already, there is nothing to do.
+   */
+  async adopt(digest: Digest, sizeBytes: number, fill: () => Promise<void>): Promise<void> {
+    const running = this.#downloads.get(digest)
+    if (this.#closed || this.#starting.has(digest) || running?.isOver === false) return
+    if (!this.#options.store.has(digest)) {
+      const filling = fill()
+      // Whoever waits goes on by itself when this fails.
+      const settled = filling.catch(() => undefined)
+      this.#starting.set(digest, settled)
+      try {
+        await filling
+      } finally {
+        this.#starting.delete(digest)
+      }
+    }
+    this.trackers.tellHolding(digest, sizeBytes)
+    this.#announcer.announce(digest)
   }
 
   /** Peers that were caught lying, with the reason. */

@@ -96,6 +96,11 @@ export class TrackerClient {
     this.#sessions.delete(digest)
   }
 
+  /** Tells the tracker in charge of a blob that this node has it whole. */
+  tellHolding(digest: Digest, sizeBytes: number): void {
+    this.send(digest, holding(digest, sizeBytes))
+  }
+
   /** Size of a blob in bytes, as far as its tracker knows; undefined when it does not, or the signal fires. */
   async askSize(digest: Digest, signal: AbortSignal): Promise<number | undefined> {
     const link = this.#linkFor(digest)
@@ -168,15 +173,7 @@ export class TrackerClient {
       if (told >= TOLD_HOLDINGS) return
       if (!isItsOwn(digest)) continue
       told++
-      link.channel?.send({
-        type: 'tracker-join',
-        digest,
-        sizeBytes,
-        originHost: '',
-        chunks: new Uint8Array(),
-        complete: true,
-        leaseCredit: 0,
-      })
+      link.channel?.send(holding(digest, sizeBytes))
     }
   }
 
@@ -258,3 +255,8 @@ export interface TagFound {
 /** What a tracker said about a tag: what this node found out itself, or what another has. */
 export type TagOutcome<T> =
   { kind: 'own'; found: T } | { kind: 'told'; found: TagFound; stale: boolean } | { kind: 'failed'; errorCode: string }
+
+function holding(digest: Digest, sizeBytes: number): ControlMessage {
+  const chunks = new Uint8Array()
+  return { type: 'tracker-join', digest, sizeBytes, originHost: '', chunks, complete: true, leaseCredit: 0 }
+}

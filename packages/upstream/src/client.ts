@@ -9,6 +9,7 @@ import { getManifest, headManifest, type Place } from './manifests.ts'
 import { UpstreamMetrics } from './metrics.ts'
 import { resolveLimits, SettingsBook, type Limits, type RegistrySettings, type UpstreamOptions } from './options.ts'
 import type { BlobSource, ManifestToPut, Push, UploadOptions } from './push.ts'
+import { mountBlob, openUpload } from './open-upload.ts'
 import { ProxyRules, proxyOptionsFromEnvironment } from './proxies.ts'
 import { RegistryRules } from './registry-rules.ts'
 import { Sender } from './sender.ts'
@@ -117,6 +118,14 @@ class RegistryClient implements Upstream, Push {
     checked(target, source.digest)
     const { session, limits, random } = this.#parts
     return await uploadBlob({ session, limits, random, place: this.#place(target) }, source, options)
+  }
+
+  async openUpload(target: RepositoryTarget, options: RequestOptions) {
+    return await openUpload(this.#parts.session, this.#place(target), options)
+  }
+
+  async mountBlob(target: RepositoryTarget, digest: Digest, from: string, options: RequestOptions) {
+    return await mountBlob(this.#parts.session, this.#place(target), checked(target, digest), from, options)
   }
 
   async putManifest(

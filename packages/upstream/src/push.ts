@@ -20,8 +20,18 @@ export interface UploadOptions extends RequestOptions {
   mountFrom?: string
   /** Uploads in pieces of this size, for registries or proxies that limit a request. @default all in one request */
   chunkSizeBytes?: number
+  /** Opened for this blob before, and to be used once. Whether the repository has the blob is then not asked. */
+  upload?: OpenUpload
   /** Told how many bytes of the blob were handed over; goes back when a connection breaks. */
   onProgress?: (sentBytes: number) => void
+}
+
+/** An upload that the registry has opened. */
+export interface OpenUpload {
+  readonly location: URL
+  readonly minChunkBytes: number
+  /** Gives it up; never fails. */
+  cancel(options: RequestOptions): Promise<void>
 }
 
 /** How a blob came to the registry: it was there, it was taken from another repository, or its bytes were sent. */
@@ -49,6 +59,10 @@ export interface Push {
    * @throws BlobSourceError when the source fails or its bytes are not what the digest says
    */
   uploadBlob(target: RepositoryTarget, source: BlobSource, options: UploadOptions): Promise<UploadOutcome>
+  /** Opens an upload for a blob that is not known yet. */
+  openUpload(target: RepositoryTarget, options: RequestOptions): Promise<OpenUpload>
+  /** Has a blob of another repository of the same registry made visible in this one. False: it has to be uploaded. */
+  mountBlob(target: RepositoryTarget, digest: Digest, from: string, options: RequestOptions): Promise<boolean>
   /** Puts a manifest under its digest, or under tags, one after the other. What it names must be there. */
   putManifest(
     target: RepositoryTarget,

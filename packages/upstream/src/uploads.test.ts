@@ -51,6 +51,39 @@ test('a blob goes up in one request, and a second time not at all', async (t) =>
   assert.equal(await upstream.findBlob(target, digestOf('other'), requestOptions()), undefined)
 })
 
+test('an upload that was opened before goes on where it was opened, or anew where the registry has dropped it', async (t) => {
+  const registry = await startUploadRegistry(t)
+  const upstream = startUpstream(t)
+  const target = targetAt(registry.host)
+  const { source } = sourceOf(content)
+  const upload = await upstream.openUpload(target, requestOptions())
+  assert.equal(await upstream.uploadBlob(target, source, { ...requestOptions(), upload }), 'uploaded')
+  assert.equal(methods(registry), 'POST PUT')
+  assert.deepEqual(registry.blobs.get(`team/app@${digest}`), content)
+
+  const other = randomBytes(1000)
+  const dropped = await upstream.openUpload(target, requestOptions())
+  registry.open.clear()
+  const again = { ...requestOptions(), upload: dropped }
+  assert.equal(await upstream.uploadBlob(target, sourceOf(other).source, again), 'uploaded')
+  assert.deepEqual(registry.blobs.get(`team/app@${digestOf(other)}`), other)
+
+  const unused = await upstream.openUpload(target, requestOptions())
+  await unused.cancel(requestOptions())
+  assert.equal(registry.open.size, 0)
+})
+
+test('a blob of another repository is mounted, or an upload is left behind by nobody', async (t) => {
+  const registry = await startUploadRegistry(t)
+  const upstream = startUpstream(t)
+  const target = targetAt(registry.host)
+  registry.blobs.set(`team/base@${digest}`, content)
+  assert.equal(await upstream.mountBlob(target, digest, 'team/base', requestOptions()), true)
+  assert.deepEqual(registry.blobs.get(`team/app@${digest}`), content)
+  assert.equal(await upstream.mountBlob(target, digestOf('other'), 'team/base', requestOptions()), false)
+  assert.equal(registry.open.size, 0)
+})
+
 test('in pieces, each where the last one ended; the pieces are as long as the registry wants them at least', async (t) => {
   const registry = await startUploadRegistry(t)
   const upstream = startUpstream(t)

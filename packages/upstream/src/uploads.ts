@@ -31,6 +31,8 @@ interface Upload {
   offset: number
   /** By `OCI-Chunk-Min-Length`. */
   minChunkBytes: number
+  /** Not by this upload of a blob: the registry may have dropped it since. */
+  openedBefore?: boolean
 }
 
 export async function findBlob(
@@ -53,12 +55,16 @@ export async function uploadBlob(
   options: UploadOptions,
 ): Promise<UploadOutcome> {
   const { session, place } = context
+  if (options.upload !== undefined) {
+    await new BlobUpload(context, blob, options).run({ ...options.upload, offset: 0, openedBefore: true })
+    return 'uploaded'
+  }
   const found = await findBlob(session, place, blob.digest, options)
   if (found !== undefined) {
     checkSize(place, blob, found)
     return 'present'
   }
-  const started = await start(context, blob, options)
+  const started = await beginUpload(session, place, blob.digest, options)
   if (started === 'mounted') return 'mounted'
   await new BlobUpload(context, blob, options).run(started)
   return 'uploaded'
@@ -117,7 +123,11 @@ class BlobUpload {
     }
     if (error.isOutage) return true
     // The registry no longer knows the upload, or counts otherwise than we do: it may be begun anew.
-    return upload !== undefined && upload.offset > 0 && [404, 416].includes(error.status ?? 0)
+    return (
+      upload !== undefined &&
+      (upload.offset > 0 || upload.openedBefore === true) &&
+      [404, 416].includes(error.status ?? 0)
+    )
   }
 
   /** After the answer to the last request was lost, the blob may be there: then undefined. */
@@ -129,7 +139,7 @@ class BlobUpload {
       return undefined
     }
     const { mountFrom: _, ...options } = this.#options
-    const begun = await start(this.#context, this.#blob, options)
+    const begun = await beginUpload(session, place, this.#blob.digest, options)
     return begun === 'mounted' ? undefined : begun
   }
 
@@ -199,27 +209,41 @@ class BlobUpload {
     )
   }
 
-  /** Frees what the registry keeps of an upload that is given up; it would expire, but maybe only after days. */
   async #cancel({ location }: Upload): Promise<void> {
     const { place, session } = this.#context
-    const options = { ...this.#options, signal: AbortSignal.timeout(CANCEL_TIMEOUT_MS) }
-    const request = uploadRequest(place, 'DELETE', this.#blob.digest, options)
-    await session
-      .ask({ ...request, location, retry: false, accept: [202, 204] }, (answer) => readStart(answer.body, 0))
-      .catch(() => undefined)
+    await cancelUpload(session, place, location, this.#options)
   }
 }
 
+/** Frees what the registry keeps of an upload that is given up; it would expire, but maybe only after days. */
+export async function cancelUpload(
+  session: Session,
+  place: Place,
+  location: URL,
+  options: RequestOptions,
+): Promise<void> {
+  const request = uploadRequest(place, 'DELETE', undefined, {
+    ...options,
+    signal: AbortSignal.timeout(CANCEL_TIMEOUT_MS),
+  })
+  await session
+    .ask({ ...request, location, retry: false, accept: [202, 204] }, (answer) => readStart(answer.body, 0))
+    .catch(() => undefined)
+}
+
 /** Opens an upload, or has the blob mounted. Where mounting is refused, an upload will do. */
-async function start(context: UploadContext, blob: BlobSource, options: UploadOptions): Promise<Upload | 'mounted'> {
-  const { session, place } = context
-  const { digest } = blob
+export async function beginUpload(
+  session: Session,
+  place: Place,
+  digest: Digest | undefined,
+  options: UploadOptions,
+): Promise<Upload | 'mounted'> {
   const { mountFrom } = options
   const request = uploadRequest(place, 'POST', digest, options)
   const read = async (answer: HttpAnswer): Promise<Upload | 'mounted'> => {
     await readStart(answer.body, 0)
     if (answer.status === 201) {
-      checkSaidDigest(request, answer, digest)
+      if (digest !== undefined) checkSaidDigest(request, answer, digest)
       return 'mounted'
     }
     const location = locationOf(request, answer)
@@ -231,7 +255,7 @@ async function start(context: UploadContext, blob: BlobSource, options: UploadOp
     const minChunkBytes = Number.isSafeInteger(least) && least > 0 ? least : 0
     return { location, offset: 0, minChunkBytes }
   }
-  if (mountFrom !== undefined && isRepositoryName(mountFrom)) {
+  if (digest !== undefined && mountFrom !== undefined && isRepositoryName(mountFrom)) {
     const from = place.settings.repositoryPrefix + mountFrom
     const path = `${request.path}?${new URLSearchParams({ mount: digest, from })}`
     const scope = `${request.scope} repository:${from}:pull`
@@ -247,7 +271,7 @@ async function start(context: UploadContext, blob: BlobSource, options: UploadOp
 function uploadRequest(
   { settings, repository }: Place,
   method: RegistryRequest['method'],
-  digest: Digest,
+  digest: Digest | undefined,
   options: RequestOptions,
 ): RegistryRequest {
   return {
@@ -258,7 +282,7 @@ function uploadRequest(
     headers: method === 'POST' ? { 'content-length': '0' } : {},
     scope: pushScope(repository),
     lane: 'metadata',
-    what: `the upload of ${repository}@${digest}`,
+    what: digest === undefined ? `an upload to ${repository}` : `the upload of ${repository}@${digest}`,
     options,
     accept: [],
   }
