@@ -1,12 +1,13 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
-import { execFileSync } from 'node:child_process'
+import { execFile } from 'node:child_process'
 import { request } from 'node:https'
 import { once } from 'node:events'
 import { join } from 'node:path'
 import { rename } from 'node:fs/promises'
 import type { IncomingMessage } from 'node:http'
 import type { TLSSocket } from 'node:tls'
+import { promisify } from 'node:util'
 import { makeImage, startOrigin, temporaryFolder } from './testing.ts'
 
 test('answers health, readiness and metrics', async () => {
@@ -60,12 +61,11 @@ test('finds repositories by what they say of themselves, as it is now', async ()
 })
 
 /** A self-signed certificate in the place of the one before. */
-function writeCertificate(cert: string, key: string, name: string): void {
+async function writeCertificate(cert: string, key: string, name: string): Promise<void> {
   const subject = ['-subj', `/CN=${name}`, '-addext', 'subjectAltName=DNS:localhost']
   const curve = ['-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1']
-  execFileSync('openssl', ['req', '-x509', ...curve, '-nodes', ...subject, '-keyout', key, '-out', cert], {
-    stdio: 'ignore',
-  })
+  // Not at once: the registry under test runs in this process.
+  await promisify(execFile)('openssl', ['req', '-x509', ...curve, '-nodes', ...subject, '-keyout', key, '-out', cert])
 }
 
 /** Name on the certificate that a new connection is shown. */
@@ -82,13 +82,13 @@ test('speaks TLS, and takes a new certificate without a restart', async () => {
   await using folder = await temporaryFolder()
   const key = join(folder.path, 'key.pem')
   const cert = join(folder.path, 'cert.pem')
-  writeCertificate(cert, key, 'first')
+  await writeCertificate(cert, key, 'first')
   await using origin = await startOrigin(join(folder.path, 'data'), { tlsCertFile: cert, tlsKeyFile: key })
   assert.match(origin.url, /^https:/)
   assert.equal(await certificateName(origin.url), 'first')
   await assert.rejects(startOrigin(folder.path, { tlsCertFile: cert }), /go together/)
   // Half of a new pair does not fit and changes nothing; with the other half it is taken.
-  writeCertificate(cert, join(folder.path, 'next.pem'), 'second')
+  await writeCertificate(cert, join(folder.path, 'next.pem'), 'second')
   await rename(join(folder.path, 'next.pem'), key)
   const signal = AbortSignal.timeout(30_000)
   while ((await certificateName(origin.url)) !== 'second') signal.throwIfAborted()
