@@ -87,7 +87,8 @@ test('no planted secret is in logs, metrics, errors, the status page or the argu
   writeFileSync(dockerConfigFile, JSON.stringify({ auths: { [dockerHost]: { auth } } }), { mode: 0o600 })
   const swarmKeyFile = writeSwarmKey(join(folder, 'swarm.key'))
   const swarmKey = readFileSync(swarmKeyFile, 'utf8').trim().slice('shoal-swarm-key-v1:'.length)
-  const there = { endpoint: registry.url, plainHttp: true }
+  // With access for the node, what the node holds is used for every client.
+  const there = { endpoint: registry.url, plainHttp: true, access: 'node' }
   const config = writeConfig(join(folder, 'agent.yaml'), {
     dataDirectory: join(folder, 'agent'),
     swarmKeyFiles: [swarmKeyFile],
@@ -99,6 +100,7 @@ test('no planted secret is in logs, metrics, errors, the status page or the argu
     registries: {
       'inline.test': { ...there, username: 'user', password: PLANTED['password of a registry'] },
       'file.test': { ...there, username: 'user', passwordFile },
+      [dockerHost]: { access: 'node' },
       'proxied.test': {
         plainHttp: true,
         proxy: `http://user:${PLANTED['password of the proxy']}@127.0.0.1:${closedPort}`,
