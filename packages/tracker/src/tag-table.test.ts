@@ -52,6 +52,20 @@ test('an answer is passed on for its time, and not longer', () => {
   assert.equal(three.take('tag-lookup').length, 1)
 })
 
+test('what was found by tag is known by its digest, too', () => {
+  const { table, channels } = setUp(2)
+  const [one, two] = channels
+  const tagged = ask()
+  table.ask(one, tagged, 0)
+  table.result(one, result(1, digest), 0)
+  const reference = `${tagged.reference.slice(0, tagged.reference.lastIndexOf(':'))}@${digest}`
+  table.ask(two, { ...ask(2), reference }, 5000)
+  two.take('tag-lookup')
+  table.result(two, { ...result(2, '', 'UNREACHABLE'), reference }, 5001)
+  const [answer] = two.take('tag-answer')
+  assert.deepEqual([answer?.digest, answer?.stale], [digest, true])
+})
+
 test('an outage is answered with what was known last, as stale', () => {
   const { table, channels } = setUp(3)
   const [one, two, three] = channels

@@ -72,6 +72,8 @@ export class TagTable {
     if (digest !== '') {
       const known = { digest, mediaType, sizeBytes, atMs: nowMs }
       this.#known.set(reference, known)
+      // Asked for by its digest, it is to be known as well: while the origin is down, that is all that a pull may have.
+      this.#known.set(byDigest(reference, digest), known)
       this.#lookups.delete(reference)
       for (const asker of lookup?.waiting ?? []) answer(asker, reference, known, false, '')
       return
@@ -125,6 +127,11 @@ export class TagTable {
 
 function askedKey(channel: ControlChannel, reference: string): string {
   return `${channel.peerId} ${reference}`
+}
+
+/** `registry/repository:tag` → `registry/repository@digest`, as agents name what is asked for by digest. */
+function byDigest(reference: string, digest: string): string {
+  return reference.includes('@') ? reference : `${reference.slice(0, reference.lastIndexOf(':'))}@${digest}`
 }
 
 function answer(asker: Asker, reference: string, known: Known | undefined, stale: boolean, errorCode: string): void {
