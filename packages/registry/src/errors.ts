@@ -11,7 +11,8 @@ export function toOciError(error: unknown): OciError {
   if (error instanceof OciError) return error
   const status = statusOf(error)
   if (status !== undefined && status >= 400 && status < 500) {
-    return new OciError(codeOfStatus(status), error instanceof Error ? error.message : 'bad request', { status })
+    const code = isBadUrl(error) ? 'NAME_INVALID' : codeOfStatus(status)
+    return new OciError(code, error instanceof Error ? error.message : 'bad request', { status })
   }
   return new OciError('UNKNOWN', 'internal error: the log of the registry has the details under this request id', {
     cause: error,
@@ -38,6 +39,11 @@ export async function sendError(request: FastifyRequest, reply: FastifyReply, ca
 function statusOf(error: unknown): number | undefined {
   if (typeof error !== 'object' || error === null || !('statusCode' in error)) return undefined
   return typeof error.statusCode === 'number' ? error.statusCode : undefined
+}
+
+/** The router refuses paths that are no percent encoding of UTF-8 before anything of this room sees them. */
+function isBadUrl(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'FST_ERR_BAD_URL'
 }
 
 function codeOfStatus(status: number): OciError['code'] {
