@@ -1,0 +1,184 @@
+// A registry with a disk of its own is killed at random moments of pushes. Whatever the moment, its tags show whole
+// images, nothing else is visible, and garbage collection leaves exactly what they need.
+import assert from 'node:assert/strict'
+import { execFile } from 'node:child_process'
+import { randomInt } from 'node:crypto'
+import { mkdtempSync, rmSync } from 'node:fs'
+import { readdir } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { after, test } from 'node:test'
+import { setTimeout as pause } from 'node:timers/promises'
+import { promisify } from 'node:util'
+import { Daemon } from '../support/daemon.ts'
+import { fetchAll } from '../support/http.ts'
+import { KiB, MiB, makeImage, rawLayer, sha256, type Image } from '../support/images.ts'
+import { freePorts } from '../support/ports.ts'
+import { PushError, pushImage } from '../support/push.ts'
+import { shoalCommand, writeConfig } from '../support/shoal.ts'
+import { until } from '../support/until.ts'
+import { randomOf } from './schedule.ts'
+
+/** With `SHOAL_TEST_PUSHES=200` that many are made, however long it takes; otherwise the time below ends it. */
+const PUSHES = Number(process.env['SHOAL_TEST_PUSHES'] ?? 40)
+const TIME_LIMIT_MS = process.env['SHOAL_TEST_PUSHES'] === undefined ? 25_000 : Number.POSITIVE_INFINITY
+/** Gives sizes and moments; how the pushes of one round interleave is up to the machine. */
+const SEED = Number(process.env['SHOAL_TEST_SEED'] ?? randomInt(2 ** 31))
+const REPOSITORIES = ['app', 'team/base']
+const TAGS = ['latest', '1']
+/** Ends every wait for an answer, so that a registry that hangs is a failure and not a test without end. */
+const ANSWER_LIMIT_MS = 30_000
+
+const folder = mkdtempSync(join(tmpdir(), 'shoal-kills-'))
+const dataDirectory = join(folder, 'data')
+after(() => rmSync(folder, { recursive: true, force: true }))
+
+/** What one tag may show: the image that was acknowledged last, and those whose push was cut off since. */
+interface Target {
+  repository: string
+  tag: string
+  acknowledged: boolean
+  possible: Map<string, Image>
+}
+
+let started = 0
+
+async function startRegistry(config: string, url: string): Promise<Daemon> {
+  const name = `registry-${++started}`
+  const command = shoalCommand('registry', '--config', config)
+  const daemon = new Daemon({ name, command, logFile: join(folder, 'registry.log') })
+  const look = async () => !daemon.running || (await fetchAll(`${url}/readyz`)).status === 200
+  await until(look, { what: `readiness of ${name}`, deadlineMs: 60_000 })
+  daemon.assertRunning()
+  return daemon
+}
+
+/** Layers of all sizes; some are in many images, so that blobs are shared and found again. */
+function randomImage(random: (below: number) => number): Image {
+  const layers = Array.from({ length: 1 + random(4) }, () =>
+    random(4) === 0
+      ? rawLayer(`${SEED}/shared/${random(5)}`, 200 * KiB)
+      : rawLayer(`${SEED}/${random(2 ** 31)}`, 1 + random(random(4) === 0 ? 6 * MiB : 300 * KiB)),
+  )
+  return makeImage(layers)
+}
+
+async function listOf(url: string, key: string): Promise<string[]> {
+  const answer = await fetchAll(url, { idleLimitMs: ANSWER_LIMIT_MS })
+  if (answer.status === 404) return []
+  assert.equal(answer.status, 200)
+  return (JSON.parse(answer.body.toString()) as Record<string, string[]>)[key] ?? []
+}
+
+/** Checks all that can be seen, and gives back the image that each tag shows. */
+async function checkVisible(url: string, targets: readonly Target[]): Promise<Map<Target, Image>> {
+  const shown = new Map<Target, Image>()
+  for (const target of targets) {
+    const { repository, tag } = target
+    const answer = await fetchAll(`${url}/v2/${repository}/manifests/${tag}`, { idleLimitMs: ANSWER_LIMIT_MS })
+    if (answer.status === 404 && !target.acknowledged) continue
+    assert.equal(answer.status, 200, `${repository}:${tag} was acknowledged and is gone`)
+    const image = target.possible.get(sha256(answer.body))
+    assert.ok(image, `${repository}:${tag} shows an image that it never got, or one before that`)
+    for (const blob of image.blobs) {
+      const body = await fetchAll(`${url}/v2/${repository}/blobs/${blob.digest}`, { idleLimitMs: ANSWER_LIMIT_MS })
+      assert.equal(body.status, 200)
+      assert.equal(sha256(body.body), blob.digest)
+    }
+    // From here on it may show this one, or one that is pushed later.
+    target.possible = new Map([[image.digest, image]])
+    shown.set(target, image)
+  }
+  const seen = [...shown.keys()]
+  for (const repository of REPOSITORIES) {
+    const tags = seen.flatMap((target) => (target.repository === repository ? [target.tag] : []))
+    assert.deepEqual(await listOf(`${url}/v2/${repository}/tags/list`, 'tags'), tags.sort())
+  }
+  const repositories = [...new Set(seen.map(({ repository }) => repository))].sort()
+  assert.deepEqual(await listOf(`${url}/v2/_catalog`, 'repositories'), repositories)
+  return shown
+}
+
+/** Names of the files below a folder of the data directory that hold contents, as digests. */
+async function stored(name: string): Promise<string[]> {
+  const entries = await readdir(join(dataDirectory, name), { recursive: true, withFileTypes: true })
+  return entries.flatMap((entry) => (entry.isFile() ? [entry.name.replace('-', ':')] : [])).sort()
+}
+
+test(`kill -9 of the registry at random moments of pushes (seed ${SEED})`, async (t) => {
+  t.diagnostic(`again with SHOAL_TEST_SEED=${SEED} SHOAL_TEST_PUSHES=${PUSHES}`)
+  const next = randomOf(String(SEED))
+  const random = (below: number): number => Math.floor(next() * below)
+  const [port = 0] = await freePorts(1)
+  const url = `http://127.0.0.1:${port}`
+  const config = writeConfig(join(folder, 'registry.yaml'), {
+    dataDirectory,
+    host: '127.0.0.1',
+    port,
+    logLevel: 'warn',
+    collectionInterval: 0,
+    collectionGrace: 0,
+    removeUntagged: true,
+  })
+  const targets = REPOSITORIES.flatMap((repository) =>
+    TAGS.map((tag): Target => ({ repository, tag, acknowledged: false, possible: new Map() })),
+  )
+  const endMs = performance.now() + TIME_LIMIT_MS
+  let [begun, whole, cutOff, kills] = [0, 0, 0, 0]
+  let daemon = await startRegistry(config, url)
+  try {
+    while (begun < PUSHES && performance.now() < endMs) {
+      const dying = new AbortController()
+      const pushing = targets.map(async (target) => {
+        while (!dying.signal.aborted && begun < PUSHES) {
+          begun++
+          const image = randomImage(random)
+          target.possible.set(image.digest, image)
+          try {
+            await pushImage(url, target.repository, target.tag, image)
+          } catch (error) {
+            // What ends a push is the death of the registry, not a wrong answer.
+            if (!dying.signal.aborted || error instanceof PushError) throw error
+            cutOff++
+            return
+          }
+          whole++
+          target.acknowledged = true
+          target.possible = new Map([[image.digest, image]])
+        }
+      })
+      const ended = Promise.allSettled(pushing)
+      await Promise.race([pause(random(1_200)), ended])
+      dying.abort()
+      daemon.kill('SIGKILL')
+      for (const result of await ended) if (result.status === 'rejected') throw result.reason
+      assert.equal(await daemon.ended, 'SIGKILL')
+      kills++
+      daemon = await startRegistry(config, url)
+      await checkVisible(url, targets)
+    }
+    t.diagnostic(`${begun} pushes, ${kills} kills: ${whole} pushes went through, ${cutOff} were cut off`)
+    assert.ok(whole > 0 && cutOff > 0, 'the pushes were too slow or too fast to tell anything')
+
+    const shown = await checkVisible(url, targets)
+    const before = (await stored('blobs')).length
+    const [program = '', ...args] = shoalCommand('registry', 'gc', '--config', config)
+    await promisify(execFile)(program, args, { timeout: 60_000 })
+    const images = [...shown.values()]
+    const blobs = images.flatMap((image) => image.blobs.map(({ digest }) => digest))
+    const needed = [...new Set([...images.map(({ digest }) => digest), ...blobs])].sort()
+    assert.deepEqual(await stored('blobs'), needed)
+    assert.deepEqual(await stored('chunks'), [...new Set(blobs)].sort())
+    t.diagnostic(`garbage collection left ${needed.length} of ${before} contents`)
+    // The registry that ran all the while shows the same, and so does one that begins anew.
+    await checkVisible(url, targets)
+    await daemon.stop()
+    daemon = await startRegistry(config, url)
+    assert.deepEqual(await checkVisible(url, targets), shown)
+  } catch (error) {
+    t.diagnostic(daemon.logTail())
+    throw error
+  } finally {
+    await daemon.stop('SIGKILL')
+  }
+})
