@@ -79,6 +79,8 @@ export async function startEndpoint(kind: EndpointKind): Promise<Endpoint> {
       announceAddresses: ['127.0.0.1'],
       registries: { 'registry.test': { endpoint: pushBase, plainHttp: true } },
       tagCacheTtl: 0,
+      // Pulls alone are tried here; pushes through an agent have tests of their own.
+      allowPush: false,
     })
     const started = startDaemon(
       'agent',

@@ -210,7 +210,7 @@ for (const kind of ENDPOINT_KINDS) {
     })
 
     if (kind.startsWith('shoal agent')) {
-      check('a mirror takes no pushes, and says so', async () => {
+      check('a mirror that may not push says so', async () => {
         const post = await endpoint.ask(`/v2/${REPOSITORY}/blobs/uploads/`, { method: 'POST' })
         assertOciError(post, 405, 'UNSUPPORTED', 'DENIED')
         const put = await endpoint.ask(manifestPath('v9'), { method: 'PUT', body: [image.manifest] })
