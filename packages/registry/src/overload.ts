@@ -9,12 +9,12 @@ export interface OverloadLimits {
   maxRequests: number
   /**
    * The event loop's delay in milliseconds, as the mean of a second, above which nothing new is begun. A busy machine with
-   * few cores reaches some hundred in a rollout. @default 5000
+   * few cores reaches seconds in a rollout, and a refused layer costs docker 75 s: so this is for a hung one. @default 30000
    */
   maxEventLoopDelayMs: number
 }
 
-const LIMITS: OverloadLimits = { maxRequests: 1000, maxEventLoopDelayMs: 5000 }
+const LIMITS: OverloadLimits = { maxRequests: 1000, maxEventLoopDelayMs: 30_000 }
 /** Clients come back after so long, and not all at once. */
 const RETRY_MIN_S = 1
 const RETRY_SPREAD_S = 5
