@@ -4,17 +4,10 @@ import { randomBytes } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
 import { test } from 'node:test'
 import { digestOf } from '@shoal/oci'
-import { readAll, requestOptions, sendBlob, sendError, startServer, startUpstream, targetAt } from './testing.ts'
-import type { UpstreamErrorCode } from './upstream.ts'
+import { fails, readAll, requestOptions, sendBlob, sendError, startServer, startUpstream, targetAt } from './testing.ts'
 
 const content = randomBytes(300_000)
 const digest = digestOf(content)
-
-const fails = (code: UpstreamErrorCode, message?: RegExp) => (error: Error & { code?: string }) => {
-  assert.equal(error.code, code, error.stack ?? '')
-  if (message !== undefined) assert.match(error.message, message)
-  return true
-}
 
 test('a blob, whole and in parts', async (t) => {
   const server = await startServer(t, (request, response) => sendBlob(request, response, content))

@@ -5,15 +5,8 @@ import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { InvalidUpstreamOptionError, type RegistryOptions } from './options.ts'
 import { makeCertificates } from './testing-certificates.ts'
-import { manifestDigest, requestOptions, sendManifest, startServer, startUpstream, targetAt } from './testing.ts'
+import { fails, manifestDigest, requestOptions, sendManifest, startServer, startUpstream, targetAt } from './testing.ts'
 import { createUpstream } from './client.ts'
-import type { UpstreamErrorCode } from './upstream.ts'
-
-const fails = (code: UpstreamErrorCode, message?: RegExp) => (error: Error & { code?: string }) => {
-  assert.equal(error.code, code, error.stack ?? '')
-  if (message !== undefined) assert.match(error.message, message)
-  return true
-}
 
 test('TLS: own authority, from a file or inline; without it the error says what to do', async (t) => {
   const certificates = await makeCertificates(t)

@@ -1,16 +1,9 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestHex, digestOf, MEDIA_TYPE_OCI_INDEX } from '@shoal/oci'
-import { requestOptions, sendError, sendManifest, startServer, startUpstream, targetAt } from './testing.ts'
-import type { UpstreamErrorCode } from './upstream.ts'
+import { fails, requestOptions, sendError, sendManifest, startServer, startUpstream, targetAt } from './testing.ts'
 
 const digest = digestOf('subject')
-
-const fails = (code: UpstreamErrorCode, message?: RegExp) => (error: Error & { code?: string }) => {
-  assert.equal(error.code, code, error.stack ?? '')
-  if (message !== undefined) assert.match(error.message, message)
-  return true
-}
 
 test('tags: pages by Link until there are as many as asked for, or all', async (t) => {
   const all = ['a', 'b', 'c', 'd', 'e']

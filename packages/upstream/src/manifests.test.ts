@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { test } from 'node:test'
 import { digestOf, MAX_MANIFEST_BYTES, MEDIA_TYPE_OCI_MANIFEST } from '@shoal/oci'
 import {
+  fails,
   manifestBytes,
   manifestDigest,
   requestOptions,
@@ -12,12 +13,6 @@ import {
   targetAt,
 } from './testing.ts'
 import type { UpstreamErrorCode } from './upstream.ts'
-
-const fails = (code: UpstreamErrorCode, message?: RegExp) => (error: Error & { code?: string }) => {
-  assert.equal(error.code, code, error.stack ?? '')
-  if (message !== undefined) assert.match(error.message, message)
-  return true
-}
 
 test('HEAD and GET of a manifest, by tag and by digest', async (t) => {
   const server = await startServer(t, sendManifest)

@@ -6,14 +6,7 @@ import fc from 'fast-check'
 import { addressKind, checkHost, guardedLookup, isLoopbackHost } from './addresses.ts'
 import { ProxyRules, proxyOptionsFromEnvironment } from './proxies.ts'
 import { RegistryRules } from './registry-rules.ts'
-import { requestOptions, sendManifest, startServer, startUpstream, targetAt } from './testing.ts'
-import type { UpstreamErrorCode } from './upstream.ts'
-
-const fails = (code: UpstreamErrorCode, message?: RegExp) => (error: Error & { code?: string }) => {
-  assert.equal(error.code, code, error.stack ?? '')
-  if (message !== undefined) assert.match(error.message, message)
-  return true
-}
+import { fails, requestOptions, sendManifest, startServer, startUpstream, targetAt } from './testing.ts'
 
 const resolvingTo =
   (...addresses: string[]): LookupFunction =>

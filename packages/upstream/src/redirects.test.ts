@@ -3,17 +3,11 @@ import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { digestOf } from '@shoal/oci'
 import { makeCertificates } from './testing-certificates.ts'
-import { readAll, requestOptions, sendBlob, sendError, startServer, startUpstream, targetAt } from './testing.ts'
+import { fails, readAll, requestOptions, sendBlob, sendError, startServer, startUpstream, targetAt } from './testing.ts'
 import type { UpstreamError, UpstreamErrorCode } from './upstream.ts'
 
 const content = randomBytes(100_000)
 const digest = digestOf(content)
-
-const fails = (code: UpstreamErrorCode, message?: RegExp) => (error: Error & { code?: string }) => {
-  assert.equal(error.code, code, error.stack ?? '')
-  if (message !== undefined) assert.match(error.message, message)
-  return true
-}
 
 test('a blob redirect to another host: Range goes along, what is private does not', async (t) => {
   const storage = await startServer(t, (request, response) => sendBlob(request, response, content))

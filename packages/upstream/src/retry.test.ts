@@ -5,6 +5,7 @@ import fc from 'fast-check'
 import { resolveLimits } from './options.ts'
 import { parseRetryAfter, withRetries } from './retry.ts'
 import {
+  fails,
   manifestDigest,
   requestOptions,
   sendError,
@@ -13,13 +14,7 @@ import {
   startUpstream,
   targetAt,
 } from './testing.ts'
-import { UpstreamError, type UpstreamErrorCode } from './upstream.ts'
-
-const fails = (code: UpstreamErrorCode, message?: RegExp) => (error: Error & { code?: string }) => {
-  assert.equal(error.code, code, error.stack ?? '')
-  if (message !== undefined) assert.match(error.message, message)
-  return true
-}
+import { UpstreamError } from './upstream.ts'
 
 test('errors of the server and resets are asked again, and then it works', async (t) => {
   const server = await startServer(t, (request, response, number) => {

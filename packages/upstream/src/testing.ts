@@ -1,4 +1,5 @@
 // A registry made of one handler, on a port of its own, for the tests of this room.
+import assert from 'node:assert/strict'
 import http, { type IncomingMessage, type ServerResponse } from 'node:http'
 import https from 'node:https'
 import type { AddressInfo } from 'node:net'
@@ -7,7 +8,7 @@ import { digestOf, MEDIA_TYPE_OCI_MANIFEST, type Digest } from '@shoal/oci'
 import { createUpstream } from './client.ts'
 import type { UpstreamOptions } from './options.ts'
 import type { Push } from './push.ts'
-import type { RepositoryTarget, RequestOptions, Upstream } from './upstream.ts'
+import type { RepositoryTarget, RequestOptions, Upstream, UpstreamErrorCode } from './upstream.ts'
 
 export interface SeenRequest {
   method: string
@@ -81,6 +82,13 @@ export function requestOptions(more: Partial<RequestOptions> = {}): RequestOptio
 
 export function targetAt(host: string, repository = 'team/app'): RepositoryTarget {
   return { registry: host, repository }
+}
+
+/** For `assert.rejects`: an UpstreamError with this code. */
+export const fails = (code: UpstreamErrorCode, message?: RegExp) => (error: Error & { code?: string }) => {
+  assert.equal(error.code, code, error.stack ?? '')
+  if (message !== undefined) assert.match(error.message, message)
+  return true
 }
 
 const layer = Buffer.from('the layer')

@@ -1,0 +1,95 @@
+// What is shown to a registry, when, in whose name, and that no secret is repeated.
+import assert from 'node:assert/strict'
+import { test } from 'node:test'
+import { fails, requestOptions, sendError, sendManifest, startServer, startUpstream, targetAt } from './testing.ts'
+import { basic, head, startTokenRegistry } from './testing-tokens.ts'
+import type { UpstreamError } from './upstream.ts'
+
+test('Basic: shown only after it was asked for, then at once', async (t) => {
+  const server = await startServer(t, (request, response) => {
+    if (request.headers.authorization === basic('user:pass:word')) sendManifest(request, response)
+    else sendError(response, 401, 'UNAUTHORIZED', { 'www-authenticate': 'Basic realm="registry"' })
+  })
+  const upstream = startUpstream(t, { registries: { [server.host]: { username: 'user', password: 'pass:word' } } })
+  await upstream.headManifest(targetAt(server.host), '1.0', requestOptions())
+  await upstream.headManifest(targetAt(server.host), '1.0', requestOptions())
+  assert.deepEqual(
+    server.seen.map(({ headers }) => headers.authorization),
+    [undefined, basic('user:pass:word'), basic('user:pass:word')],
+  )
+  const anonymous = startUpstream(t).headManifest(targetAt(server.host), '1.0', requestOptions())
+  await assert.rejects(anonymous, (error: UpstreamError) => {
+    assert.equal(error.challenge, 'Basic realm="registry"')
+    return fails('UNAUTHORIZED', /log in/)(error)
+  })
+})
+
+test("the client's own authorization overrides what is configured, and its refusal is passed on", async (t) => {
+  const { registry, asked, good } = await startTokenRegistry(t)
+  good.add('of-the-client')
+  const upstream = startUpstream(t, {
+    registries: { [registry.host]: { username: 'user', password: 'secret' } },
+  })
+  const ask = (authorization: string): Promise<unknown> =>
+    upstream.headManifest(targetAt(registry.host), '1.0', requestOptions({ authorization }))
+  await ask('Bearer of-the-client')
+  assert.equal(registry.seen[0]?.headers.authorization, 'Bearer of-the-client')
+  await assert.rejects(ask('Bearer stolen-one'), (error: UpstreamError) => {
+    assert.match(error.challenge ?? '', /^Bearer realm=/)
+    assert.doesNotMatch(error.message, /stolen/)
+    return fails('UNAUTHORIZED')(error)
+  })
+  assert.equal(asked.length, 0, 'the configured login was not tried in its place')
+  // A name and password of the client are exchanged for a token in the client's name.
+  await ask(basic('user:secret'))
+  assert.equal(asked[0]?.headers.authorization, basic('user:secret'))
+  await assert.rejects(ask(basic('user:other')), fails('UNAUTHORIZED'))
+  await assert.rejects(ask('Bearer a\r\nX-Evil: 1'), fails('UNAUTHORIZED', /characters/))
+})
+
+test('name and password from the configuration go to the token service only', async (t) => {
+  const { registry, asked } = await startTokenRegistry(t)
+  await head(t, registry, { registries: { [registry.host]: { username: 'user', password: 'secret' } } })
+  assert.equal(asked[0]?.headers.authorization, basic('user:secret'))
+  assert.match(asked[0]?.url ?? '', /account=user/)
+  assert.ok(registry.seenAt('/v2/').every(({ headers }) => !headers.authorization?.startsWith('Basic')))
+})
+
+test('wrong credentials: an error that says so, once, without the secret', async (t) => {
+  const { registry, asked } = await startTokenRegistry(t)
+  const options = { registries: { [registry.host]: { username: 'user', password: 'wr0ng-s3cret' } } }
+  const upstream = startUpstream(t, options)
+  for (const tokenRequests of [1, 3]) {
+    const asking = upstream.headManifest(targetAt(registry.host), '1.0', requestOptions())
+    await assert.rejects(asking, (error: UpstreamError) => {
+      assert.doesNotMatch(error.message + error.stack, /wr0ng-s3cret/)
+      assert.match(error.challenge ?? '', /^Bearer realm=/)
+      return fails('UNAUTHORIZED', /refuses the credentials/)(error)
+    })
+    assert.equal(asked.length, tokenRequests)
+  }
+})
+
+test('what a registry says of the secret that it was sent is not repeated', async (t) => {
+  const server = await startServer(t, (request, response) => {
+    const { authorization = '' } = request.headers
+    response.writeHead(403)
+    response.end(JSON.stringify({ errors: [{ code: 'DENIED', message: `no ${authorization} may\u0007 pass` }] }))
+  })
+  const asked = startUpstream(t).headManifest(
+    targetAt(server.host),
+    'x',
+    requestOptions({ authorization: 'Bearer abc.def' }),
+  )
+  await assert.rejects(asked, fails('DENIED'))
+  const got = startUpstream(t).getManifest(
+    targetAt(server.host),
+    'x',
+    requestOptions({ authorization: 'Bearer abc.def' }),
+  )
+  await assert.rejects(got, (error: Error) => {
+    assert.doesNotMatch(error.message, /abc\.def/)
+    assert.match(error.message, /no \*\*\* may {2}pass|no \*\*\* may pass/)
+    return true
+  })
+})
