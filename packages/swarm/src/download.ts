@@ -1,28 +1,24 @@
 // The download of one blob at one node: carries out what the policy decides, until the blob is whole. However many
 // clients wait for the blob, there is one of these.
-import { createHash } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import type { Digest } from '@shoal/oci'
-import { ChunkMismatchError, DigestMismatchError, type PartialBlob, type ReadOptions } from '@shoal/store'
+import { DigestMismatchError, type PartialBlob, type ReadOptions } from '@shoal/store'
 import { ChunkBoard } from './chunk-board.ts'
+import { ChunkKeeper } from './chunk-keeper.ts'
 import type { SwarmContext } from './context.ts'
 import { Discovery } from './discovery.ts'
-import { Disputes } from './disputes.ts'
 import type { DownloadOptions, DownloadProgress } from './download-options.ts'
 import { DownloadError } from './errors.ts'
-import type { Neighbour } from './neighbour.ts'
 import { Neighbourhood } from './neighbourhood.ts'
 import { OriginRuns, type RunOwner } from './origin-runs.ts'
 import { PeerRequests } from './peer-requests.ts'
 import { Readers } from './readers.ts'
-import { repair } from './repair.ts'
 import { VoucherBook } from './voucher-book.ts'
 
 /** How often a download looks for what has stalled, in milliseconds. */
 const WATCH_INTERVAL_MS = 100
 /** A fatal answer of the origin ends the download only after peers had so long to show up. */
 const DISCOVERY_GRACE_MS = 1500
-const EMPTY = new Uint8Array()
 
 /** One blob on its way to this node. */
 export class Download implements RunOwner {
@@ -32,21 +28,18 @@ export class Download implements RunOwner {
   readonly book: VoucherBook
   readonly requestId: string
   mediaType: string
-  fromPeersBytes = 0
-  fromOriginBytes = 0
   /** Settles when the blob is whole and stored; rejects with DownloadError. */
   readonly done: Promise<void>
   /** The other nodes in the swarm of this blob. */
   readonly neighbourhood: Neighbourhood
+  /** Takes in the chunks that come, and takes back those that were wrong. */
+  readonly keeper: ChunkKeeper
   readonly #origin: OriginRuns
   readonly #requests: PeerRequests
   readonly #discovery: Discovery
   readonly #abort = new AbortController()
   readonly #settle = Promise.withResolvers<void>()
   readonly #readers: Readers
-  readonly #disputes: Disputes
-  /** Chunks of an earlier run: who vouched for them then is not known any more. */
-  #resumed: number[] = []
   readonly #unsubscribe: () => void
   readonly #watch: NodeJS.Timeout
   readonly #startedMs = performance.now()
@@ -67,12 +60,6 @@ export class Download implements RunOwner {
       self: context.control.peerId,
       sign: (bytes) => context.control.sign(bytes),
       verify: context.verify,
-    })
-    this.#disputes = new Disputes({
-      book: this.book,
-      self: context.control.peerId,
-      blame: (peerId) => context.blame(peerId, this.digest, 'wrong_bytes'),
-      distrust: (signer) => this.#distrust(signer),
     })
     this.#readers = new Readers(this.partial, context.timings.lingerMs, () => {
       this.#fail(new DownloadError('STOPPED', this.digest, 'nobody waits for the blob any more'))
@@ -95,7 +82,15 @@ export class Download implements RunOwner {
       dropped: (peerId) => this.#requests.abortPeer(peerId),
       changed: () => this.wake(),
     })
-    this.#resume()
+    this.keeper = new ChunkKeeper({
+      context,
+      partial: this.partial,
+      board: this.board,
+      book: this.book,
+      neighbourhood: this.neighbourhood,
+      readers: this.#readers,
+      giveUp: (peerId) => this.giveUp(peerId),
+    })
     this.#unsubscribe = this.partial.onChunk((chunk) => this.#chunkKept(chunk))
     context.budget.join(this)
     context.metrics.active.inc()
@@ -117,6 +112,14 @@ export class Download implements RunOwner {
 
   get isOver(): boolean {
     return this.#state !== 'active'
+  }
+
+  get fromPeersBytes(): number {
+    return this.keeper.fromPeersBytes
+  }
+
+  get fromOriginBytes(): number {
+    return this.keeper.fromOriginBytes
   }
 
   progress(): DownloadProgress {
@@ -155,21 +158,7 @@ export class Download implements RunOwner {
   // ---- RunOwner -------------------------------------------------------------------------------------------------
 
   async keepFromOrigin(chunk: number, data: Uint8Array): Promise<void> {
-    const suspect = this.book.hash(chunk) !== undefined
-    let hash = await this.partial.writeChunk(chunk, data)
-    // A peer's copy may have been written meanwhile. What this node vouches for must be the origin's own bytes.
-    if (suspect && !createHash('sha256').update(data).digest().equals(hash)) {
-      await this.partial.discard([chunk])
-      hash = await this.partial.writeChunk(chunk, data)
-    }
-    this.fromOriginBytes += data.length
-    this.context.metrics.received.inc({ source: 'origin' }, data.length)
-    const { contradicted } = this.book.vouch([chunk], hash)
-    if (contradicted.size > 0) this.#disputes.forget([chunk])
-    this.#disputes.settle(chunk)
-    this.neighbourhood.hashKnown(chunk)
-    this.neighbourhood.tellSoon(chunk)
-    for (const signer of contradicted) await this.#distrust(signer)
+    await this.keeper.keepFromOrigin(chunk, data)
     this.#finishOrGoOn()
   }
 
@@ -209,59 +198,11 @@ export class Download implements RunOwner {
     })
   }
 
-  // ---- a peer sent a chunk --------------------------------------------------------------------------------------
-
-  /** Checks and keeps a chunk that a peer sent. False when it was wrong: then the peer is out, or who vouched for it. */
-  async keepFromPeer(neighbour: Neighbour, chunk: number, data: Uint8Array, hash: Uint8Array): Promise<boolean> {
-    // While the chunk was on its way, the word on its hash may have been withdrawn.
-    const isCurrent = () => Buffer.compare(this.book.hash(chunk) ?? EMPTY, hash) === 0
-    if (!isCurrent()) return false
-    try {
-      const isNew = !this.partial.chunks.has(chunk)
-      await this.partial.writeChunk(chunk, data, hash)
-      if (!isCurrent()) {
-        await this.#discardStale(chunk, hash)
-        return false
-      }
-      if (isNew) {
-        this.fromPeersBytes += data.length
-        this.context.metrics.received.inc({ source: 'peer' }, data.length)
-      }
-      this.#disputes.matched(chunk, neighbour.peerId)
-      return true
-    } catch (error) {
-      if (!(error instanceof ChunkMismatchError)) throw error
-      this.context.metrics.rejected.inc({ reason: 'hash' })
-      neighbour.withdraws(chunk)
-      const isOpen = await this.#disputes.refuse(chunk, neighbour.peerId, data)
-      if (isOpen && neighbour.strike(performance.now())) this.giveUp(neighbour.peerId)
-      return false
-    }
-  }
-
   /** A peer does not deliver: it is left for a while, and the tracker is told, which counts on what it says it has. */
   giveUp(peerId: string): void {
     const { context, digest } = this
     this.neighbourhood.giveUp(peerId, performance.now())
     context.trackers.send(digest, { type: 'peer-report', digest, peerId, reason: 'undelivered' })
-  }
-
-  /** A chunk was kept under a hash that does not hold any more. */
-  async #discardStale(chunk: number, hash: Uint8Array): Promise<void> {
-    const kept = this.partial.hashOf(chunk)
-    if (kept !== undefined && Buffer.compare(kept, hash) === 0) await this.#drop([chunk])
-  }
-
-  /** Takes chunks back that are here, from the store, from the neighbours and from clients. */
-  async #drop(chunks: number[]): Promise<void> {
-    if (chunks.length === 0) return
-    await this.partial.discard(chunks)
-    for (const chunk of chunks) if (!this.partial.chunks.has(chunk)) this.board.lost(chunk)
-    this.neighbourhood.hashesForgotten(chunks.filter((chunk) => this.book.hash(chunk) === undefined))
-    this.neighbourhood.tell({ type: 'lost', digest: this.digest, indices: chunks })
-    // A client that has some of these bytes already must not take them for the blob.
-    const first = chunks.reduce((least, chunk) => Math.min(least, chunk)) * this.partial.chunkSizeBytes
-    this.#readers.cut(first, new DownloadError('CORRUPT', this.digest, 'bytes that were sent turned out to be wrong'))
   }
 
   /** Something that no other peer can mend (the disk is full, …): the download is over. */
@@ -270,15 +211,6 @@ export class Download implements RunOwner {
   }
 
   // ---- private --------------------------------------------------------------------------------------------------
-
-  /** Chunks of an earlier run are good (the store has checked them), but nobody vouches for them any more: this node does. */
-  #resume(): void {
-    const kept = [...this.partial.chunks.indices()]
-    if (kept.length === 0) return
-    this.#resumed = kept
-    const hashes = Buffer.concat(kept.map((chunk) => this.partial.hashOf(chunk)!))
-    this.book.vouch(kept, hashes)
-  }
 
   #pump(): void {
     const now = performance.now()
@@ -341,7 +273,7 @@ export class Download implements RunOwner {
       return
     }
     this.#state = 'complete'
-    this.#disputes.settleAll()
+    this.keeper.confirm()
     this.neighbourhood.tellComplete()
     this.#discovery.completed()
     this.#close('complete')
@@ -350,31 +282,11 @@ export class Download implements RunOwner {
     this.#settle.resolve()
   }
 
-  /** All chunks are here, but the digest differs: chunks are taken back, and fetched again. */
   async #repair(mismatch: Error): Promise<void> {
-    this.context.metrics.rejected.inc({ reason: 'digest' })
-    this.context.logger.warn({ digest: this.digest }, 'the blob does not match its digest: looking for what is wrong')
-    await repair({
-      book: this.book,
-      partial: this.partial,
-      resumed: this.#resumed.splice(0),
-      mismatch,
-      fetchChunk: (chunk) => this.#origin.fetchChunk(chunk, this.signal),
-      drop: (chunks) => this.#drop(chunks),
-      distrust: (signer) => this.#distrust(signer),
-    })
+    await this.keeper.repair(mismatch, (chunk) => this.#origin.fetchChunk(chunk, this.signal))
     this.#finishing = false
     this.progressed()
     this.#finishOrGoOn()
-  }
-
-  async #distrust(signer: string): Promise<void> {
-    const forgotten = this.book.distrust(signer)
-    this.#disputes.forget(forgotten)
-    this.neighbourhood.hashesForgotten(forgotten)
-    await this.#drop(forgotten.filter((chunk) => this.partial.chunks.has(chunk)))
-    this.neighbourhood.askAgain(signer)
-    this.context.blame(signer, this.digest, 'wrong_hash')
   }
 
   #fail(error: Error): void {

@@ -117,7 +117,7 @@ export class PeerRequests {
         if (neighbour.missed >= MAX_MISSED) this.#download.giveUp(neighbour.peerId)
       } else {
         await context.limits.download(into.length, signal)
-        if (!this.#download.isOver) kept = await this.#download.keepFromPeer(neighbour, chunk, into, hash)
+        if (!this.#download.isOver) kept = await this.#download.keeper.keepFromPeer(neighbour, chunk, into, hash)
         if (kept) {
           neighbour.strikes = 0
           if (neighbour.remote) context.metrics.crossed.inc(into.length)

@@ -1,0 +1,157 @@
+// Which bytes of an arriving blob are believed: keeps the chunks that the origin and the peers send, and takes back what
+// turns out to be wrong, from the store, from the neighbours and from clients.
+import { createHash } from 'node:crypto'
+import { ChunkMismatchError, type PartialBlob } from '@shoal/store'
+import type { ChunkBoard } from './chunk-board.ts'
+import type { SwarmContext } from './context.ts'
+import { Disputes } from './disputes.ts'
+import { DownloadError } from './errors.ts'
+import type { Neighbour } from './neighbour.ts'
+import type { Neighbourhood } from './neighbourhood.ts'
+import type { Readers } from './readers.ts'
+import { repair } from './repair.ts'
+import type { VoucherBook } from './voucher-book.ts'
+
+const EMPTY = new Uint8Array()
+
+export interface ChunkKeeperOptions {
+  context: SwarmContext
+  partial: PartialBlob
+  board: ChunkBoard
+  book: VoucherBook
+  neighbourhood: Neighbourhood
+  readers: Readers
+  /** A peer does not deliver what it should. */
+  giveUp: (peerId: string) => void
+}
+
+/** The chunks of one download. */
+export class ChunkKeeper {
+  /** Bytes that were kept, by where they came from. */
+  fromPeersBytes = 0
+  fromOriginBytes = 0
+  readonly #options: ChunkKeeperOptions
+  readonly #disputes: Disputes
+  /** Chunks of an earlier run: who vouched for them then is not known any more. */
+  #resumed: number[]
+
+  constructor(options: ChunkKeeperOptions) {
+    const { context, partial, book } = options
+    this.#options = options
+    this.#disputes = new Disputes({
+      book,
+      self: context.control.peerId,
+      blame: (peerId) => context.blame(peerId, partial.digest, 'wrong_bytes'),
+      distrust: (signer) => this.#distrust(signer),
+    })
+    this.#resumed = [...partial.chunks.indices()]
+    // They are good (the store has checked them), but nobody vouches for them any more: this node does.
+    if (this.#resumed.length > 0) {
+      book.vouch(this.#resumed, Buffer.concat(this.#resumed.map((chunk) => partial.hashOf(chunk)!)))
+    }
+  }
+
+  /** Keeps and vouches for a chunk of the origin. */
+  async keepFromOrigin(chunk: number, data: Uint8Array): Promise<void> {
+    const { context, partial, book, neighbourhood } = this.#options
+    const suspect = book.hash(chunk) !== undefined
+    let hash = await partial.writeChunk(chunk, data)
+    // A peer's copy may have been written meanwhile. What this node vouches for must be the origin's own bytes.
+    if (suspect && !createHash('sha256').update(data).digest().equals(hash)) {
+      await partial.discard([chunk])
+      hash = await partial.writeChunk(chunk, data)
+    }
+    this.fromOriginBytes += data.length
+    context.metrics.received.inc({ source: 'origin' }, data.length)
+    const { contradicted } = book.vouch([chunk], hash)
+    if (contradicted.size > 0) this.#disputes.forget([chunk])
+    this.#disputes.settle(chunk)
+    neighbourhood.hashKnown(chunk)
+    neighbourhood.tellSoon(chunk)
+    for (const signer of contradicted) await this.#distrust(signer)
+  }
+
+  /** Checks and keeps a chunk that a peer sent. False when it was wrong: then the peer is out, or who vouched for it. */
+  async keepFromPeer(neighbour: Neighbour, chunk: number, data: Uint8Array, hash: Uint8Array): Promise<boolean> {
+    const { context, partial, book, giveUp } = this.#options
+    // While the chunk was on its way, the word on its hash may have been withdrawn.
+    const isCurrent = () => Buffer.compare(book.hash(chunk) ?? EMPTY, hash) === 0
+    if (!isCurrent()) return false
+    try {
+      const isNew = !partial.chunks.has(chunk)
+      await partial.writeChunk(chunk, data, hash)
+      if (!isCurrent()) {
+        await this.#discardStale(chunk, hash)
+        return false
+      }
+      if (isNew) {
+        this.fromPeersBytes += data.length
+        context.metrics.received.inc({ source: 'peer' }, data.length)
+      }
+      this.#disputes.matched(chunk, neighbour.peerId)
+      return true
+    } catch (error) {
+      if (!(error instanceof ChunkMismatchError)) throw error
+      context.metrics.rejected.inc({ reason: 'hash' })
+      neighbour.withdraws(chunk)
+      const isOpen = await this.#disputes.refuse(chunk, neighbour.peerId, data)
+      if (isOpen && neighbour.strike(performance.now())) giveUp(neighbour.peerId)
+      return false
+    }
+  }
+
+  /** The digest of the whole has matched: whoever sent other bytes is to blame. */
+  confirm(): void {
+    this.#disputes.settleAll()
+  }
+
+  /**
+   * All chunks are here, but the digest differs: chunks are taken back, to be fetched again.
+   * @param fetchChunk one chunk from the origin, to compare with
+   * @throws DownloadError(CORRUPT) when that cannot help
+   */
+  async repair(mismatch: Error, fetchChunk: (chunk: number) => Promise<Uint8Array>): Promise<void> {
+    const { context, partial, book } = this.#options
+    context.metrics.rejected.inc({ reason: 'digest' })
+    context.logger.warn({ digest: partial.digest }, 'the blob does not match its digest: looking for what is wrong')
+    await repair({
+      book,
+      partial,
+      resumed: this.#resumed.splice(0),
+      mismatch,
+      fetchChunk,
+      drop: (chunks) => this.#drop(chunks),
+      distrust: (signer) => this.#distrust(signer),
+    })
+  }
+
+  /** A chunk was kept under a hash that does not hold any more. */
+  async #discardStale(chunk: number, hash: Uint8Array): Promise<void> {
+    const kept = this.#options.partial.hashOf(chunk)
+    if (kept !== undefined && Buffer.compare(kept, hash) === 0) await this.#drop([chunk])
+  }
+
+  /** Takes chunks back that are here, from the store, from the neighbours and from clients. */
+  async #drop(chunks: number[]): Promise<void> {
+    if (chunks.length === 0) return
+    const { partial, board, book, neighbourhood, readers } = this.#options
+    const { digest } = partial
+    await partial.discard(chunks)
+    for (const chunk of chunks) if (!partial.chunks.has(chunk)) board.lost(chunk)
+    neighbourhood.hashesForgotten(chunks.filter((chunk) => book.hash(chunk) === undefined))
+    neighbourhood.tell({ type: 'lost', digest, indices: chunks })
+    // A client that has some of these bytes already must not take them for the blob.
+    const first = chunks.reduce((least, chunk) => Math.min(least, chunk)) * partial.chunkSizeBytes
+    readers.cut(first, new DownloadError('CORRUPT', digest, 'bytes that were sent turned out to be wrong'))
+  }
+
+  async #distrust(signer: string): Promise<void> {
+    const { context, partial, book, neighbourhood } = this.#options
+    const forgotten = book.distrust(signer)
+    this.#disputes.forget(forgotten)
+    neighbourhood.hashesForgotten(forgotten)
+    await this.#drop(forgotten.filter((chunk) => partial.chunks.has(chunk)))
+    neighbourhood.askAgain(signer)
+    context.blame(signer, partial.digest, 'wrong_hash')
+  }
+}
