@@ -1,21 +1,18 @@
-// The swarm room's front: the downloads of this node, what it serves, and the control messages of other agents.
+// The swarm room's front: the downloads of this node, what it serves, and whom it refuses.
 import type { Digest } from '@shoal/oci'
 import type {
   ControlChannel,
-  ControlMessage,
   ControlPlane,
-  NodeAddress,
   PreheatCancel,
   PreheatOrder,
-  SwarmJoin,
-  TagKnown,
   TransferPlane,
   VerifySignature,
 } from '@shoal/network'
-import { chunkCountFor, type Store } from '@shoal/store'
+import type { Store } from '@shoal/store'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
+import { AgentMessages } from './agent-messages.ts'
 import { Announcer } from './announcer.ts'
 import { BufferPool } from './buffer-pool.ts'
 import { DEFAULT_TIMINGS, type Lie, type OriginSource, type SwarmContext, type SwarmTimings } from './context.ts'
@@ -24,17 +21,10 @@ import { createSwarmMetrics, type SwarmMetrics } from './metrics.ts'
 import { DEFAULT_PARAMETERS, type SwarmParameters } from './policy/index.ts'
 import type { RateLimits } from './rate-limits.ts'
 import { RequestBudget } from './request-budget.ts'
-import { SizeQuestions, type SizeAnswer } from './size-questions.ts'
+import type { SizeAnswer } from './size-questions.ts'
 import type { TagFound } from './tracker-client.ts'
 import { TrackerClient } from './tracker-client.ts'
-import { TagQuestions } from './tag-questions.ts'
 import { Uploads } from './uploads.ts'
-import { vouchForBlob } from './voucher-book.ts'
-
-/** Blobs whose interested peers are remembered, and peers for each. */
-const INTERESTS = 512
-const INTERESTED_PEERS = 32
-const INTEREST_TTL_MS = 60_000
 
 export interface SwarmOptions {
   store: Store
@@ -51,9 +41,9 @@ export interface SwarmOptions {
   metrics: SwarmMetrics
   /** Most bytes of chunks in memory, all downloads together. @default 96 MiB */
   bufferBytes?: number
-  /** What this node knows of a tag, for agents that cannot ask the origin. */
   /** Orders of a tracker that are not about one blob: preheats. */
   onOrder?: (channel: ControlChannel, message: PreheatOrder | PreheatCancel) => void
+  /** What this node knows of a tag, for agents that cannot ask the origin. */
   knownTag: (reference: string) => Promise<(TagFound & { ageMs: number }) | undefined>
   logger: Logger
 }
@@ -76,9 +66,7 @@ export class Swarm {
   /** What is about to become a download or a stored blob. */
   readonly #starting = new Map<Digest, Promise<unknown>>()
   readonly #banned: LRUCache<string, string>
-  readonly #interest = new LRUCache<Digest, Map<string, NodeAddress>>({ max: INTERESTS, ttl: INTEREST_TTL_MS })
-  readonly #tags: TagQuestions
-  readonly #sizes: SizeQuestions
+  readonly #messages: AgentMessages
   readonly #announcer: Announcer
   #closed = false
 
@@ -94,12 +82,6 @@ export class Swarm {
     this.trackers = new TrackerClient({ control, addresses: options.trackers, holdings, logger })
     const idle = (signal: AbortSignal) => this.idle(signal)
     this.#announcer = new Announcer({ control, store, trackers: this.trackers, idle, logger })
-    this.#tags = new TagQuestions(() => this.#agentChannels())
-    this.#sizes = new SizeQuestions({
-      control,
-      agents: () => this.#agentChannels(),
-      askTracker: (digest, signal) => this.trackers.askSize(digest, signal),
-    })
     this.#context = {
       store,
       control,
@@ -117,10 +99,22 @@ export class Swarm {
       isBanned: (peerId) => this.#banned.has(peerId),
       blame: (peerId, digest, lie) => this.#blame(peerId, digest, lie),
       announce: (digest) => this.#announcer.announce(digest),
-      knownAgents: () => this.#agentChannels().map(({ hello }) => hello.node),
-      interestedPeers: (digest) => [...(this.#interest.get(digest)?.values() ?? [])],
+      knownAgents: () => this.#messages.channels().map(({ hello }) => hello.node),
+      interestedPeers: (digest) => this.#messages.interestedPeers(digest),
     }
-    control.onChannel = (channel) => this.#opened(channel)
+    this.#messages = new AgentMessages({
+      control,
+      store,
+      uploads: options.uploads,
+      trackers: this.trackers,
+      downloads: this.#downloads,
+      isBanned: (peerId) => this.#banned.has(peerId),
+      connectTimeoutMs: timings.connectTimeoutMs,
+      knownTag: options.knownTag,
+      onOrder: options.onOrder,
+      logger,
+    })
+    control.onChannel = (channel) => this.#messages.opened(channel)
     control.onPeerConnected = (peerId) => this.#greet(peerId)
     control.onBan = (peerId, reason) => this.#cutOff(peerId, reason)
   }
@@ -176,17 +170,17 @@ export class Swarm {
 
   /** Agents with an open control channel. */
   get connectedAgents(): number {
-    return this.#agentChannels().length
+    return this.#messages.channels().length
   }
 
   /** Size and content type of a blob that some agent has; undefined when none is found in time. */
   async askSize(digest: Digest, timeoutMs: number): Promise<SizeAnswer | undefined> {
-    return await this.#sizes.ask(digest, timeoutMs)
+    return await this.#messages.sizes.ask(digest, timeoutMs)
   }
 
   /** What connected agents know of a tag, the youngest answer. */
   async askTag(reference: string, timeoutMs: number): Promise<(TagFound & { ageMs: number }) | undefined> {
-    return await this.#tags.ask(reference, timeoutMs)
+    return await this.#messages.tags.ask(reference, timeoutMs)
   }
 
   /**
@@ -237,149 +231,8 @@ export class Swarm {
     return download
   }
 
-  // ---- channels -------------------------------------------------------------------------------------------------
-
-  #agentChannels(): ControlChannel[] {
-    const channels = this.#options.control.channels()
-    return channels.filter(({ peerId, isOpen }) => isOpen && !this.trackers.isTracker(peerId))
-  }
-
-  /** Agents that are connected anyway (the DHT keeps some twenty) get a control channel: they are asked first. */
   #greet(peerId: string): void {
-    if (this.#closed || this.#banned.has(peerId)) return
-    const { control, logger } = this.#options
-    control.channel({ peerId, multiaddrs: [] }, AbortSignal.timeout(this.#context.timings.connectTimeoutMs)).then(
-      () => undefined,
-      (error: unknown) => logger.debug({ err: error, peer: peerId }, 'no control channel to a connected peer'),
-    )
-  }
-
-  #opened(channel: ControlChannel): void {
-    if (this.#banned.has(channel.peerId)) {
-      channel.close().catch(() => undefined)
-      return
-    }
-    channel.onMessage = (message) => this.#receive(channel, message)
-    for (const download of this.#downloads.values()) download.neighbourhood.reconnected(channel)
-    channel.closed
-      .then(() => {
-        // A newer channel to the same peer may have taken its place.
-        if (this.#options.control.openChannel(channel.peerId) !== undefined) return
-        for (const download of this.#downloads.values()) download.neighbourhood.drop(channel.peerId)
-      })
-      .catch((error: unknown) => this.#options.logger.error({ err: error }, 'a channel was not cleared away'))
-  }
-
-  #receive(channel: ControlChannel, message: ControlMessage): void {
-    switch (message.type) {
-      case 'swarm-join':
-        this.#onJoin(channel, message)
-        break
-      case 'swarm-refuse':
-        this.#sizes.refused(channel.peerId, message.digest)
-        this.#downloads.get(message.digest)?.neighbourhood.onRefuse(channel, message)
-        break
-      case 'swarm-leave':
-        this.#interest.get(message.digest)?.delete(channel.peerId)
-        this.#downloads.get(message.digest)?.neighbourhood.drop(channel.peerId)
-        break
-      case 'have':
-        this.#downloads.get(message.digest)?.neighbourhood.onHave(channel, message)
-        break
-      case 'lost':
-        this.#downloads.get(message.digest)?.neighbourhood.onLost(channel, message)
-        break
-      case 'claim':
-        this.#downloads.get(message.digest)?.neighbourhood.onClaim(channel, message)
-        break
-      case 'tag-query':
-        this.#answerTag(channel, message.requestId, message.reference)
-        break
-      case 'tag-known':
-        this.#tags.answered(channel.peerId, message)
-        break
-      case 'preheat-order':
-      case 'preheat-cancel':
-        if (this.trackers.isTracker(channel.peerId)) this.#options.onOrder?.(channel, message)
-        break
-      default:
-        // Leases, peers and tags are for trackers to tell: any other member would give itself out as one.
-        if (this.trackers.isTracker(channel.peerId)) this.trackers.receive(message)
-    }
-  }
-
-  #onJoin(channel: ControlChannel, message: SwarmJoin): void {
-    const { digest } = message
-    if (message.complete || message.chunks.length > 0) this.#sizes.answered(digest, message)
-    const download = this.#downloads.get(digest)
-    if (download !== undefined && !download.isOver) {
-      download.neighbourhood.onJoin(channel, message)
-      return
-    }
-    if (!message.reply) return
-    if (this.#options.store.has(digest)) {
-      this.#answerAsSeed(channel, digest).catch((error: unknown) => {
-        this.#options.logger.warn({ err: error, digest }, 'a stored blob could not be offered')
-      })
-      return
-    }
-    if (!message.complete && message.sizeBytes !== 0) this.#noteInterest(channel, digest)
-    channel.send({ type: 'swarm-refuse', digest, reason: 'unknown', others: [] })
-  }
-
-  #noteInterest(channel: ControlChannel, digest: Digest): void {
-    let peers = this.#interest.get(digest)
-    if (peers === undefined) {
-      peers = new Map()
-      this.#interest.set(digest, peers)
-    }
-    if (peers.size < INTERESTED_PEERS) peers.set(channel.peerId, channel.hello.node)
-  }
-
-  /** This node has the whole blob: it says so and vouches for all its chunks. Nothing has to be remembered for it. */
-  async #answerAsSeed(channel: ControlChannel, digest: Digest): Promise<void> {
-    const { store, control, uploads } = this.#options
-    const blob = await store.open(digest)
-    if (blob === undefined) {
-      channel.send({ type: 'swarm-refuse', digest, reason: 'unknown', others: [] })
-      return
-    }
-    try {
-      const count = chunkCountFor(blob.sizeBytes)
-      const vouchers =
-        count === 0 ? [] : [vouchForBlob(digest, blob.chunkHashes, control.peerId, (bytes) => control.sign(bytes))]
-      channel.send({
-        type: 'swarm-join',
-        digest,
-        sizeBytes: blob.sizeBytes,
-        mediaType: blob.mediaType ?? '',
-        chunks: new Uint8Array(),
-        complete: true,
-        vouchers,
-        reply: false,
-        freeSlots: uploads.freeSlots,
-      })
-    } finally {
-      blob.release()
-    }
-  }
-
-  #answerTag(channel: ControlChannel, requestId: number, reference: string): void {
-    const answer = (known: (TagFound & { ageMs: number }) | undefined): void => {
-      const message: TagKnown = {
-        type: 'tag-known',
-        requestId,
-        digest: known?.digest ?? '',
-        mediaType: known?.mediaType ?? '',
-        sizeBytes: known?.sizeBytes ?? 0,
-        ageMs: Math.round(known?.ageMs ?? 0),
-      }
-      channel.send(message)
-    }
-    this.#options
-      .knownTag(reference)
-      .then(answer, () => answer(undefined))
-      .catch((error: unknown) => this.#options.logger.warn({ err: error, reference }, 'a tag could not be told'))
+    if (!this.#closed) this.#messages.greet(peerId)
   }
 
   #blame(peerId: string, digest: Digest, lie: Lie): void {
