@@ -1,7 +1,7 @@
 // `shoal registry user` as a process of its own: what it writes, what it says, and that a password is never shown.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
-import { mkdtemp, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
+import { mkdtemp, readdir, readFile, rm, stat, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { after, before, describe, it } from 'node:test'
@@ -63,6 +63,24 @@ describe('shoal registry user', () => {
     assert.equal(code, 0)
     assert.equal((await stat(file)).mode & 0o777, 0o640)
     assert.equal(parseHtpasswd(await readFile(file, 'utf8')).size, 1)
+  })
+
+  it('loses no account when several processes add and remove at once', async () => {
+    const file = join(directory, 'crowded')
+    const names = ['ann', 'bob', 'cid', 'dan', 'eve']
+    const hash = '$2y$05$CCGuPn4vWWQ0pRWpCGUF9.2KYMmpQvHCPSWm5cdgXkRX2Rts/6Xui'
+    await writeFile(file, ['old', 'older'].map((name) => `${name}:${hash}\n`).join(''), { mode: 0o640 })
+    const ended = await Promise.all([
+      ...names.map((name) => shoal(['user', 'add', name, '--password-stdin', '--htpasswd-file', file], 'secret\n')),
+      shoal(['user', 'remove', 'old', '--htpasswd-file', file]),
+    ])
+    for (const { code, err } of ended) assert.equal(code, 0, err)
+    assert.deepEqual([...parseHtpasswd(await readFile(file, 'utf8')).keys()].sort(), [...names, 'older'])
+    assert.equal((await stat(file)).mode & 0o777, 0o640)
+    assert.deepEqual(
+      (await readdir(directory)).filter((name) => name.startsWith('crowded')),
+      ['crowded'],
+    )
   })
 
   const file = ['--htpasswd-file', '/nonexistent/htpasswd']

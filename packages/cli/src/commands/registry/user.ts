@@ -48,9 +48,8 @@ export async function addUserCommand(name: string, options: AddUserOptions, outp
     throw new UsageError('there is no terminal to ask for the password: give it with --password-stdin')
   }
   const password = options.passwordStdin ? await readPassword(process.stdin) : await askPassword(name)
-  const isNew = !(await changing(file, () => listUsers(file))).includes(name)
-  await changing(file, () => setUser(file, name, password))
-  output.err(`${name} ${isNew ? 'can log in now' : 'has a new password'} (${plainText(file)})\n`)
+  const outcome = await changing(file, () => setUser(file, name, password))
+  output.err(`${name} ${outcome === 'added' ? 'can log in now' : 'has a new password'} (${plainText(file)})\n`)
   return EXIT_OK
 }
 
