@@ -29,6 +29,9 @@ describe('registryConfig', () => {
     assert.ok(valid({ notifications: [one, { url: 'http://127.0.0.1:8080' }] }))
   })
 
+  it('takes origins of web pages', () =>
+    assert.ok(valid({ corsOrigins: ['https://ui.example.com', 'http://localhost:8080', 'http://[::1]:8080'] })))
+
   const bad: Record<string, unknown>[] = [
     { tlsCertFile: '/c' },
     { tlsKeyFile: '/k' },
@@ -41,6 +44,11 @@ describe('registryConfig', () => {
     { quotas: [{ repositories: ['a/**'], limit: 0 }] },
     { quotas: [{ repositories: [], limit: 1 }] },
     { quotas: [{ repositories: ['a/**'] }] },
+    { corsOrigins: ['*'] },
+    { corsOrigins: ['https://ui.example.com/'] },
+    { corsOrigins: ['https://*.example.com'] },
+    { corsOrigins: ['ui.example.com'] },
+    { corsOrigins: [] },
     { uploadExpiry: 1 },
     { unknown: 1 },
     { accessRules: [rule] },

@@ -231,6 +231,20 @@ export const registryConfigSchema = Type.Object(
           'Where clients find the registry. Needed behind a proxy that ends TLS; else it is what each client calls it.',
       }),
     ),
+    corsOrigins: Type.Optional(
+      Type.Array(
+        Type.String({
+          pattern: '^https?://([a-z0-9.-]+|\\[[0-9a-f:.]+\\])(:[0-9]{1,5})?$',
+          mustBe: 'an origin in lower case, without a path, as https://ui.example.com',
+        }),
+        {
+          section: 'Endpoint',
+          minItems: 1,
+          maxItems: 64,
+          description: 'Origins whose web pages may use the registry from a browser (CORS). Without it, none.',
+        },
+      ),
+    ),
     clientStall: Type.Integer({
       section: 'Endpoint',
       unit: 'ms',

@@ -22,6 +22,7 @@ import { Tokens } from './accounts/tokens.ts'
 import { OriginBackend } from './backend.ts'
 import { DEFAULT_GRACE_MS } from './collection/retention.ts'
 import { CollectionSchedule } from './collection/schedule.ts'
+import { allowOrigins } from './cors.ts'
 import { Descriptions } from './descriptions.ts'
 import { Hashers } from './hashing/hashers.ts'
 import { Notifier, type NotificationSettings } from './notifications/notifier.ts'
@@ -75,6 +76,8 @@ export interface OriginOptions {
   tokenLifetime?: number
   /** `https://registry.example.com`, where clients find this registry. @default what each client calls it */
   publicUrl?: string
+  /** Origins (`https://ui.example.com`) whose web pages may use this registry from a browser. @default none */
+  corsOrigins?: string[]
   /** Who is told of pushes and deletes. @default nobody */
   notifications?: NotificationSettings[]
   /** How many ms running requests may go on after `close()`. @default 10000 */
@@ -156,6 +159,7 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     reply.header('x-shoal-origin', '1')
     next()
   })
+  if (options.corsOrigins) await allowOrigins(server, options.corsOrigins)
   const stallMs = options.clientStall ?? 300_000
   await server.register(registryPlugin, {
     backend,
