@@ -22,10 +22,10 @@ const MORE_SOCKETS = 40
 /** Buffers that are kept, and what the allocator does not give back. A leak of 5 % of what is pulled shows within minutes. */
 const MORE_MEMORY_BYTES = 160 * MiB
 /**
- * The place of a chunk that was refused or discarded stays allocated in the file of its arriving blob until it is written
- * anew, and the quota does not count it: known, and told in docs/reliability.md.
+ * What the file system takes for the file of an arriving blob beside its content, and `st_blocks` shows: its last block,
+ * and the blocks that tell where the others are. The quota is for content (docs/reliability.md).
  */
-const REFUSED_BYTES = 4 * MiB
+const FILE_OVERHEAD_BYTES = 16 * 1024
 /** How long levels may take to come down, and stores to be rid of what was damaged. */
 const SETTLE_MS = 20_000
 
@@ -81,7 +81,8 @@ export class Invariants {
       if (report.damaged.length > 0) return `damaged in the store: ${report.damaged.join(', ')}`
       if (report.strays.length > 0) return `temporary files in the store: ${report.strays.join(', ')}`
       const bytes = report.blobBytes + report.partialBytes
-      if (bytes > QUOTA_BYTES + REFUSED_BYTES) return `the store takes ${bytes} of ${QUOTA_BYTES} bytes`
+      if (bytes > QUOTA_BYTES + report.partials * FILE_OVERHEAD_BYTES)
+        return `the store takes ${bytes} of ${QUOTA_BYTES} bytes`
       const others = readdirSync(join(agent.folder, 'data')).filter((name) => /\.tmp$|\.probe$/.test(name))
       return others.length > 0 ? `temporary files: ${others.join(', ')}` : undefined
     }

@@ -26,10 +26,10 @@ export class BlobFile {
     return (await this.state()).sizeBytes
   }
 
-  /** Size, and time of the last change in milliseconds since the epoch. */
-  async state(): Promise<{ sizeBytes: number; modifiedMs: number }> {
-    const { size, mtimeMs } = await this.#handle.stat()
-    return { sizeBytes: size, modifiedMs: mtimeMs }
+  /** Size, what it takes on the disk, and time of the last change in milliseconds since the epoch. */
+  async state(): Promise<{ sizeBytes: number; allocatedBytes: number; modifiedMs: number }> {
+    const stats = await this.#handle.stat()
+    return { sizeBytes: stats.size, allocatedBytes: allocatedBytesOf(stats), modifiedMs: stats.mtimeMs }
   }
 
   /** One more user. @throws StoreClosedError when the last one has gone already */
@@ -86,6 +86,11 @@ export class BlobFile {
       await this.release()
     }
   }
+}
+
+/** What a file takes on the disk, which for a sparse one is less than its size: `st_blocks` of stat(2), always of 512 bytes. */
+export function allocatedBytesOf(stats: { blocks: number }): number {
+  return stats.blocks * 512
 }
 
 /** A file of these bytes, which are on the disk when it resolves. @throws the system's error */

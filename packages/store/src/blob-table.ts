@@ -6,7 +6,7 @@ import { StoreFullError } from './errors.ts'
 export interface BlobEntry {
   readonly digest: Digest
   readonly sizeBytes: number
-  /** Bytes it takes on the disk: all, or those of the chunks that are there. */
+  /** Bytes it takes on the disk: all, or those of the places in its file that were written (place-account.ts). */
   storedBytes: number
   complete: boolean
   mediaType: string | undefined
@@ -30,6 +30,8 @@ export class BlobTable {
   readonly #entries = new Map<Digest, BlobEntry>()
   #storedBytes = 0
   #completeCount = 0
+  /** Bytes of the entry whose files are being removed: out of the table, but not off the disk yet. */
+  #leavingBytes = 0
   #evicting: Promise<unknown> = Promise.resolve()
 
   constructor(options: BlobTableOptions) {
@@ -96,16 +98,18 @@ export class BlobTable {
   }
 
   /**
-   * Sets bytes aside for an entry before they are written, and evicts others when there is no room.
+   * Sets bytes aside for an entry before they are written, and evicts others when there is no room. An entry never takes
+   * more than its size.
    * @throws StoreFullError when the quota has no room, even after eviction
    */
   async reserve(entry: BlobEntry, bytes: number): Promise<void> {
     // In the common case nothing is awaited: what was looked at and what is reserved belong together.
-    const fits = () => this.#storedBytes + bytes <= this.#options.quotaBytes
+    const wanted = () => Math.min(bytes, entry.sizeBytes - entry.storedBytes)
+    const fits = () => this.#storedBytes + this.#leavingBytes + wanted() <= this.#options.quotaBytes
     while (!fits()) {
       if (!(await this.#exclusively(() => this.#evictUntil(fits)))) throw this.#quotaError(bytes)
     }
-    this.resize(entry, entry.storedBytes + bytes)
+    this.resize(entry, entry.storedBytes + wanted())
   }
 
   /** Evicts until this many bytes are free that were not before. False when there is nothing left to evict. */
@@ -131,11 +135,14 @@ export class BlobTable {
       const entry = this.#firstToEvict()
       if (entry === undefined) return false
       this.remove(entry.digest)
+      this.#leavingBytes = entry.storedBytes
       try {
         await this.#options.evict(entry)
       } catch (error) {
         this.add(entry)
         throw error
+      } finally {
+        this.#leavingBytes = 0
       }
     }
     return true

@@ -73,7 +73,7 @@ test('chunks that did not reach the disk are not there any more', async (t) => {
   await partial.close()
   const again = await store.openPartial(blob.digest, blob.size)
   assert.deepEqual([...again.chunks.indices()], [0, 1])
-  assert.equal(store.usage().storedBytes, 2 * 256 * 1024)
+  assert.equal(store.usage().storedBytes, 3 * 256 * 1024, 'the place of the lost one is still in the file')
   await writeAll(again, blob)
   await again.complete()
   await again.close()

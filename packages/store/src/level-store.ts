@@ -159,27 +159,34 @@ export class LevelStore implements Store, PartialBlobHost {
     return true
   }
 
-  async #loadOwn(entry: BlobEntry): Promise<boolean> {
-    const { digest, sizeBytes, mediaType } = entry
-    const file = await this.#openFile(entry)
-    if (file === undefined) return false
-    let chunkHashes = await this.index.get(HASHES, digest)
-    if (chunkHashes?.byteLength !== chunkCountFor(sizeBytes) * CHUNK_HASH_BYTES) {
-      this.log.warn({ digest }, 'the chunk hashes of a blob are lost; it is verified again')
-      await file.release()
-      this.table.remove(digest)
-      await this.#adopt(digest)
-      return this.table.get(digest)?.complete === true ? this.#loadOwn(this.table.get(digest)!) : false
-    }
-    chunkHashes = Uint8Array.from(chunkHashes)
-    const checked = { digest, sizeBytes, chunkHashes, file }
-    if (sizeBytes <= CHECKED_AT_ONCE_BYTES && !(await this.#intactOrReleased(checked))) return false
+  async #loadOwn(found: BlobEntry): Promise<boolean> {
+    const whole = await this.#openWhole(found)
+    if (whole === undefined) return false
+    const { entry, ...checked } = whole
+    if (entry.sizeBytes <= CHECKED_AT_ONCE_BYTES && !(await this.#intactOrReleased(checked))) return false
     const check = this.#trust.checkOf(checked)
     const held = (held: boolean) => {
       entry.holds += held ? 1 : -1
     }
-    this.#open.add({ digest, sizeBytes, mediaType, chunkHashes, file, check, held }).release()
+    this.#open.add({ ...checked, mediaType: entry.mediaType, check, held }).release()
     return true
+  }
+
+  /** The file of a whole blob and the hashes of its chunks. Where those are lost, the blob is verified again. */
+  async #openWhole(entry: BlobEntry): Promise<(CheckedBlob & { entry: BlobEntry }) | undefined> {
+    const { digest, sizeBytes } = entry
+    const file = await this.#openFile(entry)
+    if (file === undefined) return undefined
+    const hashes = await this.index.get(HASHES, digest)
+    if (hashes?.byteLength === chunkCountFor(sizeBytes) * CHUNK_HASH_BYTES) {
+      return { entry, digest, sizeBytes, chunkHashes: Uint8Array.from(hashes), file }
+    }
+    this.log.warn({ digest }, 'the chunk hashes of a blob are lost; it is verified again')
+    await file.release()
+    this.table.remove(digest)
+    await this.#adopt(digest)
+    const verified = this.table.get(digest)
+    return verified?.complete === true ? this.#openWhole(verified) : undefined
   }
 
   /** Takes a blob out at once; who has it open meets the damage by himself. */
@@ -258,20 +265,12 @@ export class LevelStore implements Store, PartialBlobHost {
   }
 
   /** A blob that turns out to be whole already is handed out as one that has just been completed. */
-  async #wholeState(entry: BlobEntry, sizeBytes: number): Promise<PartialBlobState | undefined> {
-    this.#checkSize(entry.digest, entry.sizeBytes, sizeBytes)
-    const file = await this.#openFile(entry)
-    const hashes = file && (await this.index.get(HASHES, entry.digest))
-    const chunkCount = chunkCountFor(sizeBytes)
-    if (file === undefined || hashes?.byteLength !== chunkCount * CHUNK_HASH_BYTES) {
-      await file?.release()
-      this.table.remove(entry.digest)
-      return undefined
-    }
-    const chunkHashes = Uint8Array.from(hashes)
-    if (!(await this.#intactOrReleased({ digest: entry.digest, sizeBytes, chunkHashes, file }))) return undefined
-    const chunks = ChunkMap.full(chunkCount)
-    return { entry, file, chunks, synced: chunks, hashes: chunkHashes }
+  async #wholeState(found: BlobEntry, sizeBytes: number): Promise<PartialBlobState | undefined> {
+    this.#checkSize(found.digest, found.sizeBytes, sizeBytes)
+    const whole = await this.#openWhole(found)
+    if (whole === undefined || !(await this.#intactOrReleased(whole))) return undefined
+    const chunks = ChunkMap.full(chunkCountFor(sizeBytes))
+    return { entry: whole.entry, file: whole.file, chunks, synced: chunks, hashes: whole.chunkHashes }
   }
 
   /** Gives the file back when the blob is not what it should be, or cannot be read. */

@@ -17,6 +17,7 @@ import {
   StoreClosedError,
 } from './errors.ts'
 import type { HashService } from './hash-service.ts'
+import { PlaceAccount } from './place-account.ts'
 import type { PartialBlob, ReadOptions } from './store.ts'
 import { chunkKey, del, PARTIAL_HASHES, PARTIAL_MAPS, put, type IndexChange, type StoreIndex } from './store-index.ts'
 import { WholeHash } from './whole-hash.ts'
@@ -59,6 +60,7 @@ export class FilePartialBlob implements PartialBlob {
   readonly #file: BlobFile
   readonly #hashes: Uint8Array
   readonly #whole: WholeHash
+  readonly #places: PlaceAccount
   readonly #synced: ChunkMap
   #unsynced = new Set<number>()
   /** Chunks of the sync that is under way; a chunk that is discarded meanwhile is taken out. */
@@ -98,6 +100,7 @@ export class FilePartialBlob implements PartialBlob {
     this.#complete = this.#verified = entry.complete
     const { digest, sizeBytes, chunkSizeBytes } = this
     this.#whole = new WholeHash({ service: host.hashes, file, digest, chunks, chunkSizeBytes, sizeBytes })
+    this.#places = new PlaceAccount(host.table, entry, chunks)
     entry.holds++
     if (entry.complete) return
     for (const index of chunks.indices()) if (!synced.has(index)) this.#unsynced.add(index)
@@ -140,9 +143,8 @@ export class FilePartialBlob implements PartialBlob {
   }
 
   async #write(index: number, data: Uint8Array, expectedHash: Uint8Array | undefined): Promise<Uint8Array> {
-    const { table } = this.#host
     const length = data.byteLength
-    await table.reserve(this.#entry, length)
+    await this.#places.reserve(index, length)
     let recorded: Promise<void>
     let kept: Uint8Array
     try {
@@ -158,7 +160,6 @@ export class FilePartialBlob implements PartialBlob {
       recorded = this.#keep(index, length, hash)
       kept = hash
     } catch (error) {
-      table.resize(this.#entry, this.#entry.storedBytes - length)
       throw asStoreError(error, `writing chunk ${index} of ${this.digest}`)
     }
     await recorded
@@ -236,10 +237,8 @@ export class FilePartialBlob implements PartialBlob {
   /** Takes chunks out of memory. */
   #drop(indices: Iterable<number>): void {
     this.#discards++
-    let bytes = 0
     for (const index of indices) {
       if (!this.chunks.delete(index)) continue
-      bytes += this.#lengthOf(index)
       this.#synced.delete(index)
       this.#unsynced.delete(index)
       this.#syncing.delete(index)
@@ -247,7 +246,6 @@ export class FilePartialBlob implements PartialBlob {
       this.#whole.forget(index)
       this.#front = Math.min(this.#front, index)
     }
-    this.#host.table.resize(this.#entry, this.#entry.storedBytes - bytes)
     this.#verified = false
   }
 
@@ -411,8 +409,20 @@ export class FilePartialBlob implements PartialBlob {
     })
     this.#unsynced.clear()
     await this.#whole.stop()
+    await this.#settleAccount().catch((error: unknown) => {
+      this.#host.log.warn({ err: error, digest: this.digest }, 'it is not known what a file takes on the disk')
+    })
     this.#host.closed(this)
     this.#release()
+  }
+
+  /** A write that failed has filled its place in part, or not at all. */
+  async #settleAccount(): Promise<void> {
+    if (this.#complete) return
+    let knownBytes = 0
+    for (const index of this.chunks.indices()) knownBytes += this.#lengthOf(index)
+    const { allocatedBytes } = await this.#file.state()
+    this.#places.settle(knownBytes, allocatedBytes)
   }
 
   #release(): void {

@@ -1,5 +1,6 @@
 // Random writes, discards, reads and restarts of an arriving blob, against a model.
 import assert from 'node:assert/strict'
+import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import fc from 'fast-check'
 import { ChunkMismatchError, ChunkMissingError } from './errors.ts'
@@ -28,13 +29,18 @@ test('an arriving blob does what the model says', async (t) => {
       try {
         let partial = await store.openPartial(blob.digest, blob.size)
         const model = new Set<number>()
+        /** Places that were written, and whether they were all written since the blob was opened. */
+        const places = new Set<number>()
+        let exact = true
         for (const { kind, index } of steps) {
           if (kind === 'write') {
             await partial.writeChunk(index, blob.chunk(index), blob.hash(index))
             model.add(index)
+            places.add(index)
           } else if (kind === 'wrong' && !model.has(index)) {
-            const wrong = Buffer.alloc(blob.chunk(index).byteLength, 1)
+            const wrong = randomBytes(blob.chunk(index).byteLength)
             await assert.rejects(partial.writeChunk(index, wrong, blob.hash(index)), ChunkMismatchError)
+            places.add(index)
           } else if (kind === 'discard') {
             await partial.discard([index])
             model.delete(index)
@@ -42,21 +48,27 @@ test('an arriving blob does what the model says', async (t) => {
             await Promise.all([partial.discard([index]), partial.writeChunk(index, blob.chunk(index))])
             if (partial.chunks.has(index)) model.add(index)
             else model.delete(index)
+            places.add(index)
           } else if (kind === 'reopen') {
             await partial.close()
             partial = await store.openPartial(blob.digest, blob.size)
+            exact = false
           } else if (kind === 'restart') {
             await store.close()
             store = await openLevelStore(options)
             partial = await store.openPartial(blob.digest, blob.size)
+            exact = false
           }
           assert.deepEqual(
             [...partial.chunks.indices()],
             [...model].sort((a, b) => a - b),
           )
           assert.equal(partial.frontChunk, partial.chunks.firstMissing())
-          const stored = [...model].reduce((sum, i) => sum + blob.chunk(i).byteLength, 0)
-          assert.equal(store.usage().storedBytes, stored)
+          const written = [...places].reduce((sum, i) => sum + blob.chunk(i).byteLength, 0)
+          const { storedBytes } = store.usage()
+          // Opened again, it counts what the file takes, and a place that is written again once more.
+          if (exact) assert.equal(storedBytes, written)
+          else assert.ok(written <= storedBytes && storedBytes <= blob.size, `${written} bytes, counted ${storedBytes}`)
           const into = Buffer.alloc(100)
           if (model.has(index)) {
             await partial.readChunk(index, into, 3)

@@ -8,6 +8,7 @@ import { CHUNK_HASH_BYTES, chunkCountFor, chunkLength, chunkStart } from './chun
 import { ChunkMap } from './chunk-map.ts'
 import { asStoreError, errorCode } from './errors.ts'
 import { type PartialBlobHost, type PartialBlobState } from './partial-blob.ts'
+import { occupiedBytes } from './place-account.ts'
 import { chunkKey, del, forgetPartial, PARTIAL_HASHES, PARTIAL_MAPS, PARTIALS, put } from './store-index.ts'
 
 /** Makes the file, of its full size but without content, and its row. */
@@ -64,7 +65,7 @@ export async function resumePartial(
     const chunks = new ChunkMap(chunkCount)
     const synced = new ChunkMap(chunkCount)
     const lost: number[] = []
-    let storedBytes = 0
+    let knownBytes = 0
     for (const index of known.indices()) {
       if (recorded.has(index)) synced.add(index)
       else if (!(await isIntact(host, file, sizeBytes, index, hashes))) {
@@ -72,9 +73,10 @@ export async function resumePartial(
         continue
       }
       chunks.add(index)
-      storedBytes += chunkLength(sizeBytes, index)
+      knownBytes += chunkLength(sizeBytes, index)
     }
-    host.table.resize(entry, storedBytes)
+    const { allocatedBytes } = await file.state()
+    host.table.resize(entry, occupiedBytes(sizeBytes, knownBytes, allocatedBytes))
     // What is not there must not be in the index when its place is written anew.
     const changes = lost.map((index) => del(PARTIAL_HASHES, chunkKey(digest, index)))
     changes.push(put(PARTIAL_MAPS, digest, synced.toBytes()))

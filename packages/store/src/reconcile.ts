@@ -7,10 +7,12 @@ import { mkdir, readdir, rename, rm, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import type { Logger } from 'pino'
 import { isDigest, type Digest } from '@shoal/oci'
+import { allocatedBytesOf } from './blob-file.ts'
 import type { BlobEntry } from './blob-table.ts'
 import { chunkCountFor, chunkLength } from './chunk-geometry.ts'
 import { ChunkMap } from './chunk-map.ts'
 import { errorCode } from './errors.ts'
+import { occupiedBytes } from './place-account.ts'
 import {
   BLOBS,
   del,
@@ -59,7 +61,9 @@ export async function reconcile(layout: StoreLayout, index: StoreIndex, log: Log
       continue
     }
     arriving.delete(digest)
-    const storedBytes = await storedBytesOf(index, digest, sizeBytes)
+    const knownBytes = await recordedBytes(index, digest, sizeBytes)
+    const allocatedBytes = allocatedBytesOf(await stat(layout.partialFile(digest)))
+    const storedBytes = occupiedBytes(sizeBytes, knownBytes, allocatedBytes)
     entries.push({ digest, sizeBytes, storedBytes, complete: false, mediaType: undefined, lastUsedMs, holds: 0 })
   }
   for (const digest of arriving) await rm(layout.partialFile(digest), { force: true })
@@ -111,7 +115,8 @@ async function finishMove(layout: StoreLayout, digest: Digest, row: BlobRow, arr
   return true
 }
 
-async function storedBytesOf(index: StoreIndex, digest: Digest, sizeBytes: number): Promise<number> {
+/** Bytes of the chunks that are certainly on the disk. */
+async function recordedBytes(index: StoreIndex, digest: Digest, sizeBytes: number): Promise<number> {
   const bytes = await index.get(PARTIAL_MAPS, digest)
   if (bytes === undefined) return 0
   try {

@@ -46,13 +46,14 @@ export interface PartialBlob {
    * that is itself the authority (the origin, under a lease). Returns the SHA-256 of the bytes. The buffer belongs to
    * the caller again when the promise settles. Writing a chunk that is there already is a no-op that returns the hash
    * of the chunk that was kept. Once the promise has resolved, the death of the process does not lose the chunk.
-   * @throws ChunkMismatchError when the bytes do not have the expected hash; nothing is kept
+   * @throws ChunkMismatchError when the bytes do not have the expected hash; nothing is kept, but the place of the chunk
+   * goes on counting for the quota until the blob is removed, because its blocks stay in the file
    * @throws StoreFullError when the disk or the quota has no room, even after eviction
    */
   writeChunk(index: number, data: Uint8Array, expectedHash?: Uint8Array): Promise<Uint8Array>
   /** Fills `into` with bytes of a chunk that is there, from `offset` within it. @throws ChunkMissingError */
   readChunk(index: number, into: Uint8Array, offset?: number): Promise<void>
-  /** Forgets chunks that turned out to be wrong; reads that wait for them go on waiting. */
+  /** Forgets chunks that turned out to be wrong; reads that wait for them go on waiting. Their places go on counting. */
   discard(indices: Iterable<number>): Promise<void>
   /**
    * Checks the digest of the whole blob (hashing goes along with the front, so little is left to do) and makes it a

@@ -6,10 +6,9 @@ import { readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { isDigest } from '@shoal/oci'
+import { allocatedBytesOf } from './blob-file.ts'
 import { errorCode } from './errors.ts'
 import { StoreLayout } from './store-layout.ts'
-
-const BLOCK_BYTES = 512
 
 /** What a look at the files of a store has found. */
 export interface StoreReport {
@@ -17,7 +16,9 @@ export interface StoreReport {
   blobs: number
   /** Bytes of all whole blobs. */
   blobBytes: number
-  /** Bytes that arriving blobs take on the disk. */
+  /** Arriving blobs. */
+  partials: number
+  /** Bytes that they take on the disk: whole blocks, and what the file system needs to find those. */
   partialBytes: number
   /** Files among the whole blobs whose content is not what their name says. */
   damaged: string[]
@@ -31,7 +32,7 @@ export interface StoreReport {
  */
 export async function verifyStore(directory: string, signal?: AbortSignal): Promise<StoreReport> {
   const { blobs, partial } = new StoreLayout(directory)
-  const report: StoreReport = { blobs: 0, blobBytes: 0, partialBytes: 0, damaged: [], strays: [] }
+  const report: StoreReport = { blobs: 0, blobBytes: 0, partials: 0, partialBytes: 0, damaged: [], strays: [] }
   for (const path of await filesUnder(blobs)) {
     const [hex = '', folder = '', algorithm = ''] = path.split('/').reverse()
     if (!isDigest(`${algorithm}:${hex}`) || !hex.startsWith(folder)) {
@@ -61,8 +62,10 @@ export async function verifyStore(directory: string, signal?: AbortSignal): Prom
   }
   for (const path of await filesUnder(partial)) {
     const [hex = '', algorithm = ''] = path.split('/').reverse()
-    if (isDigest(`${algorithm}:${hex}`)) report.partialBytes += await allocatedBytes(path)
-    else report.strays.push(path)
+    if (isDigest(`${algorithm}:${hex}`)) {
+      report.partials++
+      report.partialBytes += await allocatedBytes(path)
+    } else report.strays.push(path)
   }
   return report
 }
@@ -84,7 +87,7 @@ async function filesUnder(folder: string): Promise<string[]> {
 /** Arriving blobs are sparse: their size says nothing of what they take. */
 async function allocatedBytes(path: string): Promise<number> {
   try {
-    return (await stat(path)).blocks * BLOCK_BYTES
+    return allocatedBytesOf(await stat(path))
   } catch (error) {
     if (errorCode(error) === 'ENOENT') return 0
     throw error
