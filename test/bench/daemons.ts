@@ -1,10 +1,12 @@
 // The daemons that a bench measures: plain processes on loopback with a folder of their own, ended with the bench.
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { spawnSync } from 'node:child_process'
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Daemon } from '../support/daemon.ts'
 import { fetchAll } from '../support/http.ts'
 import { freePorts } from '../support/ports.ts'
+import { cpuSeconds } from '../support/process-cost.ts'
 import { findProgram } from '../support/requirements.ts'
 import { shoalCommand, writeConfig, writeSwarmKey, type Config } from '../support/shoal.ts'
 import { until } from '../support/until.ts'
@@ -24,6 +26,14 @@ export interface Endpoint {
 export interface AgentEndpoint extends Endpoint {
   adminUrl: string
   p2pAddress: string
+}
+
+/** nginx: one folder of files over HTTP and HTTPS. */
+export interface WebServer {
+  url: string
+  tlsUrl: string
+  /** Of its worker and master so far. */
+  cpuSeconds: () => number
 }
 
 /** All processes and files of one section. */
@@ -75,6 +85,36 @@ export class Daemons {
     const said = this.#daemons.at(-1)?.log() ?? ''
     const { layer } = JSON.parse(said.slice(said.indexOf('{'))) as { layer: string }
     return { ...started, layer, repository, tag }
+  }
+
+  /** Debian's nginx with one worker, and a certificate that nobody knows. */
+  async webServer(folder: string): Promise<WebServer> {
+    const [port = 0, tlsPort = 0] = await freePorts(2)
+    const config = this.#file('nginx', 'nginx.conf')
+    const home = join(this.folder, 'nginx')
+    const paths = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(
+      (name) => `${name}_temp_path ${home}/${name};`,
+    )
+    const [key, certificate] = [join(home, 'key.pem'), join(home, 'certificate.pem')]
+    const request = ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes']
+    const made = spawnSync('openssl', [...request, '-keyout', key, '-out', certificate, '-subj', `/CN=${HOST}`])
+    if (made.status !== 0) throw new Error(`openssl: ${made.stderr.toString() || made.error?.message}`)
+    const lines = [
+      `daemon off; user root; worker_processes 1; pid ${home}/pid; error_log ${home}/error.log;`,
+      'events { worker_connections 64; }',
+      `http { access_log off; sendfile on; ${paths.join(' ')} root ${folder};`,
+      `server { listen ${HOST}:${port}; listen ${HOST}:${tlsPort} ssl; ssl_protocols TLSv1.3;`,
+      `ssl_certificate ${certificate}; ssl_certificate_key ${key}; location = /ready { return 200; } } }`,
+    ]
+    writeFileSync(config, `${lines.join('\n')}\n`)
+    const command = [findProgram('nginx') ?? 'nginx', '-c', config, '-e', `${home}/error.log`]
+    const { pid, url } = await this.#start('nginx', command, port, `http://${HOST}:${port}/ready`)
+    const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').map(Number)
+    return {
+      url,
+      tlsUrl: `https://${HOST}:${tlsPort}`,
+      cpuSeconds: () => [pid, ...children].reduce((sum, each) => sum + cpuSeconds(each), 0),
+    }
   }
 
   async tracker(): Promise<Endpoint> {
@@ -137,6 +177,18 @@ export class Daemons {
     daemon.assertRunning()
     return { name, pid: daemon.pid, host: `${HOST}:${port}`, url: `http://${HOST}:${port}` }
   }
+}
+
+/**
+ * Makes an agent pull an image for itself, as `shoal pull` does.
+ * @throws Error that says what the agent said
+ */
+export async function pullByAgent({ name, adminUrl }: AgentEndpoint, image: string): Promise<void> {
+  const body = Buffer.from(JSON.stringify({ image }))
+  const headers = { 'content-type': 'application/json', 'content-length': body.length }
+  const answer = await fetchAll(`${adminUrl}/api/v1/pulls`, { method: 'POST', headers, body: [body] })
+  const last = answer.body.toString().trim().split('\n').at(-1) ?? ''
+  if (!last.includes('"event":"done"')) throw new Error(`${name} did not pull ${image}: ${answer.status} ${last}`)
 }
 
 /** Runs a section with daemons of its own, which end whatever happens. */

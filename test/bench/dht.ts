@@ -7,7 +7,7 @@ import type { Digest } from '@shoal/oci'
 import { withDaemons } from './daemons.ts'
 import type { DhtAnswer, DhtOrder } from './dht-node.ts'
 import { percentile, type SectionResult } from './figures.ts'
-import { memory } from './process-cost.ts'
+import { memory } from '../support/process-cost.ts'
 
 const SIZES = [10, 30, 60]
 const BLOBS = 20

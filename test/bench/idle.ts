@@ -5,7 +5,7 @@ import { KiB, rawImage } from '../support/images.ts'
 import { pushImage } from '../support/push.ts'
 import { withDaemons } from './daemons.ts'
 import type { SectionResult, Target } from './figures.ts'
-import { cpuSeconds, memory } from './process-cost.ts'
+import { cpuSeconds, memory } from '../support/process-cost.ts'
 
 const SETTLE_MS = 10_000
 const WATCH_MS = 20_000

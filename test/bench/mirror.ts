@@ -8,7 +8,7 @@ import { MiB, OCI, rawImage } from '../support/images.ts'
 import { pushImage } from '../support/push.ts'
 import { withDaemons, type Endpoint } from './daemons.ts'
 import { median, percentile, type SectionResult, type Target } from './figures.ts'
-import { cpuSeconds } from './process-cost.ts'
+import { cpuSeconds } from '../support/process-cost.ts'
 
 const LAYER_BYTES = 512 * MiB
 const REQUESTS_PER_SECOND = 500

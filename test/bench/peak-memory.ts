@@ -3,7 +3,7 @@ import { GiB } from '../support/images.ts'
 import { open } from '../support/http.ts'
 import { withDaemons } from './daemons.ts'
 import type { SectionResult } from './figures.ts'
-import { cpuSeconds, memory } from './process-cost.ts'
+import { cpuSeconds, memory } from '../support/process-cost.ts'
 
 const LIMIT_MB = 350
 

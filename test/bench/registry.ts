@@ -12,7 +12,7 @@ import { OBJECT_STORE, startObjectStore } from '../support/object-store.ts'
 import { missingRequirements } from '../support/requirements.ts'
 import { withDaemons, type Endpoint } from './daemons.ts'
 import { median, type SectionResult, type Target } from './figures.ts'
-import { cpuSeconds, memory } from './process-cost.ts'
+import { cpuSeconds, memory } from '../support/process-cost.ts'
 
 const LAYER_BYTES = 1e9
 /** What the registry may take at most, whatever the size of a layer. */

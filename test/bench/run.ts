@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { cpus, release, totalmem } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parseArgs } from 'node:util'
+import { betweenTwoAgents } from './between-agents.ts'
 import { dht } from './dht.ts'
 import { renderSection, type SectionResult } from './figures.ts'
 import { idle } from './idle.ts'
@@ -18,6 +19,7 @@ const USAGE = `usage: scripts/bench [--rounds N] [--nodes N] [--gib N] [--out FI
 
 sections (all of them if none is named):
   transfer  cost of a byte on the transfer plane and on a libp2p stream
+  agents    a layer from one agent to another over loopback, beside nginx and curl
   lone      a cold pull through a lone agent beside the same pull straight from the origin
   mirror    a stored layer and manifest from an agent beside docker-registry
   idle      memory and CPU of an idle agent and tracker
@@ -28,7 +30,7 @@ sections (all of them if none is named):
   registry  a layer of 1 GB pushed to Shoal's registry and pulled, beside docker-registry
   registry-memory  peak memory of the registry while a large layer goes in and out, with a folder and a bucket
 
-  --rounds N   rounds of lone (7), mirror (3), registry (3) and transfer (2)
+  --rounds N   rounds of transfer (7), lone (7), agents (5), mirror (3) and registry (3)
   --nodes N    agents of idle (3)
   --out FILE   the report goes there, too
   --gib N      size of the blob of memory and registry-memory (8)
@@ -44,7 +46,8 @@ interface Options {
 }
 
 const SECTIONS: Record<string, (options: Options) => Promise<SectionResult>> = {
-  transfer: ({ rounds = 2 }) => transfer(rounds),
+  transfer: ({ rounds = 7 }) => transfer(rounds),
+  agents: ({ rounds = 5 }) => betweenTwoAgents(rounds),
   lone: ({ rounds = 7 }) => lone(rounds),
   mirror: ({ rounds = 3 }) => mirror(rounds),
   idle: ({ nodes }) => idle(nodes),

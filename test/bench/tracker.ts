@@ -15,7 +15,7 @@ import pino from 'pino'
 import { Registry } from 'prom-client'
 import { withDaemons, type Daemons } from './daemons.ts'
 import { percentile, type SectionResult, type Target } from './figures.ts'
-import { cpuSeconds } from './process-cost.ts'
+import { cpuSeconds } from '../support/process-cost.ts'
 import { BLOB_BYTES, BLOBS, chunksAt, rolloutTraffic, type Said } from './tracker-load.ts'
 
 const SIZES = [1000, 5000, 15_000]

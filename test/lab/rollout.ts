@@ -2,6 +2,7 @@
 // to a download straight from the origin in the same lab, so they hold on any machine that keeps up with the links.
 import { cpus } from 'node:os'
 import { setTimeout as pause } from 'node:timers/promises'
+import { cpuSeconds } from '../support/process-cost.ts'
 import type { Lab, LabAgent, PushedImage } from './lab.ts'
 import type { PullResult } from './pull-client.ts'
 
@@ -46,6 +47,8 @@ export interface RolloutResult {
   fromPeersBytes: number
   /** Share of this machine's processor time that nobody used: without any, the links were not the limit. */
   idleShare: number
+  /** Processor time of the agents, in seconds; those that were killed or restarted meanwhile are left out. */
+  agentCpuSeconds: number
 }
 
 /** Idle and all processor time so far, over all cores, in milliseconds. */
@@ -64,6 +67,12 @@ async function receivedBy(agents: readonly LabAgent[], source: 'peer' | 'origin'
   return (await Promise.all(each)).reduce((sum, bytes) => sum + bytes, 0)
 }
 
+/** Processor time so far of each agent that runs, in seconds, by process id. */
+function agentTimes(agents: readonly LabAgent[]): Map<number, number> {
+  const pids = agents.flatMap(({ pid }) => (pid === undefined ? [] : [pid]))
+  return new Map(pids.map((pid) => [pid, cpuSeconds(pid)]))
+}
+
 /** Never rejects because a pull failed: that is in the outcomes. */
 export async function rollout(lab: Lab, options: RolloutOptions): Promise<RolloutResult> {
   const { image, withinMs = 1000, agents = lab.agents, idleLimitMs = 60_000, limitMs = 180_000, onProgress } = options
@@ -72,6 +81,7 @@ export async function rollout(lab: Lab, options: RolloutOptions): Promise<Rollou
   const originBefore = await receivedBy(agents, 'origin')
   const peersBefore = await receivedBy(agents, 'peer')
   const processor = processorTimes()
+  const agentsBefore = agentTimes(agents)
   const begin = performance.now()
   const one = async (agent: LabAgent, index: number): Promise<AgentOutcome> => {
     await pause(agents.length > 1 ? (withinMs * index) / (agents.length - 1) : 0)
@@ -94,6 +104,8 @@ export async function rollout(lab: Lab, options: RolloutOptions): Promise<Rollou
   }
   const outcomes = await Promise.all(agents.map(one))
   const { idleMs, allMs } = processorTimes()
+  let agentCpuSeconds = 0
+  for (const [pid, seconds] of agentTimes(agents)) agentCpuSeconds += seconds - (agentsBefore.get(pid) ?? seconds)
   const ends = outcomes.map(({ endedMs }) => endedMs).sort((a, b) => a - b)
   return {
     outcomes,
@@ -106,6 +118,7 @@ export async function rollout(lab: Lab, options: RolloutOptions): Promise<Rollou
     fromOriginBytes: (await receivedBy(agents, 'origin')) - originBefore,
     fromPeersBytes: (await receivedBy(agents, 'peer')) - peersBefore,
     idleShare: (idleMs - processor.idleMs) / Math.max(1, allMs - processor.allMs),
+    agentCpuSeconds,
   }
 }
 
@@ -124,6 +137,7 @@ export function describeRollout(result: RolloutResult, straightMs: number): stri
     ['agents received from the origin', `${times(result.fromOriginBytes)} images`],
     ['agents received from peers', `${times(result.fromPeersBytes)} images`],
     ['processors idle', `${(result.idleShare * 100).toFixed(0)} %`],
+    ['processor time of the agents', `${result.agentCpuSeconds.toFixed(1)} s`],
     ['digests verified', `${verified} of ${result.outcomes.length} agents`],
   ]
   const failures = result.outcomes.flatMap(({ name, error }) => (error ? [`${name}: ${error.message}`] : []))
