@@ -8,6 +8,7 @@ import { dht } from './dht.ts'
 import { renderSection, type SectionResult } from './figures.ts'
 import { idle } from './idle.ts'
 import { lone } from './lone.ts'
+import { lookaheadGain } from './lookahead.ts'
 import { mirror } from './mirror.ts'
 import { peakMemory } from './peak-memory.ts'
 import { registry, registryMemory } from './registry.ts'
@@ -21,6 +22,7 @@ sections (all of them if none is named):
   transfer  cost of a byte on the transfer plane and on a libp2p stream
   agents    a layer from one agent to another over loopback, beside nginx and curl
   lone      a cold pull through a lone agent beside the same pull straight from the origin
+  lookahead  layers fetched before they are asked for, beside an agent that waits
   mirror    a stored layer and manifest from an agent beside docker-registry
   idle      memory and CPU of an idle agent and tracker
   memory    peak memory of an agent while a large blob passes through
@@ -30,7 +32,7 @@ sections (all of them if none is named):
   registry  a layer of 1 GB pushed to Shoal's registry and pulled, beside docker-registry
   registry-memory  peak memory of the registry while a large layer goes in and out, with a folder and a bucket
 
-  --rounds N   rounds of transfer (7), lone (7), agents (5), mirror (3) and registry (3)
+  --rounds N   rounds of transfer (7), lone (7), lookahead (7), agents (5), mirror (3) and registry (3)
   --nodes N    agents of idle (3)
   --out FILE   the report goes there, too
   --gib N      size of the blob of memory and registry-memory (8)
@@ -49,6 +51,7 @@ const SECTIONS: Record<string, (options: Options) => Promise<SectionResult>> = {
   transfer: ({ rounds = 7 }) => transfer(rounds),
   agents: ({ rounds = 5 }) => betweenTwoAgents(rounds),
   lone: ({ rounds = 7 }) => lone(rounds),
+  lookahead: ({ rounds = 7 }) => lookaheadGain(rounds),
   mirror: ({ rounds = 3 }) => mirror(rounds),
   idle: ({ nodes }) => idle(nodes),
   memory: ({ gib }) => peakMemory(gib),

@@ -32,7 +32,8 @@ test('an image by tag and by digest, its blobs whole and in part', async (t) => 
     const blob = await agent.ask(`${base}/blobs/${digest}`)
     assert.equal(blob.status, 200)
     assert.equal(digestOf(blob.body), digest)
-    assert.equal(blob.headers.get('x-shoal-source'), 'swarm')
+    // Small ones may be here before they are asked for.
+    assert.ok(['swarm', 'store'].includes(blob.headers.get('x-shoal-source') ?? ''))
   }
   const [layer] = image.layers as [typeof image.config]
   await agent.idle()
@@ -191,7 +192,7 @@ test('the registry is down: what is known is answered as stale, the rest fails f
 test('a blob of a known manifest that is nowhere to be had is refused as one, not with 5xx', async (t) => {
   const registry = await startRegistry(t)
   const image = registry.addImage('team/app:1', [10, 10])
-  const agent = await startAgent(t)
+  const agent = await startAgent(t, { lookahead: 0 })
   const base = `/v2/${registry.host}/team/app`
   assert.equal((await agent.ask(`${base}/manifests/1`)).status, 200)
   registry.blobs.delete(image.layers[0]!)

@@ -32,6 +32,7 @@ import type { AgentConfig } from './config.ts'
 import { Content } from './content.ts'
 import { exposureMistakes } from './exposure.ts'
 import { pullImage } from './image-pull.ts'
+import { Lookahead } from './lookahead.ts'
 import { MirrorBackend } from './mirror-backend.ts'
 import { Pins } from './pins.ts'
 import { Preheater, type PullWish } from './preheater.ts'
@@ -55,6 +56,7 @@ interface AgentParts {
   mirror: RegistryServer
   admin: FastifyInstance
   preheater: Preheater
+  lookahead: Lookahead
   /** Where pushes are taken. */
   push: AgentPushBackend | undefined
 }
@@ -101,6 +103,7 @@ export class Agent {
     const { config, control, transfer, swarm, mirror, admin, store, upstream, logger } = this.#parts
     this.#ready.value = false
     this.#parts.preheater.close()
+    this.#parts.lookahead.close()
     // From here on the mirror takes no new connection; answers that are under way go on.
     const mirrorClosed = closeRegistryServer(mirror, config.shutdownGrace)
     await swarm.idle(AbortSignal.timeout(config.shutdownGrace))
@@ -217,6 +220,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     timeoutMs: config.manifestTimeout,
   })
 
+  const lookahead = new Lookahead({ content, limitBytes: config.lookahead, registry, logger })
   const push = config.allowPush
     ? await AgentPushBackend.create({
         ...{ store, swarm, upstream, access, tags, logger },
@@ -230,6 +234,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     backend: new MirrorBackend({
       content,
       access,
+      lookahead,
       upstream,
       defaultRegistry: config.defaultRegistry,
       manifestTimeoutMs: config.manifestTimeout,
@@ -261,7 +266,10 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     tokens: adminTokens,
     tls: adminTls,
   })
-  return new Agent({ config, logger, store, upstream, control, transfer, swarm, mirror, admin, preheater, push }, ready)
+  return new Agent(
+    { config, logger, store, upstream, control, transfer, swarm, mirror, admin, preheater, lookahead, push },
+    ready,
+  )
 }
 
 function urlOf({ server }: Pick<FastifyInstance, 'server'>, certFile: string | undefined): string {

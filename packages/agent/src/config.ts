@@ -109,6 +109,15 @@ export const agentConfigSchema = Type.Object(
       default: 5_000,
       description: 'How long the digest of a tag is believed before the origin is asked again.',
     }),
+    lookahead: Type.Integer({
+      section: 'Mirror endpoint',
+      unit: 'bytes',
+      minimum: 0,
+      default: 2 * 1024 ** 3,
+      description:
+        'Bytes of the layers of one image that are fetched as soon as a client gets its manifest, before it asks for ' +
+        'them. Given up after 5 s in which the client asks for none. 0 turns it off.',
+    }),
     accessTtl: Type.Integer({
       section: 'Mirror endpoint',
       unit: 'ms',

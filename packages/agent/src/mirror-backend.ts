@@ -6,12 +6,14 @@ import type { RepositoryTarget, Upstream } from '@shoal/upstream'
 import type { Access } from './access.ts'
 import type { Content } from './content.ts'
 import { toClientError, type Wanted } from './failures.ts'
+import type { Lookahead } from './lookahead.ts'
 import { targetOf } from './names.ts'
 import type { Requester } from './origin-sources.ts'
 
 export interface MirrorBackendOptions {
   content: Content
   access: Access
+  lookahead: Lookahead
   upstream: Upstream
   defaultRegistry: string
   /** A manifest is answered within this time, be it with an error: runtimes wait for ever. */
@@ -30,12 +32,13 @@ export class MirrorBackend implements PullBackend {
   }
 
   async manifest(context: RequestContext, name: string, reference: string, head: boolean): Promise<ManifestAnswer> {
-    const { content, access, manifestTimeoutMs } = this.#options
+    const { content, access, lookahead, manifestTimeoutMs } = this.#options
     return await this.#answer(context, name, 'manifest', async (target, reader) => {
       const signal = AbortSignal.any([context.signal, AbortSignal.timeout(manifestTimeoutMs)])
       const read = async (digest: Digest, fetcher: Requester) => {
         const manifest = await content.manifest(target, digest, fetcher, signal)
         access.named(target, manifest)
+        if (!head) lookahead.begin(target, manifest, fetcher)
         return manifest
       }
       if (isDigest(reference)) {
@@ -58,9 +61,14 @@ export class MirrorBackend implements PullBackend {
         return { digest, sizeBytes, open: () => Promise.reject(new Error('HEAD has no body')) }
       }
       const blob = await this.#options.content.blob(target, digest, requester, context.signal)
+      const left = this.#options.lookahead.wanted(digest)
+      const release = (): void => {
+        blob.release()
+        left()
+      }
       // Not every answer has a body (304, 416): what is never opened is let go of all the same.
-      const unused = setTimeout(() => blob.release(), UNUSED_MS)
-      context.signal.addEventListener('abort', () => blob.release(), { once: true })
+      const unused = setTimeout(release, UNUSED_MS)
+      context.signal.addEventListener('abort', release, { once: true })
       const answer: BlobAnswer = {
         digest,
         sizeBytes: blob.sizeBytes,
@@ -70,7 +78,7 @@ export class MirrorBackend implements PullBackend {
           clearTimeout(unused)
           const stream = blob.open({ start, end, signal: context.signal })
           // The stream holds the blob by itself from here on.
-          stream.once('close', () => blob.release())
+          stream.once('close', release)
           return stream
         },
       }
@@ -78,7 +86,7 @@ export class MirrorBackend implements PullBackend {
       if (stored === undefined) return answer
       const openFile = (): Promise<BlobFile> => {
         clearTimeout(unused)
-        return Promise.resolve(fileOf(stored))
+        return Promise.resolve(fileOf(stored, release))
       }
       return { ...answer, openFile }
     })
@@ -124,13 +132,13 @@ export class MirrorBackend implements PullBackend {
 }
 
 /** The fast way to the bytes of a whole blob: the server reads into its own buffers. */
-function fileOf(stored: StoredBlob): BlobFile {
+function fileOf(stored: StoredBlob, release: () => void): BlobFile {
   return {
     read: async (position, into) => {
       const part = into.subarray(0, Math.min(into.length, stored.sizeBytes - position))
       await stored.readAt(position, part)
       return part.length
     },
-    close: async () => stored.release(),
+    close: () => Promise.resolve(release()),
   }
 }
