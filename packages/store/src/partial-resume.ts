@@ -9,7 +9,7 @@ import { ChunkMap } from './chunk-map.ts'
 import { asStoreError, errorCode } from './errors.ts'
 import { type PartialBlobHost, type PartialBlobState } from './partial-blob.ts'
 import { occupiedBytes } from './place-account.ts'
-import { chunkKey, del, forgetPartial, PARTIAL_HASHES, PARTIAL_MAPS, PARTIALS, put } from './store-index.ts'
+import { chunkKey, del, PARTIAL_HASHES, PARTIAL_MAPS, PARTIALS, put } from './store-index.ts'
 
 /** Makes the file, of its full size but without content, and its row. */
 export async function createPartial(host: PartialBlobHost, entry: BlobEntry, path: string): Promise<PartialBlobState> {
@@ -114,9 +114,4 @@ async function isIntact(
     expected: hashes.slice(index * CHUNK_HASH_BYTES, (index + 1) * CHUNK_HASH_BYTES),
   })
   return accepted
-}
-
-/** Removes the rows of an arriving blob. */
-export async function dropPartialRows(host: PartialBlobHost, digest: Digest, sizeBytes: number): Promise<void> {
-  await host.index.write(forgetPartial(digest, chunkCountFor(sizeBytes)), false)
 }
