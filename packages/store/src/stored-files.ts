@@ -1,0 +1,229 @@
+// The files of blobs and their rows: how whole ones are opened, taken in and verified, and how any is removed. Nothing here
+// locks: who calls has the lock of the digest.
+import { mkdir, open, rename, rm } from 'node:fs/promises'
+import type { Logger } from 'pino'
+import type { Digest } from '@shoal/oci'
+import { BlobFile, writeDurably } from './blob-file.ts'
+import { newEntry, type BlobEntry, type BlobTable } from './blob-table.ts'
+import type { BlobTrust, CheckedBlob } from './blob-trust.ts'
+import type { BlobUses } from './blob-uses.ts'
+import { verifyBlob } from './blob-verifier.ts'
+import { CHUNK_HASH_BYTES, chunkCountFor } from './chunk-geometry.ts'
+import { ChunkHasher } from './chunk-hasher.ts'
+import { asStoreError, errorCode, isOutOfSpace } from './errors.ts'
+import type { HashService } from './hash-service.ts'
+import { BLOBS, del, forgetPartial, HASHES, put, type IndexChange, type StoreIndex } from './store-index.ts'
+import type { StoreLayout } from './store-layout.ts'
+import type { OpenBlobs } from './stored-blob.ts'
+
+/** A blob up to this size is checked before it is opened; of a larger one each chunk before it is first handed out. */
+const CHECKED_AT_ONCE_BYTES = 16 * 1024 * 1024
+
+export interface StoredFilesParts {
+  layout: StoreLayout
+  index: StoreIndex
+  table: BlobTable
+  hashes: HashService
+  trust: BlobTrust
+  /** Files that are open; they are closed before they are removed. */
+  open: OpenBlobs
+  /** Files that no row vouches for; they are taken out when they are adopted. */
+  unverified: Set<Digest>
+  uses: BlobUses
+  log: Logger
+  /** Told of what goes wrong beside what was asked for. */
+  logFailure: (error: unknown) => void
+  /** Aborted, with the error for callers, when the store closes. */
+  signal: AbortSignal
+}
+
+/** A whole blob whose file is open; who gets it releases the file. */
+export interface WholeFile extends CheckedBlob {
+  readonly entry: BlobEntry
+}
+
+export class StoredFiles {
+  readonly #parts: StoredFilesParts
+
+  constructor(parts: StoredFilesParts) {
+    this.#parts = parts
+  }
+
+  /** Opens a whole blob for `OpenBlobs`. False when it is not what it should be; then it is removed. */
+  async load(found: BlobEntry): Promise<boolean> {
+    const whole = await this.#openWhole(found)
+    if (whole === undefined) return false
+    const { entry, ...checked } = whole
+    if (entry.sizeBytes <= CHECKED_AT_ONCE_BYTES && !(await this.#intactOrReleased(checked))) return false
+    const check = this.#parts.trust.checkOf(checked)
+    const held = (held: boolean) => {
+      entry.holds += held ? 1 : -1
+    }
+    this.#parts.open.add({ ...checked, mediaType: entry.mediaType, check, held }).release()
+    return true
+  }
+
+  /** The same for one user, with all of it checked. */
+  async openIntact(found: BlobEntry): Promise<WholeFile | undefined> {
+    const whole = await this.#openWhole(found)
+    return whole !== undefined && (await this.#intactOrReleased(whole)) ? whole : undefined
+  }
+
+  /** The file of a whole blob and the hashes of its chunks. Where those are lost, the blob is verified again. */
+  async #openWhole(entry: BlobEntry): Promise<WholeFile | undefined> {
+    const { index, table, log } = this.#parts
+    const { digest, sizeBytes } = entry
+    const file = await this.openFile(entry)
+    if (file === undefined) return undefined
+    const hashes = await index.get(HASHES, digest)
+    if (hashes?.byteLength === chunkCountFor(sizeBytes) * CHUNK_HASH_BYTES) {
+      return { entry, digest, sizeBytes, chunkHashes: Uint8Array.from(hashes), file }
+    }
+    log.warn({ digest }, 'the chunk hashes of a blob are lost; it is verified again')
+    await file.release()
+    table.remove(digest)
+    await this.adopt(digest)
+    const verified = table.get(digest)
+    return verified?.complete === true ? this.#openWhole(verified) : undefined
+  }
+
+  /** Gives the file back when the blob is not what it should be, or cannot be read. */
+  async #intactOrReleased(blob: CheckedBlob): Promise<boolean> {
+    let intact = false
+    try {
+      return (intact = await this.#parts.trust.isIntact(blob))
+    } finally {
+      if (!intact) await blob.file.release()
+    }
+  }
+
+  /** The file of a whole blob, unchecked. When it is gone or cut off, the blob is forgotten. */
+  async openFile(entry: BlobEntry): Promise<BlobFile | undefined> {
+    const { layout, table, log } = this.#parts
+    const { digest } = entry
+    try {
+      const file = await BlobFile.open(layout.blobFile(digest), 'r')
+      const sizeBytes = await file.sizeBytes()
+      if (sizeBytes === entry.sizeBytes) return file
+      log.warn({ digest, sizeBytes, expected: entry.sizeBytes }, 'the file of a blob was cut off; it is removed')
+      await file.release()
+    } catch (error) {
+      if (errorCode(error) !== 'ENOENT') throw asStoreError(error, `opening ${digest}`)
+      log.warn({ digest }, 'the file of a blob is gone; the blob is forgotten')
+    }
+    table.remove(digest)
+    await this.remove(entry)
+    return undefined
+  }
+
+  /** Takes in a file whose bytes are on the disk and checked. Row first, then the move: see reconcile.ts. */
+  async install(entry: BlobEntry, path: string, hashes: Uint8Array): Promise<void> {
+    const { layout, index, table, trust, unverified, uses } = this.#parts
+    const { digest } = entry
+    await index.write([rowOf(entry), put(HASHES, digest, hashes)], true)
+    try {
+      const folder = layout.blobFolder(digest)
+      await mkdir(folder, { recursive: true })
+      await rename(path, layout.blobFile(digest))
+      const handle = await open(folder, 'r')
+      await handle.sync().finally(() => handle.close())
+    } catch (error) {
+      await index.write([del(BLOBS, digest), del(HASHES, digest)], true)
+      throw asStoreError(error, `moving ${digest} to its place`)
+    }
+    table.markComplete(entry, entry.mediaType)
+    trust.add(digest)
+    unverified.delete(digest)
+    uses.note(digest)
+  }
+
+  /** Takes in bytes that have this digest, in one go. @throws StoreFullError, StoreFailedError */
+  async write(digest: Digest, bytes: Uint8Array, mediaType: string | undefined): Promise<void> {
+    const { layout, index, table, open, logFailure } = this.#parts
+    const known = table.get(digest)
+    if (known?.complete === true) {
+      if (mediaType === undefined || mediaType === known.mediaType) return
+      open.forget(digest)
+      known.mediaType = mediaType
+      return index.write([rowOf(known)], true)
+    }
+    if (known !== undefined && known.holds === 0) await this.remove(known)
+    const entry = table.add(newEntry(digest, bytes.byteLength))
+    entry.holds++
+    const path = layout.temporaryFile(digest)
+    try {
+      await table.reserve(entry, bytes.byteLength)
+      await this.#writeFile(path, bytes)
+      entry.mediaType = mediaType
+      const hasher = new ChunkHasher(bytes.byteLength)
+      hasher.update(bytes)
+      await this.install(entry, path, hasher.digest().hashes)
+    } catch (error) {
+      table.remove(digest)
+      await rm(path, { force: true }).catch(logFailure)
+      throw asStoreError(error, `storing ${digest}`)
+    } finally {
+      entry.holds--
+    }
+  }
+
+  /** When the disk is full, others are evicted, as long as that brings room. */
+  async #writeFile(path: string, bytes: Uint8Array): Promise<void> {
+    for (;;) {
+      try {
+        return await writeDurably(path, bytes)
+      } catch (error) {
+        if (!isOutOfSpace(error) || !(await this.#parts.table.makeRoomOnDisk(bytes.byteLength))) throw error
+      }
+    }
+  }
+
+  /** Removes the files of a blob, whole or arriving. Files first: a row without a file is found out at the next start. */
+  async remove({ digest, sizeBytes, complete }: BlobEntry): Promise<void> {
+    const { layout, index, trust, open, logFailure } = this.#parts
+    open.forget(digest)
+    if (complete) trust.delete(digest)
+    try {
+      await rm(complete ? layout.blobFile(digest) : layout.partialFile(digest), { force: true })
+    } catch (error) {
+      throw asStoreError(error, `removing ${digest}`)
+    }
+    const changes = complete
+      ? [del(BLOBS, digest), del(HASHES, digest)]
+      : forgetPartial(digest, chunkCountFor(sizeBytes))
+    await index.write(changes, false).catch(logFailure)
+  }
+
+  /** Takes a file that no row vouches for into the store if its digest is right, and removes it if not. */
+  async adopt(digest: Digest): Promise<void> {
+    const { layout, index, table, hashes: service, trust, unverified, log, signal } = this.#parts
+    const path = layout.blobFile(digest)
+    let file: BlobFile | undefined
+    try {
+      file = await BlobFile.open(path, 'r')
+      const { sizeBytes, modifiedMs } = await file.state()
+      const hashes = await verifyBlob(service, file, digest, sizeBytes, signal)
+      if (hashes === undefined) {
+        log.warn({ digest }, 'a file does not have the digest that it is named by; it is removed')
+        await rm(path, { force: true })
+        await index.write([del(BLOBS, digest), del(HASHES, digest)], false)
+      } else {
+        const entry = { ...newEntry(digest, sizeBytes), storedBytes: sizeBytes, complete: true, lastUsedMs: modifiedMs }
+        await index.write([rowOf(entry), put(HASHES, digest, hashes)], false)
+        table.add(entry)
+        trust.add(digest)
+      }
+    } catch (error) {
+      signal.throwIfAborted()
+      log.warn({ err: error, digest }, 'a blob could not be verified')
+    } finally {
+      await file?.release()
+    }
+    unverified.delete(digest)
+  }
+}
+
+/** The row of a whole blob. */
+export function rowOf({ digest, sizeBytes, mediaType, lastUsedMs }: BlobEntry): IndexChange {
+  return put(BLOBS, digest, { sizeBytes, lastUsedMs, ...(mediaType === undefined ? {} : { mediaType }) })
+}
