@@ -1,9 +1,17 @@
 // An image at a registry, read so that a broken connection is taken up where it broke.
 import { Readable } from 'node:stream'
-import { digestAlgorithm, digestOf, manifestReference, type Descriptor, type ImageReference } from '@shoal/oci'
+import {
+  digestAlgorithm,
+  digestOf,
+  manifestReference,
+  parseDescriptor,
+  type Descriptor,
+  type Digest,
+  type ImageReference,
+} from '@shoal/oci'
 import { UpstreamError, type Upstream } from '@shoal/upstream'
 import { CommandError } from './exit-codes.ts'
-import type { ImageSource } from './image-source.ts'
+import type { ImageSource, ImageTree } from '@shoal/origin/images'
 
 /** In a row, without a byte in between. */
 const MAX_BREAKS = 4
@@ -49,6 +57,24 @@ export async function openRegistryImage(
         }),
       ),
   }
+}
+
+/** The referrers of an image and of its parts: signatures, bills of materials. */
+export async function referrersOf(
+  registry: Upstream,
+  source: ImageReference,
+  tree: ImageTree,
+  signal: AbortSignal,
+): Promise<Descriptor[]> {
+  const found = new Map<Digest, Descriptor>()
+  for (const { descriptor } of tree.manifests) {
+    const { descriptors } = await registry.listReferrers(source, descriptor.digest, undefined, { signal })
+    for (const one of descriptors) {
+      const referrer = parseDescriptor(one)
+      found.set(referrer.digest, referrer)
+    }
+  }
+  return [...found.values()]
 }
 
 async function* readOn(

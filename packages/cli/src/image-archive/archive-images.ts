@@ -1,7 +1,7 @@
 // The images of an archive: of an OCI layout, which current versions of docker write as well, or of the format that
 // docker had before.
 import { digestHex, digestAlgorithm, InvalidManifestError, parseDescriptor, type Descriptor } from '@shoal/oci'
-import type { ImageSource } from '../image-source.ts'
+import type { ImageSource } from '@shoal/origin/images'
 import { readDockerSave } from './docker-save.ts'
 import { openEntries, readEntry, type Entries } from './entries.ts'
 import { ArchiveError, parseArchiveJson } from './failure.ts'

@@ -16,7 +16,7 @@ import {
 } from '@shoal/oci'
 import { pack, type Pack } from 'tar-stream'
 import { CommandError } from '../exit-codes.ts'
-import type { ImageSource, ImageTree, TreeManifest } from '../image-source.ts'
+import type { ImageSource, ImageTree, TreeManifest } from '@shoal/origin/images'
 
 export interface SaveNames {
   /** Full reference, for containerd. */

@@ -1,8 +1,7 @@
 // `shoal image copy`: from one registry to another, or to another name in the same.
-import { readTree } from '../../image-source.ts'
+import { emptySum, pushImage, readTree } from '@shoal/origin/images'
 import type { Output } from '../../program.ts'
-import { emptySum, pushImage, referrersOf } from '../../push-image.ts'
-import { openRegistryImage } from '../../registry-image.ts'
+import { openRegistryImage, referrersOf } from '../../registry-image.ts'
 import {
   openDisplay,
   readPlatform,
@@ -31,7 +30,7 @@ export async function copyCommand(from: string, to: string, options: CopyOptions
     const { registry: host, repository } = target
     const plan = {
       source,
-      ...(reference.registry === host ? { mountFrom: reference.repository } : {}),
+      ...(reference.registry === host ? { mountFrom: () => reference.repository } : {}),
       ...(options.chunkSize === undefined ? {} : { chunkSizeBytes: options.chunkSize }),
     }
     try {

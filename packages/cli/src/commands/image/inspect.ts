@@ -1,8 +1,8 @@
 // `shoal image inspect`: what an image is, without pulling it.
 import { manifestReference, type Descriptor, type Manifest } from '@shoal/oci'
+import { platformsOf, readTree, type ImageTree, type TreeManifest } from '@shoal/origin/images'
 import { CommandError } from '../../exit-codes.ts'
 import { MAX_JSON_BYTES, parseArchiveJson } from '../../image-archive/failure.ts'
-import { platformsOf, readTree, type ImageTree, type TreeManifest } from '../../image-source.ts'
 import { plainText, showSize, showTable } from '../../people.ts'
 import type { Output } from '../../program.ts'
 import { openRegistryImage, type RegistryImage } from '../../registry-image.ts'

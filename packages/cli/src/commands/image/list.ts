@@ -1,10 +1,10 @@
 // `shoal image list`: repositories of a registry and their tags.
 import { isRepositoryName, parseRegistry } from '@shoal/oci'
+import type { Registry } from '@shoal/origin/images'
 import { UpstreamError } from '@shoal/upstream'
 import PQueue from 'p-queue'
 import { UsageError } from '../../exit-codes.ts'
 import type { Output } from '../../program.ts'
-import type { Registry } from '../../push-image.ts'
 import { usage, withRegistry, type ConnectionOptions } from './session.ts'
 
 const CONCURRENT_LISTS = 8

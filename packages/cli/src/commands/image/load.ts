@@ -1,10 +1,9 @@
 // `shoal image load`: from an archive into a registry, without docker.
+import { emptySum, pushImage, readTree } from '@shoal/origin/images'
 import { CommandError, UsageError } from '../../exit-codes.ts'
 import { openArchive, type ArchivedImage, type ImageArchive } from '../../image-archive/archive-images.ts'
-import { readTree } from '../../image-source.ts'
 import { plainText } from '../../people.ts'
 import type { Output } from '../../program.ts'
-import { emptySum, pushImage } from '../../push-image.ts'
 import {
   openDisplay,
   readPlatform,

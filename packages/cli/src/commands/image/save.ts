@@ -1,8 +1,8 @@
 // `shoal image save`: from a registry into a file that `shoal image load`, docker, podman, skopeo and ctr take.
 import { formatReference } from '@shoal/oci'
+import { readTree } from '@shoal/origin/images'
 import { stat } from 'node:fs/promises'
 import { writeArchive } from '../../image-archive/write-archive.ts'
-import { readTree } from '../../image-source.ts'
 import { showSize } from '../../people.ts'
 import type { Output } from '../../program.ts'
 import { openRegistryImage } from '../../registry-image.ts'

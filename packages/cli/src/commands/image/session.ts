@@ -12,6 +12,7 @@ import {
   type ImageReference,
   type Platform,
 } from '@shoal/oci'
+import { ImageError, type Registry, type TransferDisplay } from '@shoal/origin/images'
 import {
   BlobSourceError,
   createUpstream,
@@ -24,8 +25,10 @@ import { ArchiveError } from '../../image-archive/failure.ts'
 import { plainText, shortDigest, showSize } from '../../people.ts'
 import type { Output } from '../../program.ts'
 import { BlobBars } from '../../pull-progress.ts'
-import type { Registry, TransferDisplay } from '../../push-image.ts'
 import { VERSION } from '../../version.ts'
+
+/** Their messages are for people. */
+const KNOWN_ERRORS = [UpstreamError, ArchiveError, BlobSourceError, ImageError]
 
 /** Flags of every image command. */
 export interface ConnectionOptions {
@@ -64,8 +67,8 @@ export async function withRegistry(
   } catch (error) {
     if (interrupted.signal.aborted) throw new CommandError('interrupted')
     if (error instanceof InvalidUpstreamOptionError) throw new UsageError(error.message)
-    const known = error instanceof UpstreamError || error instanceof ArchiveError || error instanceof BlobSourceError
-    if (known) throw new CommandError(plainText(error.message))
+    if (error instanceof Error && KNOWN_ERRORS.some((known) => error instanceof known))
+      throw new CommandError(plainText(error.message))
     throw error
   } finally {
     await registry?.close()

@@ -1,6 +1,6 @@
 // The last line of a transfer.
+import type { TransferSum } from '@shoal/origin/images'
 import { showSize } from '../../people.ts'
-import type { TransferSum } from '../../push-image.ts'
 
 export function showSum({ blobs, bytes, manifestsPut }: TransferSum): string {
   if (blobs.uploaded + blobs.mounted + manifestsPut === 0) return 'Everything was there already.'

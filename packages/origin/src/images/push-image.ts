@@ -1,9 +1,9 @@
 // Brings an image into a registry: only what is missing there, blobs before the manifests that name them, and the tag
 // last of all, so that nobody ever sees half of it.
-import { parseDescriptor, type Descriptor, type Digest, type ImageReference } from '@shoal/oci'
+import type { Descriptor, Digest, ImageReference } from '@shoal/oci'
 import { UpstreamError, type Push, type Upstream, type UploadOutcome } from '@shoal/upstream'
 import PQueue from 'p-queue'
-import { CommandError } from './exit-codes.ts'
+import { ImageError } from './image-error.ts'
 import type { ImageSource, ImageTree, TreeManifest } from './image-source.ts'
 
 const CONCURRENT_BLOBS = 3
@@ -29,8 +29,8 @@ export interface PushPlan {
   source: ImageSource
   tree: ImageTree
   target: ImageReference
-  /** Repository of the target's registry where the blobs may be. */
-  mountFrom?: string
+  /** Repository of the target's registry where a blob may be that the target has not. */
+  mountFrom?: (blob: Descriptor) => string | undefined | Promise<string | undefined>
   /** Uploads in pieces of this size. */
   chunkSizeBytes?: number
 }
@@ -43,7 +43,7 @@ export function emptySum(): TransferSum {
   }
 }
 
-/** @throws UpstreamError, BlobSourceError; then nothing has changed under the tag */
+/** @throws UpstreamError, BlobSourceError, ImageError; then nothing has changed under the tag */
 export async function pushImage(
   registry: Registry,
   plan: PushPlan,
@@ -55,7 +55,7 @@ export async function pushImage(
   const { tag, digest } = target
   const root = tree.root.descriptor
   if (digest !== undefined && digest !== root.digest) {
-    throw new CommandError(`the image is ${root.digest}, so it cannot go to @${digest}; name the target by a tag`)
+    throw new ImageError(`the image is ${root.digest}, so it cannot go to @${digest}; name the target by a tag`)
   }
   const missing: TreeManifest[] = []
   for (const node of tree.manifests) {
@@ -72,6 +72,7 @@ export async function pushImage(
     await queue.addAll(
       [...blobs.values()].map((blob) => async () => {
         both.throwIfAborted()
+        const mountFrom = await plan.mountFrom?.(blob)
         const outcome = await registry
           .uploadBlob(
             target,
@@ -79,7 +80,7 @@ export async function pushImage(
             {
               signal: both,
               onProgress: (bytes) => display.progress(blob, bytes),
-              ...(plan.mountFrom === undefined ? {} : { mountFrom: plan.mountFrom }),
+              ...(mountFrom === undefined ? {} : { mountFrom }),
               ...(plan.chunkSizeBytes === undefined ? {} : { chunkSizeBytes: plan.chunkSizeBytes }),
             },
           )
@@ -104,24 +105,6 @@ export async function pushImage(
   if (tag === undefined || (await digestAt(registry, target, tag, signal)) === root.digest) return
   await put(registry, target, root, tree.root.bytes, [tag], signal)
   sum.manifestsPut++
-}
-
-/** The referrers of an image and of its parts: signatures, bills of materials. */
-export async function referrersOf(
-  registry: Upstream,
-  source: ImageReference,
-  tree: ImageTree,
-  signal: AbortSignal,
-): Promise<Descriptor[]> {
-  const found = new Map<Digest, Descriptor>()
-  for (const { descriptor } of tree.manifests) {
-    const { descriptors } = await registry.listReferrers(source, descriptor.digest, undefined, { signal })
-    for (const one of descriptors) {
-      const referrer = parseDescriptor(one)
-      found.set(referrer.digest, referrer)
-    }
-  }
-  return [...found.values()]
 }
 
 async function put(

@@ -14,7 +14,7 @@ import {
   type Manifest,
   type Platform,
 } from '@shoal/oci'
-import { CommandError } from './exit-codes.ts'
+import { ImageError } from './image-error.ts'
 
 /** Indexes in indexes in indexes are somebody's joke. */
 const MAX_DEPTH = 4
@@ -48,7 +48,7 @@ export interface ImageTree {
 
 /**
  * Reads all manifests of an image, each checked against its digest and size. With a platform, only the image for it.
- * @throws CommandError when there is no image for the platform, or a manifest is not what it is called
+ * @throws ImageError when there is no image for the platform, or a manifest is not what it is called
  */
 export async function readTree(
   source: ImageSource,
@@ -62,13 +62,13 @@ export async function readTree(
     const bytes = await source.manifest(descriptor, signal)
     totalBytes += bytes.length
     if (manifests.size >= MAX_MANIFESTS || totalBytes > MAX_MANIFEST_BYTES_IN_ALL) {
-      throw new CommandError(`${source.name} has more manifests than any image needs`)
+      throw new ImageError(`${source.name} has more manifests than any image needs`)
     }
     return parse(source, descriptor, bytes)
   }
   const walk = async (node: TreeManifest, depth: number): Promise<TreeManifest> => {
     if (node.manifest.kind === 'index') {
-      if (depth >= MAX_DEPTH) throw new CommandError(`${source.name} has indexes nested more than ${MAX_DEPTH} deep`)
+      if (depth >= MAX_DEPTH) throw new ImageError(`${source.name} has indexes nested more than ${MAX_DEPTH} deep`)
       for (const child of node.manifest.manifests) {
         if (!manifests.has(child.digest)) await walk(await read(child), depth + 1)
       }
@@ -81,7 +81,7 @@ export async function readTree(
     const child = selectPlatform(top.manifest, platform)
     if (child === undefined) {
       const there = platformsOf(top.manifest).join(', ') || 'none'
-      throw new CommandError(`${source.name} has no image for ${formatPlatform(platform)}; there are: ${there}`)
+      throw new ImageError(`${source.name} has no image for ${formatPlatform(platform)}; there are: ${there}`)
     }
     top = await read(child)
   }
@@ -100,13 +100,13 @@ function parse(source: ImageSource, descriptor: Descriptor, bytes: Uint8Array): 
   const actual = digestOf(bytes, digestAlgorithm(digest))
   if (actual !== digest || bytes.length !== size) {
     const found = `${bytes.length} bytes with the digest ${actual}`
-    throw new CommandError(`${source.name} has ${found} as ${digest}, which should have ${size} bytes`)
+    throw new ImageError(`${source.name} has ${found} as ${digest}, which should have ${size} bytes`)
   }
   try {
     const manifest = parseManifest(bytes, mediaType)
     return { descriptor, bytes, manifest, blobs: blobsOf(manifest).filter((blob) => !isForeignLayer(blob)) }
   } catch (error) {
     if (!(error instanceof InvalidManifestError)) throw error
-    throw new CommandError(`${source.name} has something as ${digest} that is no image: ${error.message}`)
+    throw new ImageError(`${source.name} has something as ${digest} that is no image: ${error.message}`)
   }
 }
