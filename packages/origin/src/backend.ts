@@ -26,16 +26,16 @@ const MAX_MOUNT_CANDIDATES = 1_000
 export interface BackendOptions {
   /** @default no limits */
   quotas?: Quotas
-  /** Called when the manifests or tags of a repository have changed. */
-  onChange?: (change: RepositoryChange) => void
+  /** Called when the manifests or tags of a repository have changed; the client gets its answer when it is done. */
+  onChange?: (change: RepositoryChange) => Promise<void>
 }
 
 export class OriginBackend implements PullBackend, PushBackend {
   readonly #places: Places
   readonly #quotas: Quotas
-  readonly #onChange: (change: RepositoryChange) => void
+  readonly #onChange: (change: RepositoryChange) => Promise<void>
 
-  constructor(places: Places, { quotas = Quotas.none(), onChange = () => undefined }: BackendOptions = {}) {
+  constructor(places: Places, { quotas = Quotas.none(), onChange = () => Promise.resolve() }: BackendOptions = {}) {
     this.#places = places
     this.#quotas = quotas
     this.#onChange = onChange
@@ -165,7 +165,7 @@ export class OriginBackend implements PullBackend, PushBackend {
     const { digest, mediaType, subject } = put
     const tied = isDigest(reference) ? tags : [reference, ...tags]
     const sizeBytes = bytes.length
-    this.#onChange({ action: 'push', name, digest, mediaType, sizeBytes, tags: tied, context, user })
+    await this.#onChange({ action: 'push', name, digest, mediaType, sizeBytes, tags: tied, context, user })
     return subject === undefined ? { digest } : { digest, subject }
   }
 
@@ -173,7 +173,7 @@ export class OriginBackend implements PullBackend, PushBackend {
   async deleteManifest(context: RequestContext, name: string, reference: string, user?: string): Promise<void> {
     await this.#places.of(name).repositories.deleteManifest(name, reference)
     const what = isDigest(reference) ? { digest: reference, tags: [] } : { tags: [reference] }
-    this.#onChange({ action: 'delete', name, ...what, context, user })
+    await this.#onChange({ action: 'delete', name, ...what, context, user })
   }
 
   async deleteBlob(_context: RequestContext, name: string, digest: Digest): Promise<void> {

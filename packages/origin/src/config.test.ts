@@ -32,6 +32,14 @@ describe('registryConfig', () => {
   it('takes origins of web pages', () =>
     assert.ok(valid({ corsOrigins: ['https://ui.example.com', 'http://localhost:8080', 'http://[::1]:8080'] })))
 
+  const url = 'https://registry.example.com:5000'
+
+  it('takes rules of replication', () => {
+    const access = { username: 'copy', passwordFile: '/p', caFile: '/ca', certFile: '/c', keyFile: '/k' }
+    const names = { repositories: ['team-a/**'], removePrefix: 'team-a', addPrefix: 'site-1/a_b' }
+    assert.ok(valid({ replication: [{ url, name: 'site-2', ...names, ...access }, { url }] }))
+  })
+
   const bad: Record<string, unknown>[] = [
     { tlsCertFile: '/c' },
     { tlsKeyFile: '/k' },
@@ -44,6 +52,16 @@ describe('registryConfig', () => {
     { quotas: [{ repositories: ['a/**'], limit: 0 }] },
     { quotas: [{ repositories: [], limit: 1 }] },
     { quotas: [{ repositories: ['a/**'] }] },
+    { replication: [{ repositories: ['**'] }] },
+    { replication: [{ url: 'registry.example.com' }] },
+    { replication: [{ url: 'https://user:pass@registry.example.com' }] },
+    { replication: [{ url: `${url}/v2/` }] },
+    { replication: [{ url, addPrefix: 'Site' }] },
+    { replication: [{ url, addPrefix: '/site' }] },
+    { replication: [{ url, password: 'p' }] },
+    { replication: [{ url, username: 'u', password: 'p', passwordFile: '/p' }] },
+    { replication: [{ url, certFile: '/c' }] },
+    { replication: [{ url, repositories: [] }] },
     { corsOrigins: ['*'] },
     { corsOrigins: ['https://ui.example.com/'] },
     { corsOrigins: ['https://*.example.com'] },

@@ -28,6 +28,8 @@ import { Hashers } from './hashing/hashers.ts'
 import { Notifier, type NotificationSettings } from './notifications/notifier.ts'
 import { Places, type PlaceSettings } from './places.ts'
 import { Quotas, type QuotaSettings } from './quotas.ts'
+import { Replicator } from './replication/replicator.ts'
+import type { ReplicationRule } from './replication/rule.ts'
 import { rankResults, searchPlugin } from './search.ts'
 import { followTlsFiles, readTlsFiles, type TlsFiles } from './tls-files.ts'
 import { Usage } from './usage.ts'
@@ -80,6 +82,8 @@ export interface OriginOptions {
   corsOrigins?: string[]
   /** Who is told of pushes and deletes. @default nobody */
   notifications?: NotificationSettings[]
+  /** Which other registries get copies of what is pushed. @default none */
+  replication?: ReplicationRule[]
   /** How many ms running requests may go on after `close()`. @default 10000 */
   shutdownGrace?: number
 }
@@ -134,6 +138,12 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     await hashers.close()
     throw error
   })
+  const replicator = await openReplicator(options, places, registry).catch(async (error: unknown) => {
+    await notifier?.close()
+    await places.close()
+    await hashers.close()
+    throw error
+  })
   const usage = new Usage({ places, logger, metrics: registry, everyMs: options.usageInterval ?? 600_000 })
   const quotas = new Quotas(options.quotas ?? [], usage)
   const collection = new CollectionSchedule({
@@ -146,9 +156,9 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
   const descriptions = new Descriptions(places)
   const open = new OriginBackend(places, {
     quotas,
-    onChange: (change) => {
+    onChange: async (change) => {
       descriptions.forget(change.name)
-      notifier?.notify(change)
+      await Promise.all([notifier?.notify(change), replicator?.replicate(change)])
     },
   })
   const backend = accounts ? new GuardedBackend(open, accounts) : open
@@ -190,6 +200,7 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     ready = false
     unfollow?.()
     await closeRegistryServer(server, options.shutdownGrace ?? 10_000)
+    await replicator?.close()
     await notifier?.close()
     await usage.close()
     await collection.close()
@@ -236,6 +247,16 @@ async function openNotifier(
     logger,
     metrics,
   })
+}
+
+/** Undefined when nothing is to be copied. */
+async function openReplicator(
+  { replication = [], dataDirectory, logger }: OriginOptions & OriginDependencies,
+  places: Places,
+  metrics: Registry,
+): Promise<Replicator | undefined> {
+  if (replication.length === 0) return undefined
+  return Replicator.open({ rules: replication, folder: join(dataDirectory, 'replication'), places, logger, metrics })
 }
 
 async function openAccounts(options: OriginOptions & OriginDependencies): Promise<Accounts | undefined> {

@@ -1,11 +1,11 @@
 // How much the repositories of a namespace may take together. What they take is counted from the storage by Usage every so
 // often; what is pushed in between is added here, so that a limit holds at once.
 import { OciError } from '@shoal/oci'
-import { repositoryPattern } from './accounts/rules.ts'
+import { anyPattern } from './accounts/rules.ts'
 import type { UsageReport } from './usage.ts'
 
 export interface QuotaSettings {
-  /** Patterns of repository names: what all that match take together is limited. See {@link repositoryPattern}. */
+  /** Patterns of repository names: what all that match take together is limited. See {@link anyPattern}. */
   repositories: string[]
   /** In bytes. */
   limit: number
@@ -52,18 +52,15 @@ export class Quotas implements CountObserver {
   /** @throws InvalidRuleError */
   constructor(settings: readonly QuotaSettings[], counting: Counting) {
     this.#counting = counting
-    this.#quotas = settings.map(({ repositories, limit }) => {
-      const patterns = repositories.map(repositoryPattern)
-      return {
-        label: repositories.join(', '),
-        limitBytes: limit,
-        matches: (name) => patterns.some((matches) => matches(name)),
-        countedBytes: undefined,
-        addedBytes: 0,
-        addedMeanwhileBytes: 0,
-        pendingBytes: 0,
-      }
-    })
+    this.#quotas = settings.map(({ repositories, limit }) => ({
+      label: repositories.join(', '),
+      limitBytes: limit,
+      matches: anyPattern(repositories),
+      countedBytes: undefined,
+      addedBytes: 0,
+      addedMeanwhileBytes: 0,
+      pendingBytes: 0,
+    }))
     if (this.#quotas.length > 0) counting.observe(this)
   }
 

@@ -65,6 +65,12 @@ export function repositoryPattern(pattern: string): (name: string) => boolean {
   return (name) => matchSegments(segments, name.split('/'), '')
 }
 
+/** Whether a name matches one of the patterns; all do without any. @throws InvalidRuleError */
+export function anyPattern(patterns: readonly string[] = ['**']): (name: string) => boolean {
+  const each = patterns.map(repositoryPattern)
+  return (name) => each.some((matches) => matches(name))
+}
+
 function compile(rule: AccessRule, at: number): CompiledRule {
   const where = `access rule ${at + 1}`
   for (const action of rule.actions) {

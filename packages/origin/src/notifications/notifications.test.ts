@@ -80,7 +80,7 @@ test('events reach an endpoint that failed at first, once each and in their orde
   const metrics = new Registry()
   await using notifier = await openNotifier(folder.path, { endpoints: [{ url: receiver.url }], metrics })
   const tags = Array.from({ length: 30 }, (_, at) => `t${at}`)
-  for (const tag of tags) notifier.notify(pushOf(tag))
+  for (const tag of tags) await notifier.notify(pushOf(tag))
   await receiver.until(() => receiver.events.length === tags.length)
   assert.deepEqual(tagsOf(receiver.events), tags)
   assert.equal(receiver.refused, 4)
@@ -98,14 +98,14 @@ test('what an endpoint did not take is sent after a restart, before what comes t
   const { url } = receiver
   receiver.statuses = Array<number>(1_000).fill(500)
   const first = await openNotifier(folder.path, { endpoints: [{ url }] })
-  for (const tag of ['1', '2', '3']) first.notify(pushOf(tag))
+  for (const tag of ['1', '2', '3']) await first.notify(pushOf(tag))
   await receiver.until(() => receiver.refused > 0)
   await first.close()
   receiver.statuses = []
   await using _receiver = receiver
   const metrics = new Registry()
   await using second = await openNotifier(folder.path, { endpoints: [{ url }], metrics })
-  second.notify(pushOf('4'))
+  await second.notify(pushOf('4'))
   await receiver.until(() => receiver.events.length === 4)
   assert.deepEqual(tagsOf(receiver.events), ['1', '2', '3', '4'])
 })
@@ -120,10 +120,10 @@ test('an endpoint that is slow holds up neither another nor who pushes', { timeo
   await using notifier = await openNotifier(folder.path, { endpoints, metrics, maxPending: 3, retryMs: 60_000 })
   const tags = ['1', '2', '3', '4', '5']
   for (const [at, tag] of tags.entries()) {
-    notifier.notify(pushOf(tag))
+    await notifier.notify(pushOf(tag))
     await good.until(() => good.events.length === at + 1)
   }
-  notifier.notify(pushOf('6', 'elsewhere'))
+  await notifier.notify(pushOf('6', 'elsewhere'))
   await good.until(() => good.events.length === 6)
   const text = await metrics.metrics()
   const label = bad.url.slice(0, bad.url.indexOf('?'))

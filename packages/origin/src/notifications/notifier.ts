@@ -1,13 +1,13 @@
 // Tells other programs of pushes and deletes: each event goes into a queue on the disk and from there to its endpoint, in
-// order and until the endpoint has taken it. A push never waits for any of this.
+// order and until the endpoint has taken it. A push waits only until its event is written.
 import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
 import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
-import { repositoryPattern } from '../accounts/rules.ts'
+import { anyPattern } from '../accounts/rules.ts'
+import { DiskQueues } from '../outbox/queue.ts'
 import { Endpoint, type EndpointSettings } from './endpoint.ts'
-import { eventsOf, type RepositoryChange } from './event.ts'
-import { EventQueues } from './queue.ts'
+import { eventsOf, type RegistryEvent, type RepositoryChange } from './event.ts'
 
 export interface NotificationSettings extends EndpointSettings {
   /** Patterns of repository names. @default all repositories */
@@ -29,58 +29,58 @@ export interface NotifierOptions {
 }
 
 export class Notifier {
-  readonly #queues: EventQueues
-  readonly #endpoints: { endpoint: Endpoint; matches: (name: string) => boolean }[]
+  readonly #queues: DiskQueues<RegistryEvent>
+  readonly #endpoints: { endpoint: Endpoint; matches: (name: string) => boolean }[] = []
   readonly #publicUrl: string | undefined
   readonly #source = { addr: hostname(), instanceID: randomUUID() }
 
-  private constructor(queues: EventQueues, options: NotifierOptions) {
+  private constructor(queues: DiskQueues<RegistryEvent>, publicUrl: string | undefined) {
     this.#queues = queues
-    this.#publicUrl = options.publicUrl
-    const outcomes = new Counter({
-      name: 'shoal_registry_notifications_total',
-      help: 'Tries to send an event by outcome, and events dropped because too many waited.',
-      labelNames: ['endpoint', 'outcome'],
-      registers: [options.metrics],
-    })
-    const pending = new Gauge({
-      name: 'shoal_registry_notifications_pending',
-      help: 'Events that wait for their endpoint to take them.',
-      labelNames: ['endpoint'],
-      registers: [options.metrics],
-    })
-    this.#endpoints = options.endpoints.map((settings) => {
-      const patterns = (settings.repositories ?? ['**']).map(repositoryPattern)
-      const endpoint = new Endpoint(settings, queues.of(settings.url), {
-        logger: options.logger,
-        outcomes,
-        pending,
-        retryMs: options.retryMs ?? 1_000,
-        maxPending: options.maxPending ?? 10_000,
-      })
-      return { endpoint, matches: (name) => patterns.some((matches) => matches(name)) }
-    })
+    this.#publicUrl = publicUrl
   }
 
   /** Goes on with what waited when the registry stopped. @throws InvalidRuleError */
   static async open(options: NotifierOptions): Promise<Notifier> {
     const urls = options.endpoints.map(({ url }) => url)
     if (new Set(urls).size < urls.length) throw new TypeError('notifications: each url may be there once')
-    const queues = await EventQueues.open(options.folder, urls)
+    const queues = await DiskQueues.open<RegistryEvent>(options.folder, urls)
+    const notifier = new Notifier(queues, options.publicUrl)
     try {
-      return new Notifier(queues, options)
+      await notifier.#openEndpoints(options)
+      return notifier
     } catch (error) {
-      await queues.close()
+      await notifier.close()
       throw error
     }
   }
 
-  notify(change: RepositoryChange): void {
+  async #openEndpoints({ endpoints, logger, metrics, retryMs = 1_000, maxPending = 10_000 }: NotifierOptions) {
+    const outcomes = new Counter({
+      name: 'shoal_registry_notifications_total',
+      help: 'Tries to send an event by outcome, and events dropped because too many waited.',
+      labelNames: ['endpoint', 'outcome'],
+      registers: [metrics],
+    })
+    const pending = new Gauge({
+      name: 'shoal_registry_notifications_pending',
+      help: 'Events that wait for their endpoint to take them.',
+      labelNames: ['endpoint'],
+      registers: [metrics],
+    })
+    for (const settings of endpoints) {
+      const matches = anyPattern(settings.repositories)
+      const options = { logger, outcomes, pending, retryMs, maxPending }
+      const endpoint = await Endpoint.open(settings, this.#queues.of(settings.url), options)
+      this.#endpoints.push({ endpoint, matches })
+    }
+  }
+
+  /** Resolves when the events are written. */
+  async notify(change: RepositoryChange): Promise<void> {
     const receivers = this.#endpoints.filter(({ matches }) => matches(change.name))
     if (receivers.length === 0) return
-    for (const event of eventsOf(change, this.#source, this.#publicUrl)) {
-      for (const { endpoint } of receivers) endpoint.send(event)
-    }
+    const events = eventsOf(change, this.#source, this.#publicUrl)
+    await Promise.all(events.flatMap((event) => receivers.map(({ endpoint }) => endpoint.send(event))))
   }
 
   /** Writes what has come; what was not sent is sent after the next start. */

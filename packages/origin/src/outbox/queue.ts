@@ -1,0 +1,76 @@
+// Things that wait to be delivered, on the disk, in the order in which they came, for each of those they go to.
+import { createHash } from 'node:crypto'
+import { mkdir } from 'node:fs/promises'
+import { Level } from 'level'
+
+/** Items for one receiver. Writes are in order; what was written survives a crash, also of the machine. */
+export interface DiskQueue<Item> {
+  /** What was there when the queue was opened, in order. */
+  leftOver(): AsyncIterable<[key: string, item: Item]>
+  /** Gives back the key. */
+  append(item: Item): Promise<string>
+  get(key: string): Promise<Item | undefined>
+  remove(key: string): Promise<void>
+}
+
+export class DiskQueues<Item> {
+  readonly #db: Level<string, Item>
+  readonly #queues: Map<string, DiskQueue<Item>>
+
+  private constructor(db: Level<string, Item>, queues: Map<string, DiskQueue<Item>>) {
+    this.#db = db
+    this.#queues = queues
+  }
+
+  /** Items for other receivers than these are dropped: nobody would ever deliver them. */
+  static async open<Item>(folder: string, receivers: readonly string[]): Promise<DiskQueues<Item>> {
+    await mkdir(folder, { recursive: true })
+    const db = new Level<string, Item>(folder, { valueEncoding: 'json' })
+    await db.open()
+    const last = new Map(receivers.map((receiver) => [prefixOf(receiver), 0]))
+    for await (const key of db.keys()) {
+      const prefix = key.slice(0, PREFIX_LENGTH)
+      if (last.has(prefix)) last.set(prefix, Number(key.slice(PREFIX_LENGTH)))
+      else await db.del(key)
+    }
+    const queueOf = (receiver: string): DiskQueue<Item> => {
+      const prefix = prefixOf(receiver)
+      return openQueue(db, prefix, last.get(prefix) ?? 0)
+    }
+    return new DiskQueues(db, new Map(receivers.map((receiver) => [receiver, queueOf(receiver)])))
+  }
+
+  of(receiver: string): DiskQueue<Item> {
+    const queue = this.#queues.get(receiver)
+    if (!queue) throw new RangeError(`the queues were not opened with ${receiver}`)
+    return queue
+  }
+
+  async close(): Promise<void> {
+    await this.#db.close()
+  }
+}
+
+const PREFIX_LENGTH = 17
+
+/** Receivers may have longer names than is good for a key. */
+function prefixOf(receiver: string): string {
+  return `${createHash('sha256')
+    .update(receiver)
+    .digest('hex')
+    .slice(0, PREFIX_LENGTH - 1)}!`
+}
+
+function openQueue<Item>(db: Level<string, Item>, prefix: string, last: number): DiskQueue<Item> {
+  let number = last
+  return {
+    leftOver: () => db.iterator({ gt: prefix, lt: `${prefix}~` }),
+    append: async (item) => {
+      const key = `${prefix}${String(++number).padStart(16, '0')}`
+      await db.put(key, item, { sync: true })
+      return key
+    },
+    get: async (key) => await db.get(key),
+    remove: (key) => db.del(key),
+  }
+}
