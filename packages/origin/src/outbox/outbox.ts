@@ -156,6 +156,7 @@ export class Outbox<Item> {
     let item: Item | undefined
     try {
       item = await queue.get(key)
+      signal.throwIfAborted()
       if (item !== undefined) await deliver(item, signal)
       // After a crash right here it is delivered twice.
       await queue.remove(key)
