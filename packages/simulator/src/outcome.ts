@@ -45,8 +45,8 @@ export function measure(
   const at = (share: number) => times[Math.ceil(share * healthy.length) - 1] ?? Infinity
   const image = imageBytes(scenario)
   const seconds = counts.endMs / 1000
-  const requests = nodes.reduce((sum, node) => sum + node.requestCount, 0)
-  const busy = nodes.reduce((sum, node) => sum + node.busyCount, 0)
+  const requests = nodes.reduce((sum, node) => sum + node.requests.count, 0)
+  const busy = nodes.reduce((sum, node) => sum + node.uploads.busyCount, 0)
   const zoneBytes = links.zoneIn.slice(0, -1)
   return {
     scenario: scenario.name,

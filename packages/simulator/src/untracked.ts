@@ -166,7 +166,7 @@ export class Untracked {
       this.#world.after(CLAIM_NEWS_MS, news)
     }
     this.#world.after(CLAIM_NEWS_MS, news)
-    this.#node.fetchRun(part, chunks, undefined, () => {
+    this.#node.runs.fetch(part, chunks, undefined, () => {
       over = true
       this.#running--
       for (const chunk of chunks) this.claim(blob, chunk, false)

@@ -240,7 +240,7 @@ export class VirtualTracker {
       },
     }
     this.messages++
-    this.#world.fromTracker(() => this.#world.node(member.node)?.leased(grant))
+    this.#world.fromTracker(() => this.#world.node(member.node)?.runs.leased(grant))
   }
 
   #took(member: Member, chunkMs: number): void {

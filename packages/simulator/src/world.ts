@@ -5,6 +5,9 @@ import type { Scenario } from './scenario.ts'
 import type { VirtualNode } from './virtual-node.ts'
 import type { VirtualTracker } from './virtual-tracker.ts'
 
+/** How long it takes to notice that a peer has fallen silent (the daemon's stall limit), in milliseconds. */
+export const NOTICE_MS = 1000
+
 /** A blob of the image. */
 export interface BlobShape {
   readonly index: number

@@ -1,0 +1,90 @@
+// What a virtual node knows of others and of each blob: books only, decisions are elsewhere.
+import { ChunkMap } from '@shoal/store'
+import type { NeighbourView, WantView } from '@shoal/swarm/policy'
+import type { Flow } from './links.ts'
+import type { VirtualNode } from './virtual-node.ts'
+import type { BlobShape } from './world.ts'
+
+/** Another node, as this one sees it, in all blobs together. */
+export class Peer {
+  readonly node: VirtualNode
+  outstanding = 0
+  notBeforeMs = 0
+  freeSlots = 0
+  constructor(node: VirtualNode) {
+    this.node = node
+  }
+}
+
+/** A neighbour in the swarm of one blob. */
+export class Neighbour implements NeighbourView {
+  readonly peer: Peer
+  /** What it has told: shared by all its neighbours, for all are told at the same time. */
+  readonly chunks: ChunkMap
+  readonly remote: boolean
+  /** What the other side has of this pair. */
+  mirror: Neighbour | undefined
+  constructor(peer: Peer, chunks: ChunkMap, remote: boolean) {
+    this.peer = peer
+    this.chunks = chunks
+    this.remote = remote
+  }
+  get outstanding(): number {
+    return this.peer.outstanding
+  }
+  get notBeforeMs(): number {
+    return this.peer.notBeforeMs
+  }
+  get freeSlots(): number {
+    return this.peer.freeSlots
+  }
+}
+
+export interface Request {
+  readonly part: Part
+  readonly chunk: number
+  readonly peer: Peer
+  readonly startedMs: number
+  lastBytesMs: number
+  flow: Flow | undefined
+  over: boolean
+  /** Set for a request under a zone lease, which is not counted in the pipeline. */
+  readonly settled: ((busy: boolean) => void) | undefined
+}
+
+/** One blob at one node. */
+export class Part implements WantView {
+  readonly shape: BlobShape
+  readonly chunks: ChunkMap
+  readonly open: ChunkMap
+  readonly late: ChunkMap
+  readonly availability: Uint16Array
+  readonly nothing: ChunkMap
+  /** What the neighbours have been told. */
+  readonly told: ChunkMap
+  readonly neighbours: Neighbour[] = []
+  readonly requests: Request[] = []
+  readonly untold: number[] = []
+  /** Chunks that are checked and written. */
+  kept = 0
+  front: number
+  across: ChunkMap | undefined
+  askedMs = -Infinity
+  /** When a chunk came last, from anywhere. */
+  progressMs = 0
+  /** Chunks that this node has taken from the origin, or is taking. */
+  readonly fromOrigin = new Set<number>()
+  toldMs = -Infinity
+  tellDue = false
+
+  constructor(shape: BlobShape, streaming: boolean) {
+    this.shape = shape
+    this.chunks = new ChunkMap(shape.chunkCount)
+    this.nothing = new ChunkMap(shape.chunkCount)
+    this.told = new ChunkMap(shape.chunkCount)
+    this.open = ChunkMap.full(shape.chunkCount)
+    this.late = new ChunkMap(shape.chunkCount)
+    this.availability = new Uint16Array(shape.chunkCount)
+    this.front = streaming ? 0 : -1
+  }
+}

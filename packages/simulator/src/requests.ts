@@ -1,0 +1,149 @@
+// What a virtual node asks of its neighbours, and when: the daemon's choices, carried out in virtual time.
+import { busyRetryMs, chooseRequest, chunksAcross, isLate, usualTime } from '@shoal/swarm/policy'
+import type { Part, Peer, Request } from './part.ts'
+import type { VirtualNode } from './virtual-node.ts'
+import type { World } from './world.ts'
+
+/** The requests of one node, in all its blobs. */
+export class Requests {
+  /** Requests that were made so far. */
+  count = 0
+  /** Moving average of what a chunk takes from a peer, in milliseconds; 0 while unknown. */
+  usualMs = 0
+  readonly #world: World
+  readonly #node: VirtualNode
+  #outstanding = 0
+  #wakeMs = Infinity
+  #turn = 0
+
+  constructor(world: World, node: VirtualNode) {
+    this.#world = world
+    this.#node = node
+  }
+
+  /** Looks for something to ask for, now or at the end of this step. */
+  wake(delayMs = 0): void {
+    const atMs = this.#world.nowMs + delayMs
+    if (atMs >= this.#wakeMs || this.#node.isComplete) return
+    this.#wakeMs = atMs
+    this.#world.after(delayMs, () => {
+      if (this.#wakeMs !== atMs) return
+      this.#wakeMs = Infinity
+      if (this.#node.alive) this.#pump()
+    })
+  }
+
+  /** Asks a peer for a chunk. `settled` is called in the end, with whether the peer was busy. */
+  ask(part: Part, chunk: number, peer: Peer, settled?: (busy: boolean) => void): Request {
+    const world = this.#world
+    const request: Request = {
+      part,
+      chunk,
+      peer,
+      startedMs: world.nowMs,
+      lastBytesMs: world.nowMs,
+      flow: undefined,
+      over: false,
+      settled,
+    }
+    part.requests.push(request)
+    part.open.delete(chunk)
+    part.late.delete(chunk)
+    peer.outstanding++
+    if (settled === undefined) this.#outstanding++
+    this.count++
+    world.messages++
+    world.after(world.delayMs, () => {
+      if (!request.over && peer.node.alive) peer.node.uploads.serve(this.#node, request)
+    })
+    return request
+  }
+
+  busy(request: Request): void {
+    if (request.over) return
+    const { parameters, random, nowMs } = this.#world
+    request.peer.notBeforeMs = nowMs + busyRetryMs(parameters, random, this.usualMs)
+    request.peer.freeSlots = 0
+    this.end(request)
+    request.settled?.(true)
+    this.wake()
+  }
+
+  received(request: Request): void {
+    const tookMs = this.#world.nowMs - request.startedMs
+    this.usualMs = usualTime(this.usualMs, tookMs)
+    this.#node.keep(request.part, request.chunk)
+    this.end(request)
+    request.settled?.(false)
+    this.wake()
+  }
+
+  /** A request is over, however it went. */
+  end(request: Request): void {
+    if (request.over) return
+    request.over = true
+    const { part, chunk, peer } = request
+    part.requests.splice(part.requests.indexOf(request), 1)
+    peer.outstanding--
+    if (request.settled === undefined) this.#outstanding--
+    if (request.flow !== undefined && request.flow.at >= 0) {
+      this.#world.stop(request.flow)
+      peer.node.uploads.over(request)
+    }
+    const pending = part.requests.some((other) => other.chunk === chunk)
+    if (!pending) {
+      part.late.delete(chunk)
+      if (!part.chunks.has(chunk)) part.open.add(chunk)
+    }
+  }
+
+  #pump(): void {
+    const world = this.#world
+    const node = this.#node
+    const room = world.parameters.pipeline - (node.runs.active > 0 ? 1 : 0)
+    let starved = false
+    while (this.#outstanding < room) {
+      if (!this.#askOne()) {
+        starved = true
+        break
+      }
+    }
+    if (!starved || node.isComplete) return
+    let soonest = Infinity
+    for (const peer of node.peers()) {
+      if (peer.notBeforeMs > world.nowMs && peer.notBeforeMs < soonest) soonest = peer.notBeforeMs
+    }
+    if (node.parts.every((part) => part.open.count === 0)) soonest = Math.min(soonest, world.nowMs + 50)
+    if (soonest < Infinity) this.wake(soonest - world.nowMs)
+  }
+
+  /** There are zones, and nobody who grants leases for their borders. */
+  get #helpsItself(): boolean {
+    return this.#world.scenario.zones !== undefined && this.#world.tracker === undefined
+  }
+
+  #askOne(): boolean {
+    const world = this.#world
+    const { parts, startMs } = this.#node
+    for (let tried = 0; tried < parts.length; tried++) {
+      const part = parts[this.#turn++ % parts.length]!
+      if (part.chunks.isFull) continue
+      if (part.open.count === 0) this.#markLate(part)
+      const silentMs = world.nowMs - Math.max(part.progressMs, startMs)
+      // A tracker gives zone leases; without one nobody knows who is in a zone, and the starved help themselves.
+      part.across = this.#helpsItself ? chunksAcross(part, part.nothing, silentMs, world.parameters) : undefined
+      const choice = chooseRequest(part, part.neighbours, world.parameters, world.nowMs, world.random)
+      if (choice === undefined) continue
+      this.ask(part, choice.chunk, part.neighbours[choice.neighbour]!.peer)
+      return true
+    }
+    return false
+  }
+
+  #markLate(part: Part): void {
+    for (const request of part.requests) {
+      const twice = part.requests.some((other) => other !== request && other.chunk === request.chunk)
+      if (!twice && isLate(request, this.usualMs, this.#world.nowMs)) part.late.add(request.chunk)
+    }
+  }
+}

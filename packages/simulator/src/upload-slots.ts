@@ -1,0 +1,59 @@
+// What a virtual node sends to others: it answers requests for chunks by the daemon's rule.
+import { admitUpload } from '@shoal/swarm/policy'
+import type { Request } from './part.ts'
+import type { VirtualNode } from './virtual-node.ts'
+import { lengthOf, type World } from './world.ts'
+
+/** The upload slots of one node. */
+export class UploadSlots {
+  /** Requests that were answered `busy`. */
+  busyCount = 0
+  readonly #world: World
+  readonly #node: VirtualNode
+  readonly #active: Request[] = []
+
+  constructor(world: World, node: VirtualNode) {
+    this.#world = world
+    this.#node = node
+  }
+
+  get free(): number {
+    return Math.max(0, this.#world.parameters.uploadSlots - this.#active.length)
+  }
+
+  /** A request has come from another node. */
+  serve(asker: VirtualNode, request: Request): void {
+    const world = this.#world
+    const load = {
+      active: this.#active.length,
+      activeToPeer: this.#active.reduce((sum, upload) => sum + (upload.flow!.to === asker.index ? 1 : 0), 0),
+      leased: request.settled !== undefined,
+    }
+    if (!admitUpload(load, world.parameters)) {
+      this.busyCount++
+      world.messages++
+      world.after(world.delayMs, () => asker.requests.busy(request))
+      return
+    }
+    const bytes = lengthOf(request.part.shape, request.chunk)
+    request.flow = world.carry(this.#node.index, asker.index, bytes, () => {
+      this.over(request)
+      asker.requests.received(request)
+    })
+    this.#active.push(request)
+  }
+
+  /** A chunk has been sent, or is not wanted any more. */
+  over(request: Request): void {
+    const at = this.#active.indexOf(request)
+    if (at < 0) return
+    this.#active[at] = this.#active[this.#active.length - 1]!
+    this.#active.pop()
+  }
+
+  /** The node has fallen silent: nothing more is sent. */
+  stop(): void {
+    for (const { flow } of this.#active) if (flow !== undefined) this.#world.stop(flow)
+    this.#active.length = 0
+  }
+}
