@@ -28,7 +28,9 @@ export const controlMessages: ControlMessage[] = [
   { type: 'tracker-join', digest, sizeBytes: 9, originHost: 'ghcr.io', chunks: map, complete: false, leaseCredit: 2 },
   { type: 'tracker-peers-wanted', digest, exclude: ['12D3KooWabc'] },
   { type: 'tracker-peers', digest, sizeBytes: 9, members: 2, peers: [node, node] },
-  { type: 'lease-grant', digest, leaseId: 3, first: 0, count: 8, idleLimitMs: 2000 },
+  { type: 'lease-grant', digest, leaseId: 3, first: 0, count: 8, idleLimitMs: 2000, source: undefined },
+  { type: 'lease-grant', digest, leaseId: 4, first: 7, count: 1, idleLimitMs: 2000, source: node },
+  { type: 'hash-query', digest, indices: [7] },
   { type: 'lease-done', digest, leaseId: 3, fetched: [0, 1], originBackoffMs: 0, failed: false },
   {
     type: 'tag-answer',

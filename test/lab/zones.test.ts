@@ -26,8 +26,8 @@ test('in a rollout to two zones about one copy crosses into each', async (t) => 
     t.diagnostic(`\n${table}`)
     for (const { name, verified } of result.outcomes) assert.ok(verified, name)
     assert.ok(result.originContentBytes <= 1.05 * result.imageBytes, table)
-    // Half of the image comes from the origin into each zone, the other half across the border; without the rule it would
-    // be a share of every node's traffic.
-    assert.ok(crossed <= 2, table)
+    // Half of the image comes from the origin into each zone, the other half across the border. Who starves on a machine
+    // without processor time helps itself; without the rule it would be a share of every node's traffic.
+    assert.ok(crossed <= 1.3, table)
   })
 })

@@ -21,6 +21,7 @@ import {
 import { InvalidMessageError } from './errors.ts'
 import type {
   Claim,
+  HashQuery,
   Have,
   Hello,
   Lost,
@@ -153,21 +154,27 @@ export const have: Codec<Have> = {
   },
 }
 
-export const lost: Codec<Lost> = {
-  write(message, writer) {
-    writeDigest(writer, 1, message.digest)
-    writeIndices(writer, 2, message.indices)
-  },
-  read(reader) {
-    let digest: Lost['digest'] | '' = ''
-    const indices: number[] = []
-    for (let field = reader.next(); field !== 0; field = reader.next()) {
-      if (field === 1) digest = readDigest(reader)
-      else if (field === 2) readIndices(reader, indices)
-    }
-    return { type: 'lost', digest: required(digest), indices }
-  },
+/** Messages that are about some chunks of a blob and say nothing else. */
+function chunksCodec<T extends 'lost' | 'hash-query'>(type: T): Codec<{ type: T } & Pick<Lost, 'digest' | 'indices'>> {
+  return {
+    write(message, writer) {
+      writeDigest(writer, 1, message.digest)
+      writeIndices(writer, 2, message.indices)
+    },
+    read(reader) {
+      let digest: Lost['digest'] | '' = ''
+      const indices: number[] = []
+      for (let field = reader.next(); field !== 0; field = reader.next()) {
+        if (field === 1) digest = readDigest(reader)
+        else if (field === 2) readIndices(reader, indices)
+      }
+      return { type, digest: required(digest), indices }
+    },
+  }
 }
+
+export const lost: Codec<Lost> = chunksCodec('lost')
+export const hashQuery: Codec<HashQuery> = chunksCodec('hash-query')
 
 export const claim: Codec<Claim> = {
   write(message, writer) {

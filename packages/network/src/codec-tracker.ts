@@ -131,6 +131,7 @@ export const leaseGrant: Codec<LeaseGrant> = {
     writeUint(writer, 3, message.first, LIMITS.index)
     writeUint(writer, 4, message.count, LIMITS.index)
     writeUint(writer, 5, message.idleLimitMs, UINT32)
+    if (message.source !== undefined) writer.writeMessage(6, nodeAddress.write, message.source)
   },
   read(reader) {
     const message: Draft<LeaseGrant> = {
@@ -140,6 +141,7 @@ export const leaseGrant: Codec<LeaseGrant> = {
       first: 0,
       count: 0,
       idleLimitMs: 0,
+      source: undefined,
     }
     for (let field = reader.next(); field !== 0; field = reader.next()) {
       if (field === 1) message.digest = readDigest(reader)
@@ -147,6 +149,7 @@ export const leaseGrant: Codec<LeaseGrant> = {
       else if (field === 3) message.first = reader.uint(LIMITS.index)
       else if (field === 4) message.count = reader.uint(LIMITS.index)
       else if (field === 5) message.idleLimitMs = reader.uint(UINT32)
+      else if (field === 6) message.source = reader.message(nodeAddress.read)
     }
     return { ...message, digest: required(message.digest) }
   },

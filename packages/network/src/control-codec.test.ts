@@ -71,6 +71,7 @@ const KINDS: { [K in ControlMessage['type']]: fc.Arbitrary<Extract<ControlMessag
   have: record({ type: is('have'), digest, indices, vouchers, complete: bool, freeSlots: uint32 }),
   lost: record({ type: is('lost'), digest, indices }),
   claim: record({ type: is('claim'), digest, indices, active: bool }),
+  'hash-query': record({ type: is('hash-query'), digest, indices }),
   'tag-query': record({ type: is('tag-query'), requestId: size, reference: name }),
   'tag-known': record({
     type: is('tag-known'),
@@ -103,6 +104,7 @@ const KINDS: { [K in ControlMessage['type']]: fc.Arbitrary<Extract<ControlMessag
     first: index,
     count: index,
     idleLimitMs: uint32,
+    source: fc.option(node, { nil: undefined }),
   }),
   'lease-progress': record({ type: is('lease-progress'), digest, leaseId: size, receivedBytes: size }),
   'lease-done': record({

@@ -23,6 +23,7 @@ const KINDS: Kinds = {
   claim: { field: 7, codec: agent.claim },
   'tag-query': { field: 8, codec: agent.tagQuery },
   'tag-known': { field: 9, codec: agent.tagKnown },
+  'hash-query': { field: 10, codec: agent.hashQuery },
   'tracker-join': { field: 16, codec: tracker.trackerJoin },
   'tracker-leave': { field: 17, codec: tracker.trackerLeave },
   'tracker-peers-wanted': { field: 18, codec: tracker.trackerPeersWanted },

@@ -101,6 +101,16 @@ export interface Claim {
   active: boolean
 }
 
+/**
+ * What does the receiver know about the hashes of these chunks? Answered by a `have` that names those that it has, with their
+ * vouchers. The sender does not become a neighbour.
+ */
+export interface HashQuery {
+  type: 'hash-query'
+  digest: Digest
+  indices: number[]
+}
+
 /** What does the receiver know about this tag? Answered by `tag-known`. */
 export interface TagQuery {
   type: 'tag-query'
@@ -157,7 +167,10 @@ export interface TrackerPeers {
   peers: NodeAddress[]
 }
 
-/** The right to fetch chunks `first` … `first + count - 1` from the origin, while there is progress. */
+/**
+ * The right to fetch chunks `first` … `first + count - 1` while there is progress: from the origin, or for the holder's zone
+ * from `source`, a member of another zone.
+ */
 export interface LeaseGrant {
   type: 'lease-grant'
   digest: Digest
@@ -166,6 +179,7 @@ export interface LeaseGrant {
   count: number
   /** Without news of progress for so long, the tracker gives the lease to another. */
   idleLimitMs: number
+  source: NodeAddress | undefined
 }
 
 /** The holder is at it: bytes have come since the last word. `credit` as in join, absolute. */
@@ -286,6 +300,7 @@ export type ControlMessage =
   | Have
   | Lost
   | Claim
+  | HashQuery
   | TagQuery
   | TagKnown
   | TrackerJoin

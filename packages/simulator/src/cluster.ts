@@ -1,6 +1,6 @@
 // A rollout in virtual time: nodes, links, tracker and trouble, put together from a scenario and a seed.
 import { chunkSizeFor } from '@shoal/store'
-import { DEFAULT_PARAMETERS, type Random, type SwarmParameters } from '@shoal/swarm/policy'
+import { DEFAULT_PARAMETERS, textHash, type Random, type SwarmParameters } from '@shoal/swarm/policy'
 import { Calendar } from './calendar.ts'
 import { Links, type Flow } from './links.ts'
 import { measure, type Outcome } from './outcome.ts'
@@ -39,7 +39,13 @@ class Cluster implements World {
     this.#calendar = new Calendar(scenario.stepMs ?? 1)
     this.blobs = scenario.blobsBytes.map((sizeBytes, index) => {
       const chunkSizeBytes = scenario.chunkSizeBytes ?? chunkSizeFor(sizeBytes)
-      return { index, sizeBytes, chunkSizeBytes, chunkCount: Math.ceil(sizeBytes / chunkSizeBytes) }
+      return {
+        index,
+        hash: textHash(`blob ${index}`),
+        sizeBytes,
+        chunkSizeBytes,
+        chunkCount: Math.ceil(sizeBytes / chunkSizeBytes),
+      }
     })
     const zones = scenario.zones?.count ?? 1
     const windowMs = scenario.startWindowMs ?? 0

@@ -16,6 +16,8 @@ export class LeaseRuns {
   readonly #world: World
   readonly #node: VirtualNode
   readonly #flows = new Set<Flow>()
+  /** Nodes of other zones that it has opened a channel to. */
+  readonly #met = new Set<number>()
 
   constructor(world: World, node: VirtualNode) {
     this.#world = world
@@ -56,7 +58,7 @@ export class LeaseRuns {
         next(at + 1)
       }
       if (part.chunks.has(chunk)) return kept()
-      if (source !== undefined) return this.#fetchAcross(part, chunk, source, kept)
+      if (source !== undefined) return this.#askForHash(source, () => this.#fetchAcross(part, chunk, source, kept))
       part.fromOrigin.add(chunk)
       const flow = this.#world.carry(this.#world.originIndex, this.#node.index, lengthOf(part.shape, chunk), () => {
         this.#flows.delete(flow)
@@ -74,6 +76,18 @@ export class LeaseRuns {
   /** The node has fallen silent: nothing more comes. */
   stop(): void {
     for (const flow of this.#flows) this.#world.stop(flow)
+  }
+
+  /** The chunk's hash comes from the source itself: a question over its channel, which may have to be opened first. */
+  #askForHash(source: number, known: () => void): void {
+    const world = this.#world
+    const { connectMs = 5 } = world.scenario
+    const setupMs = this.#node.knows(source) || this.#met.has(source) ? 0 : connectMs
+    this.#met.add(source)
+    world.messages += 2
+    world.after(setupMs + 2 * world.delayMs, () => {
+      if (this.#node.alive) known()
+    })
   }
 
   /** Fetches a chunk from a member of another zone under a zone lease; comes back to it as long as it is busy. */

@@ -59,7 +59,6 @@ export class Part implements WantView {
   readonly open: ChunkMap
   readonly late: ChunkMap
   readonly availability: Uint16Array
-  readonly nothing: ChunkMap
   /** What the neighbours have been told. */
   readonly told: ChunkMap
   readonly neighbours: Neighbour[] = []
@@ -69,6 +68,8 @@ export class Part implements WantView {
   kept = 0
   front: number
   across: ChunkMap | undefined
+  /** What falls to this node to bring into its zone without a tracker, and the members for which that holds. */
+  toBring: { mates: string; chunks: ChunkMap } | undefined
   askedMs = -Infinity
   /** When a chunk came last, from anywhere. */
   progressMs = 0
@@ -80,7 +81,6 @@ export class Part implements WantView {
   constructor(shape: BlobShape, streaming: boolean) {
     this.shape = shape
     this.chunks = new ChunkMap(shape.chunkCount)
-    this.nothing = new ChunkMap(shape.chunkCount)
     this.told = new ChunkMap(shape.chunkCount)
     this.open = ChunkMap.full(shape.chunkCount)
     this.late = new ChunkMap(shape.chunkCount)

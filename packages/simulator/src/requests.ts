@@ -1,5 +1,6 @@
 // What a virtual node asks of its neighbours, and when: the daemon's choices, carried out in virtual time.
-import { busyRetryMs, chooseRequest, chunksAcross, isLate, usualTime } from '@shoal/swarm/policy'
+import { busyRetryMs, chooseRequest, chunksAcross, chunksToBring, isLate, usualTime } from '@shoal/swarm/policy'
+import type { ChunkMap } from '@shoal/store'
 import type { Part, Peer, Request } from './part.ts'
 import type { VirtualNode } from './virtual-node.ts'
 import type { World } from './world.ts'
@@ -117,27 +118,42 @@ export class Requests {
     if (soonest < Infinity) this.wake(soonest - world.nowMs)
   }
 
-  /** There are zones, and nobody who grants leases for their borders. */
-  get #helpsItself(): boolean {
-    return this.#world.scenario.zones !== undefined && this.#world.tracker === undefined
-  }
-
   #askOne(): boolean {
     const world = this.#world
-    const { parts, startMs } = this.#node
+    const { parts } = this.#node
     for (let tried = 0; tried < parts.length; tried++) {
       const part = parts[this.#turn++ % parts.length]!
       if (part.chunks.isFull) continue
       if (part.open.count === 0) this.#markLate(part)
-      const silentMs = world.nowMs - Math.max(part.progressMs, startMs)
-      // A tracker gives zone leases; without one nobody knows who is in a zone, and the starved help themselves.
-      part.across = this.#helpsItself ? chunksAcross(part, part.nothing, silentMs, world.parameters) : undefined
+      part.across = this.#across(part)
       const choice = chooseRequest(part, part.neighbours, world.parameters, world.nowMs, world.random)
       if (choice === undefined) continue
       this.ask(part, choice.chunk, part.neighbours[choice.neighbour]!.peer)
       return true
     }
     return false
+  }
+
+  /** Chunks that neighbours of other zones may be asked for; undefined for none. */
+  #across(part: Part): ChunkMap | undefined {
+    const world = this.#world
+    if (world.scenario.zones === undefined) return undefined
+    // Bytes that are arriving are progress, too.
+    const arriving = this.#node.runs.active > 0 || part.requests.some(({ flow }) => flow !== undefined)
+    const silentMs = arriving ? 0 : world.nowMs - Math.max(part.progressMs, this.#node.startMs)
+    const toBring = world.tracker === undefined ? this.#toBring(part) : undefined
+    return chunksAcross(part, toBring, silentMs, world.parameters)
+  }
+
+  #toBring(part: Part): ChunkMap {
+    const mates = part.neighbours.filter(({ remote, peer }) => !remote && !peer.node.isComplete)
+    const hashes = mates.map(({ peer }) => peer.node.hash)
+    const key = hashes.join(' ')
+    if (part.toBring?.mates !== key) {
+      const { hash, chunkCount } = part.shape
+      part.toBring = { mates: key, chunks: chunksToBring(this.#node.hash, hashes, hash, chunkCount) }
+    }
+    return part.toBring.chunks
   }
 
   #markLate(part: Part): void {

@@ -1,7 +1,7 @@
 // What an agent of a virtual cluster does without a tracker: finds its swarm among the nodes it knows, tells what it is
 // fetching from the origin, and decides with the daemon's policy what that is.
 import { ChunkMap } from '@shoal/store'
-import { OriginWindow, chooseOriginRun, textHash } from '@shoal/swarm/policy'
+import { OriginWindow, chooseOriginRun } from '@shoal/swarm/policy'
 import type { VirtualNode } from './virtual-node.ts'
 import type { World } from './world.ts'
 
@@ -34,8 +34,6 @@ export class Untracked {
   readonly #world: World
   readonly #node: VirtualNode
   readonly #claims: Claims[]
-  readonly #hash: number
-  readonly #blobHashes: number[]
   /** What this node believes the number of members to be. */
   readonly #members: number
   /** Nodes that it knows from the DHT and its connections, and those that have asked it. */
@@ -48,8 +46,6 @@ export class Untracked {
   constructor(world: World, node: VirtualNode) {
     this.#world = world
     this.#node = node
-    this.#hash = textHash(`node ${node.index}`)
-    this.#blobHashes = world.blobs.map(({ index }) => textHash(`blob ${index}`))
     this.#claims = world.blobs.map((shape) => new Claims(shape.chunkCount))
     const { nodes, knownPeers = 48 } = world.scenario
     // A small cluster is known as a whole; of a large one there is a guess from the DHT, off by up to 40 %.
@@ -145,13 +141,13 @@ export class Untracked {
     if (this.#running >= limit) return
     const { candidates, claimed } = this.#candidates(blob)
     if (candidates.count === 0) return
-    const blobHash = this.#blobHashes[blob]!
+    const blobHash = part.shape.hash
     let run: { first: number; count: number } | undefined
     if (this.#members <= part.neighbours.length + 1) {
-      const hashes = others.map(({ peer }) => peer.node.untracked!.#hash)
-      run = chooseOriginRun(candidates, this.#hash, hashes, blobHash, parameters, random)
+      const hashes = others.map(({ peer }) => peer.node.hash)
+      run = chooseOriginRun(candidates, this.#node.hash, hashes, blobHash, parameters, random)
     } else {
-      const view = { candidates, claimed, members: this.#members, self: this.#hash, blobHash }
+      const view = { candidates, claimed, members: this.#members, self: this.#node.hash, blobHash }
       const chunk = this.#claims[blob]!.window.choose(view, parameters, nowMs)
       if (chunk >= 0) run = { first: chunk, count: 1 }
     }

@@ -27,7 +27,6 @@ export class UploadSlots {
     const load = {
       active: this.#active.length,
       activeToPeer: this.#active.reduce((sum, upload) => sum + (upload.flow!.to === asker.index ? 1 : 0), 0),
-      leased: request.settled !== undefined,
     }
     if (!admitUpload(load, world.parameters)) {
       this.busyCount++

@@ -1,7 +1,7 @@
 // An agent of a virtual cluster: whom it knows, what it has, and what it tells of it. Everything that it decides is decided
 // by the daemon's own policy; this file and those of its parts only carry it out in virtual time.
 import { ChunkMap } from '@shoal/store'
-import { acceptNeighbour, progressIntervalMs } from '@shoal/swarm/policy'
+import { acceptNeighbour, progressIntervalMs, textHash } from '@shoal/swarm/policy'
 import { LeaseRuns } from './lease-runs.ts'
 import { Neighbour, Part, Peer } from './part.ts'
 import { Requests } from './requests.ts'
@@ -16,6 +16,8 @@ export class VirtualNode {
   readonly index: number
   readonly zone: number
   readonly startMs: number
+  /** Stands for it in rendezvous hashing. */
+  readonly hash: number
   readonly parts: Part[]
   alive = false
   /** Slow or dying: not among those whose times are told. */
@@ -35,6 +37,7 @@ export class VirtualNode {
     this.index = index
     this.zone = zone
     this.startMs = startMs
+    this.hash = textHash(`node ${index}`)
     this.requests = new Requests(world, this)
     this.uploads = new UploadSlots(world, this)
     this.runs = new LeaseRuns(world, this)
@@ -50,6 +53,11 @@ export class VirtualNode {
   /** All nodes that it has a channel to. */
   peers(): Iterable<Peer> {
     return this.#peers.values()
+  }
+
+  /** Whether it has a channel to another node. */
+  knows(index: number): boolean {
+    return this.#peers.has(index)
   }
 
   /** The rollout reaches this node. */
@@ -89,7 +97,7 @@ export class VirtualNode {
       const other = world.node(index)
       if (other === undefined || !this.alive || other === this) return
       if (other.#neighbour(blob, this.index) !== undefined) return
-      if (!acceptNeighbour(other.parts[blob]!.neighbours.length, world.parameters)) return
+      if (!other.#accepts(blob, this) || !this.#accepts(blob, other)) return
       // Both know each other from here on: the answer's delay is left out, so that both books agree.
       world.messages++
       const theirs = other.#meet(blob, this)
@@ -103,6 +111,12 @@ export class VirtualNode {
 
   #neighbour(blob: number, index: number): Neighbour | undefined {
     return this.parts[blob]!.neighbours.find((neighbour) => neighbour.peer.node.index === index)
+  }
+
+  #accepts(blob: number, other: VirtualNode): boolean {
+    const { neighbours } = this.parts[blob]!
+    const remote = neighbours.filter((neighbour) => neighbour.remote).length
+    return acceptNeighbour({ all: neighbours.length, remote }, other.zone !== this.zone, this.#world.parameters)
   }
 
   #meet(blob: number, other: VirtualNode): Neighbour {

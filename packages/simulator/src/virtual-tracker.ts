@@ -8,8 +8,10 @@ import {
   MemberPool,
   originLeaseLimit,
   usualTime,
+  ZoneBooks,
   type LeaseCandidate,
   type Random,
+  type ZoneCandidate,
   type ZoneSource,
 } from '@shoal/swarm/policy'
 import type { BlobShape, World } from './world.ts'
@@ -17,13 +19,14 @@ import type { BlobShape, World } from './world.ts'
 /** A holder that tells of no progress for so long loses its lease (the daemon's `leaseIdle`). */
 const LEASE_IDLE_MS = 2000
 
-interface Member extends LeaseCandidate, ZoneSource {
+interface Member extends LeaseCandidate, ZoneCandidate, ZoneSource {
   readonly node: number
   readonly zone: string
   degree: number
   chunks: ChunkMap
   granted: number
   held: number
+  bringing: number
   chunkMs: number
   crossings: number
   wants: boolean
@@ -40,23 +43,17 @@ interface Lease {
   over: boolean
 }
 
-/** A blob in one zone. */
-interface ZoneBook {
-  readonly name: string
-  /** Chunks that a member of the zone has, or fetches under a lease. */
-  readonly covered: ChunkMap
-  /** Chunks that another zone has and this one does not cover. */
-  readonly wanted: ChunkMap
-  leases: number
-}
-
 interface Swarm {
   readonly shape: BlobShape
   readonly members: Map<number, Member>
   readonly pool: MemberPool<Member>
   /** Chunks that no member has and nobody holds a lease for. */
   readonly unleased: ChunkMap
-  readonly zones: Map<string, ZoneBook>
+  /** Members that have each chunk. */
+  readonly copies: Uint32Array
+  readonly zones: ZoneBooks
+  /** Zone leases that are out for each zone. */
+  readonly crossings: Map<string, number>
 }
 
 /** What a lease says to its holder. */
@@ -91,7 +88,9 @@ export class VirtualTracker {
       members: new Map<number, Member>(),
       pool: new MemberPool<Member>(),
       unleased: ChunkMap.full(shape.chunkCount),
-      zones: new Map<string, ZoneBook>(),
+      copies: new Uint32Array(shape.chunkCount),
+      zones: new ZoneBooks(shape.chunkCount),
+      crossings: new Map<string, number>(),
     }))
   }
 
@@ -106,11 +105,12 @@ export class VirtualTracker {
       chunks: new ChunkMap(swarm.shape.chunkCount),
       granted: 0,
       held: 0,
+      bringing: 0,
       chunkMs: 0,
       crossings: 0,
       wants: true,
     }
-    if (!swarm.zones.has(member.zone)) this.#openZone(swarm, member.zone)
+    swarm.zones.joins(member.zone)
     this.#introduce(swarm, member, [], this.#world.parameters.introducedNeighbours)
     swarm.members.set(node, member)
     swarm.pool.add(member)
@@ -139,7 +139,11 @@ export class VirtualTracker {
       swarm.members.delete(node)
       swarm.pool.delete(member)
       for (const lease of [...this.#leases, ...this.#zoneLeases]) if (lease.member === member) this.#end(lease, [])
-      this.#recount(swarm)
+      for (const chunk of member.chunks.indices()) {
+        swarm.zones.copies(member.zone, chunk, -1)
+        if (--swarm.copies[chunk]! === 0) swarm.unleased.add(chunk)
+      }
+      swarm.zones.leaves(member.zone)
     }
     this.#grant()
   }
@@ -166,9 +170,8 @@ export class VirtualTracker {
       if (open.length === 0 || !open.some((swarm) => this.#grantOrigin(swarm))) break
     }
     for (const swarm of this.#swarms) {
-      if (swarm.zones.size < 2) continue
-      for (const book of swarm.zones.values()) {
-        while (book.leases < parameters.leasesPerZone && this.#grantAcross(swarm, book)) continue
+      for (const zone of swarm.zones.lacking()) {
+        while ((swarm.crossings.get(zone) ?? 0) < parameters.leasesPerZone && this.#grantAcross(swarm, zone)) continue
       }
     }
   }
@@ -182,39 +185,35 @@ export class VirtualTracker {
     if (decision === undefined) return false
     const member = candidates[decision.candidate]!
     const chunks = Array.from({ length: decision.count }, (_, at) => decision.first + at)
-    for (const chunk of chunks) {
-      swarm.unleased.delete(chunk)
-      swarm.zones.get(member.zone)!.covered.add(chunk)
-    }
+    for (const chunk of chunks) swarm.unleased.delete(chunk)
     this.#enter(swarm, member, chunks, undefined)
     return true
   }
 
   /** One chunk into a zone, from a member of another one. */
-  #grantAcross(swarm: Swarm, book: ZoneBook): boolean {
-    if (book.wanted.count === 0) return false
-    const candidates = [...swarm.members.values()].filter((member) => member.wants && member.zone === book.name)
-    const { parameters } = this.#world
-    const view = { wanted: book.wanted, incompleteMembers: candidates.length }
-    const decision = grantZoneLease(view, candidates, parameters, this.#random)
+  #grantAcross(swarm: Swarm, zone: string): boolean {
+    const members = [...swarm.members.values()]
+    const candidates = members.filter((member) => member.wants && member.zone === zone)
+    const view = { wanted: swarm.zones.wanted(zone), incompleteMembers: candidates.length }
+    const decision = grantZoneLease(view, candidates, this.#world.parameters, this.#random)
     if (decision === undefined) return false
-    const chunk = decision.first
-    const sources = [...swarm.members.values()].filter(
-      (member) => member.zone !== book.name && member.chunks.has(chunk),
-    )
-    book.wanted.delete(chunk)
-    if (sources.length === 0) throw new Error(`chunk ${chunk} is wanted across a border but nobody has it`)
-    const source = sources[chooseZoneSource(sources, this.#random)]!
-    book.covered.add(chunk)
-    book.leases++
-    source.crossings++
-    this.#enter(swarm, candidates[decision.candidate]!, [chunk], source)
+    const { candidate, chunk } = decision
+    const sources = members.filter((member) => member.zone !== zone && member.chunks.has(chunk))
+    const source = sources[chooseZoneSource(sources, this.#random)]
+    if (source === undefined) throw new Error(`chunk ${chunk} is wanted across a border but nobody has it`)
+    this.#enter(swarm, candidates[candidate]!, [chunk], source)
     return true
   }
 
   #enter(swarm: Swarm, member: Member, chunks: number[], source: Member | undefined): void {
     member.granted++
-    member.held++
+    if (source === undefined) member.held++
+    else {
+      member.bringing++
+      source.crossings++
+      swarm.crossings.set(member.zone, (swarm.crossings.get(member.zone) ?? 0) + 1)
+    }
+    for (const chunk of chunks) swarm.zones.promises(member.zone, chunk, 1)
     const now = this.#world.nowMs
     const lease: Lease = { swarm, member, chunks, source, grantedMs: now, heardMs: now, over: false }
     const leases = source === undefined ? this.#leases : this.#zoneLeases
@@ -261,66 +260,32 @@ export class VirtualTracker {
   #end(lease: Lease, fetched: number[]): void {
     if (lease.over) return
     lease.over = true
-    lease.member.held--
     this.#leases.delete(lease)
     this.#zoneLeases.delete(lease)
     const { swarm, member, chunks, source } = lease
-    const book = swarm.zones.get(member.zone)!
-    if (source !== undefined) {
+    if (source === undefined) member.held--
+    else {
+      member.bringing--
       source.crossings--
-      book.leases--
+      swarm.crossings.set(member.zone, swarm.crossings.get(member.zone)! - 1)
     }
     for (const chunk of fetched) this.#hasChunk(swarm, member, chunk)
     for (const chunk of chunks) {
-      if (fetched.includes(chunk)) continue
-      book.covered.delete(chunk)
-      if (source === undefined) swarm.unleased.add(chunk)
-      else book.wanted.add(chunk)
+      swarm.zones.promises(member.zone, chunk, -1)
+      if (source === undefined && swarm.copies[chunk] === 0) swarm.unleased.add(chunk)
     }
   }
 
+  /** What a lease brought may be newer than this word: the map only grows. Who is complete is asked for nothing. */
   #has(swarm: Swarm, member: Member, chunks: ChunkMap): void {
     member.wants = !chunks.isFull
-    // What a lease brought may be newer than this word: the map only grows. Who is complete is asked for nothing.
-    if (swarm.unleased.count > 0 || swarm.zones.size > 1) {
-      for (const chunk of chunks.indices()) this.#hasChunk(swarm, member, chunk)
-    } else for (const chunk of chunks.indices()) member.chunks.add(chunk)
+    for (const chunk of chunks.indices()) this.#hasChunk(swarm, member, chunk)
   }
 
   #hasChunk(swarm: Swarm, member: Member, chunk: number): void {
-    if (!member.chunks.add(chunk)) return
+    if (swarm.members.get(member.node) !== member || !member.chunks.add(chunk)) return
+    swarm.copies[chunk]!++
     swarm.unleased.delete(chunk)
-    for (const book of swarm.zones.values()) {
-      if (book.name === member.zone) {
-        book.covered.add(chunk)
-        book.wanted.delete(chunk)
-      } else if (!book.covered.has(chunk)) book.wanted.add(chunk)
-    }
-  }
-
-  #openZone(swarm: Swarm, name: string): void {
-    const { chunkCount } = swarm.shape
-    const book: ZoneBook = { name, covered: new ChunkMap(chunkCount), wanted: new ChunkMap(chunkCount), leases: 0 }
-    for (const member of swarm.members.values()) for (const chunk of member.chunks.indices()) book.wanted.add(chunk)
-    swarm.zones.set(name, book)
-  }
-
-  /** A member is gone: what only it had is nowhere now. */
-  #recount(swarm: Swarm): void {
-    const { chunkCount } = swarm.shape
-    const leases = [...this.#leases, ...this.#zoneLeases].filter((lease) => lease.swarm === swarm)
-    for (let chunk = 0; chunk < chunkCount; chunk++) {
-      const holders = new Set<string>()
-      for (const member of swarm.members.values()) if (member.chunks.has(chunk)) holders.add(member.zone)
-      const leased = leases.filter((lease) => lease.chunks.includes(chunk))
-      if (holders.size === 0 && !leased.some((lease) => lease.source === undefined)) swarm.unleased.add(chunk)
-      for (const book of swarm.zones.values()) {
-        const covered = holders.has(book.name) || leased.some((lease) => lease.member.zone === book.name)
-        if (covered) book.covered.add(chunk)
-        else book.covered.delete(chunk)
-        if (!covered && holders.size > 0) book.wanted.add(chunk)
-        else book.wanted.delete(chunk)
-      }
-    }
+    swarm.zones.copies(member.zone, chunk, 1)
   }
 }

@@ -11,6 +11,8 @@ export const NOTICE_MS = 1000
 /** A blob of the image. */
 export interface BlobShape {
   readonly index: number
+  /** Stands for it in rendezvous hashing. */
+  readonly hash: number
   readonly sizeBytes: number
   readonly chunkSizeBytes: number
   readonly chunkCount: number

@@ -1,9 +1,11 @@
 // What other agents say over their control channels, and what they are answered: who takes part in which swarm, sizes of
 // blobs, and tags.
 import type {
+  ChunkVoucher,
   ControlChannel,
   ControlMessage,
   ControlPlane,
+  HashQuery,
   NodeAddress,
   PreheatCancel,
   PreheatOrder,
@@ -11,7 +13,7 @@ import type {
   TagKnown,
 } from '@shoal/network'
 import type { Digest } from '@shoal/oci'
-import { chunkCountFor, type Store } from '@shoal/store'
+import { chunkCountFor, type Store, type StoredBlob } from '@shoal/store'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import type { Download } from './download.ts'
@@ -123,6 +125,9 @@ export class AgentMessages {
       case 'claim':
         downloads.get(message.digest)?.neighbourhood.onClaim(channel, message)
         break
+      case 'hash-query':
+        this.#onHashQuery(channel, message)
+        break
       case 'tag-query':
         this.#answerTag(channel, message.requestId, message.reference)
         break
@@ -158,6 +163,18 @@ export class AgentMessages {
     channel.send({ type: 'swarm-refuse', digest, reason: 'unknown', others: [] })
   }
 
+  #onHashQuery(channel: ControlChannel, message: HashQuery): void {
+    const { digest, indices } = message
+    const download = this.#options.downloads.get(digest)
+    if (download !== undefined && !download.isOver) {
+      download.neighbourhood.onHashQuery(channel, message)
+    } else if (this.#options.store.has(digest)) {
+      this.#vouchAsSeed(channel, digest, indices).catch((error: unknown) => {
+        this.#options.logger.warn({ err: error, digest }, 'the hashes of a stored blob could not be told')
+      })
+    } else channel.send({ type: 'lost', digest, indices })
+  }
+
   #noteInterest(channel: ControlChannel, digest: Digest): void {
     let peers = this.#interest.get(digest)
     if (peers === undefined) {
@@ -169,16 +186,12 @@ export class AgentMessages {
 
   /** This node has the whole blob: it says so and vouches for all its chunks. Nothing has to be remembered for it. */
   async #answerAsSeed(channel: ControlChannel, digest: Digest): Promise<void> {
-    const { store, control, uploads } = this.#options
-    const blob = await store.open(digest)
+    const blob = await this.#options.store.open(digest)
     if (blob === undefined) {
       channel.send({ type: 'swarm-refuse', digest, reason: 'unknown', others: [] })
       return
     }
     try {
-      const count = chunkCountFor(blob.sizeBytes)
-      const vouchers =
-        count === 0 ? [] : [vouchForBlob(digest, blob.chunkHashes, control.peerId, (bytes) => control.sign(bytes))]
       channel.send({
         type: 'swarm-join',
         digest,
@@ -186,13 +199,33 @@ export class AgentMessages {
         mediaType: blob.mediaType ?? '',
         chunks: new Uint8Array(),
         complete: true,
-        vouchers,
+        vouchers: this.#vouchersOf(blob),
         reply: false,
-        freeSlots: uploads.freeSlots,
+        freeSlots: this.#options.uploads.freeSlots,
       })
     } finally {
       blob.release()
     }
+  }
+
+  async #vouchAsSeed(channel: ControlChannel, digest: Digest, indices: number[]): Promise<void> {
+    const blob = await this.#options.store.open(digest)
+    if (blob === undefined) {
+      channel.send({ type: 'lost', digest, indices })
+      return
+    }
+    try {
+      const { freeSlots } = this.#options.uploads
+      channel.send({ type: 'have', digest, indices, vouchers: this.#vouchersOf(blob), complete: true, freeSlots })
+    } finally {
+      blob.release()
+    }
+  }
+
+  #vouchersOf({ digest, sizeBytes, chunkHashes }: StoredBlob): ChunkVoucher[] {
+    const { control } = this.#options
+    if (chunkCountFor(sizeBytes) === 0) return []
+    return [vouchForBlob(digest, chunkHashes, control.peerId, (bytes) => control.sign(bytes))]
   }
 
   #answerTag(channel: ControlChannel, requestId: number, reference: string): void {

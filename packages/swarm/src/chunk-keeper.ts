@@ -6,7 +6,6 @@ import type { ChunkBoard } from './chunk-board.ts'
 import type { SwarmContext } from './context.ts'
 import { Disputes } from './disputes.ts'
 import { DownloadError } from './errors.ts'
-import type { Neighbour } from './neighbour.ts'
 import type { Neighbourhood } from './neighbourhood.ts'
 import type { Readers } from './readers.ts'
 import { repair } from './repair.ts'
@@ -23,6 +22,15 @@ export interface ChunkKeeperOptions {
   readers: Readers
   /** A peer does not deliver what it should. */
   giveUp: (peerId: string) => void
+}
+
+/** Who sent a chunk. */
+export interface ChunkGiver {
+  readonly peerId: string
+  /** It does not have this chunk. */
+  withdraws(chunk: number): void
+  /** A request to it failed. Returns whether to give it up. */
+  strike(nowMs: number): boolean
 }
 
 /** The chunks of one download. */
@@ -72,7 +80,7 @@ export class ChunkKeeper {
   }
 
   /** Checks and keeps a chunk that a peer sent. False when it was wrong: then the peer is out, or who vouched for it. */
-  async keepFromPeer(neighbour: Neighbour, chunk: number, data: Uint8Array, hash: Uint8Array): Promise<boolean> {
+  async keepFromPeer(giver: ChunkGiver, chunk: number, data: Uint8Array, hash: Uint8Array): Promise<boolean> {
     const { context, partial, book, giveUp } = this.#options
     // While the chunk was on its way, the word on its hash may have been withdrawn.
     const isCurrent = () => Buffer.compare(book.hash(chunk) ?? EMPTY, hash) === 0
@@ -88,14 +96,14 @@ export class ChunkKeeper {
         this.fromPeersBytes += data.length
         context.metrics.received.inc({ source: 'peer' }, data.length)
       }
-      this.#disputes.matched(chunk, neighbour.peerId)
+      this.#disputes.matched(chunk, giver.peerId)
       return true
     } catch (error) {
       if (!(error instanceof ChunkMismatchError)) throw error
       context.metrics.rejected.inc({ reason: 'hash' })
-      neighbour.withdraws(chunk)
-      const isOpen = await this.#disputes.refuse(chunk, neighbour.peerId, data)
-      if (isOpen && neighbour.strike(performance.now())) giveUp(neighbour.peerId)
+      giver.withdraws(chunk)
+      const isOpen = await this.#disputes.refuse(chunk, giver.peerId, data)
+      if (isOpen && giver.strike(performance.now())) giveUp(giver.peerId)
       return false
     }
   }

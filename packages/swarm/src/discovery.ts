@@ -5,6 +5,7 @@
 // (docs/decisions/0006-asking-connected-agents.md).
 import { setTimeout as delay } from 'node:timers/promises'
 import type { ControlMessage, LeaseGrant, NodeAddress, TrackerPeers } from '@shoal/network'
+import type { Crossings } from './crossings.ts'
 import type { Download } from './download.ts'
 import type { OriginRuns } from './origin-runs.ts'
 import { progressIntervalMs } from './policy/index.ts'
@@ -36,6 +37,7 @@ const MAX_CANDIDATES = 256
 export class Discovery implements TrackerSession {
   readonly #download: Download
   readonly #origin: OriginRuns
+  readonly #crossings: Crossings
   readonly #originHost: string
   readonly #candidates = new Map<string, NodeAddress>()
   readonly #connecting = new Set<string>()
@@ -57,9 +59,10 @@ export class Discovery implements TrackerSession {
   #closed = false
   #grace: NodeJS.Timeout | undefined
 
-  constructor(download: Download, origin: OriginRuns, originHost: string) {
+  constructor(download: Download, origin: OriginRuns, crossings: Crossings, originHost: string) {
     this.#download = download
     this.#origin = origin
+    this.#crossings = crossings
     this.#originHost = originHost
   }
 
@@ -111,6 +114,11 @@ export class Discovery implements TrackerSession {
       return silentMs > (this.#trackerNewsMs === 0 ? TRACKER_GRACE_MS : context.timings.trackerSilenceMs)
     }
     return this.connecting === 0 || sinceStartMs > ALONE_GRACE_MS
+  }
+
+  /** Whether a tracker says who fetches what, from the origin and from other zones. */
+  isTracked(nowMs: number): boolean {
+    return this.#tracked && !this.alone(nowMs)
   }
 
   /** Regular look: tells the tracker what has come, and asks for more neighbours when there is nothing to do. */
@@ -176,6 +184,10 @@ export class Discovery implements TrackerSession {
 
   onLease(message: LeaseGrant): void {
     this.#trackerNewsMs = performance.now()
+    if (message.source !== undefined) {
+      this.#crossings.onLease(message, message.source)
+      return
+    }
     // A lease is a reason to wait, as long as leases bring something.
     if (this.#origin.hopeful) this.#download.progressed()
     this.#origin.onLease(message)
@@ -243,7 +255,7 @@ export class Discovery implements TrackerSession {
     for (const [peerId, address] of this.#candidates) {
       if (this.#connecting.size >= MAX_CONNECTING || !room()) return
       this.#candidates.delete(peerId)
-      if (neighbourhood.has(peerId)) continue
+      if (neighbourhood.has(peerId) || !neighbourhood.hasRoomFor(address.zone)) continue
       this.#connecting.add(peerId)
       this.#ask(address).catch((error: unknown) => {
         this.#failedMs.set(peerId, performance.now())

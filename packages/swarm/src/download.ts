@@ -6,6 +6,7 @@ import { DigestMismatchError, type PartialBlob, type ReadOptions } from '@shoal/
 import { ChunkBoard } from './chunk-board.ts'
 import { ChunkKeeper } from './chunk-keeper.ts'
 import type { SwarmContext } from './context.ts'
+import { Crossings } from './crossings.ts'
 import { Discovery } from './discovery.ts'
 import type { DownloadOptions, DownloadProgress } from './download-options.ts'
 import { DownloadError } from './errors.ts'
@@ -36,6 +37,7 @@ export class Download implements RunOwner {
   readonly keeper: ChunkKeeper
   readonly #origin: OriginRuns
   readonly #requests: PeerRequests
+  readonly #crossings: Crossings
   readonly #discovery: Discovery
   readonly #abort = new AbortController()
   readonly #settle = Promise.withResolvers<void>()
@@ -69,7 +71,8 @@ export class Download implements RunOwner {
     this.done.catch(() => undefined)
     this.#origin = new OriginRuns(this, options.origin)
     this.#requests = new PeerRequests(this)
-    this.#discovery = new Discovery(this, this.#origin, options.origin?.host ?? '')
+    this.#crossings = new Crossings(this)
+    this.#discovery = new Discovery(this, this.#origin, this.#crossings, options.origin?.host ?? '')
     this.neighbourhood = new Neighbourhood({
       context,
       partial: this.partial,
@@ -79,6 +82,7 @@ export class Download implements RunOwner {
       claimed: () => this.#origin.claimed(),
       answered: (peerId) => this.#discovery.answered(peerId),
       candidate: (address) => this.#discovery.candidate(address),
+      crossings: this.#crossings,
       dropped: (peerId) => this.#requests.abortPeer(peerId),
       changed: () => this.wake(),
     })
@@ -183,6 +187,11 @@ export class Download implements RunOwner {
     this.#progressMs = performance.now()
   }
 
+  /** Whether a tracker says who fetches what. */
+  isTracked(nowMs: number): boolean {
+    return this.#discovery.isTracked(nowMs)
+  }
+
   /** How long nothing has come. */
   silentMs(nowMs: number): number {
     return nowMs - this.#progressMs
@@ -241,7 +250,7 @@ export class Download implements RunOwner {
   /** Without an origin: whether some chunk is at no neighbour, and everyone who might know more has had time to say so. */
   #nobodyCanGive(nowMs: number): boolean {
     if (nowMs - this.#startedMs < DISCOVERY_GRACE_MS || this.#discovery.connecting > 0) return false
-    if (this.neighbourhood.hasIncomplete) return false
+    if (this.neighbourhood.hasIncomplete || this.#crossings.active > 0) return false
     return this.board.onlyAtOrigin(() => false).count > 0
   }
 

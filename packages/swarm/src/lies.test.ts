@@ -143,7 +143,7 @@ test('a member that speaks as if it were a tracker is not heard', async (t) => {
   }
   const channel = liar!.control.openChannel(victim!.control.peerId)
   assert.ok(channel !== undefined)
-  channel.send({ type: 'lease-grant', digest, leaseId: 1, first: 0, count: 1, idleLimitMs: 1000 })
+  channel.send({ type: 'lease-grant', digest, leaseId: 1, first: 0, count: 1, idleLimitMs: 1000, source: undefined })
   channel.send({ type: 'tracker-peers', digest, sizeBytes: 1, members: 1, peers: [] })
   const answer = { type: 'tag-answer', requestId: 1, reference: 'a/b:c', digest, mediaType: '', sizeBytes: 1 } as const
   channel.send({ ...answer, stale: false, errorCode: '' })

@@ -4,6 +4,7 @@ import type {
   Claim,
   ControlChannel,
   ControlMessage,
+  HashQuery,
   Have,
   Lost,
   NodeAddress,
@@ -14,6 +15,7 @@ import { ChunkMap, type PartialBlob } from '@shoal/store'
 import { LRUCache } from 'lru-cache'
 import type { ChunkBoard } from './chunk-board.ts'
 import type { SwarmContext } from './context.ts'
+import type { Crossings } from './crossings.ts'
 import { sendJoin } from './join-message.ts'
 import { Neighbour } from './neighbour.ts'
 import { acceptNeighbour, haveBatchMs } from './policy/index.ts'
@@ -40,6 +42,8 @@ export interface NeighbourhoodOptions {
   answered: (peerId: string) => void
   /** A node of which it is said that it takes part. */
   candidate: (address: NodeAddress) => void
+  /** Chunks that are being brought in from other zones. */
+  crossings: Pick<Crossings, 'isAsked' | 'heard'>
   /** A peer is no neighbour any more. */
   dropped: (peerId: string) => void
   /** Something has changed that decisions depend on. */
@@ -74,6 +78,18 @@ export class Neighbourhood {
     return this.#neighbours.has(peerId)
   }
 
+  get(peerId: string): Neighbour | undefined {
+    return this.#neighbours.get(peerId)
+  }
+
+  /** Whether a node of a zone would be taken as one more neighbour. */
+  hasRoomFor(zone: string): boolean {
+    const { control, parameters } = this.#options.context
+    let remote = 0
+    for (const neighbour of this.#neighbours.values()) if (neighbour.remote) remote++
+    return acceptNeighbour({ all: this.#neighbours.size, remote }, zone !== control.address.zone, parameters)
+  }
+
   peerIds(): string[] {
     return [...this.#neighbours.keys()]
   }
@@ -99,7 +115,7 @@ export class Neighbourhood {
         context.logger.warn({ peer: channel.peerId, digest: partial.digest }, 'peer names another size for the blob')
         return
       }
-      if (!acceptNeighbour(this.#neighbours.size, context.parameters)) {
+      if (!this.hasRoomFor(channel.hello.node.zone)) {
         if (message.reply) this.#refuse(channel)
         return
       }
@@ -111,7 +127,7 @@ export class Neighbourhood {
     }
     neighbour.channel = channel
     neighbour.freeSlots = message.freeSlots
-    this.#learn(neighbour, message.vouchers)
+    this.#learn(channel.peerId, message.vouchers)
     try {
       if (message.complete) neighbour.offersExactly(ChunkMap.full(partial.chunkCount))
       else if (message.chunks.length > 0)
@@ -134,10 +150,16 @@ export class Neighbourhood {
 
   onHave(channel: ControlChannel, message: Have): void {
     const neighbour = this.#neighbours.get(channel.peerId)
-    if (neighbour === undefined) return
+    if (neighbour === undefined) {
+      // A member of another zone that was asked for hashes.
+      if (this.#options.crossings.isAsked(channel.peerId)) this.#learn(channel.peerId, message.vouchers)
+      this.#options.crossings.heard(channel.peerId, message.indices)
+      return
+    }
     neighbour.lastNewsMs = performance.now()
     neighbour.freeSlots = message.freeSlots
-    this.#learn(neighbour, message.vouchers)
+    this.#learn(channel.peerId, message.vouchers)
+    this.#options.crossings.heard(channel.peerId, message.indices)
     if (message.complete) {
       neighbour.complete = true
       neighbour.offers(ChunkMap.full(this.#options.partial.chunkCount).indices())
@@ -145,7 +167,20 @@ export class Neighbourhood {
     this.#options.changed()
   }
 
+  /** A member of another zone asks for hashes of chunks that it is to bring into its zone. */
+  onHashQuery(channel: ControlChannel, message: HashQuery): void {
+    const { book, context, partial } = this.#options
+    const { digest } = partial
+    const indices = message.indices.filter((chunk) => partial.chunks.has(chunk) && book.hash(chunk) !== undefined)
+    const missing = message.indices.filter((chunk) => !indices.includes(chunk))
+    if (missing.length > 0) channel.send({ type: 'lost', digest, indices: missing })
+    if (indices.length === 0) return
+    const vouchers = book.vouchersFor(indices)
+    channel.send({ type: 'have', digest, indices, vouchers, complete: false, freeSlots: context.freeSlots() })
+  }
+
   onLost(channel: ControlChannel, message: Lost): void {
+    this.#options.crossings.heard(channel.peerId, message.indices)
     for (const chunk of message.indices) this.#neighbours.get(channel.peerId)?.withdraws(chunk)
   }
 
@@ -270,14 +305,14 @@ export class Neighbourhood {
     for (const neighbour of this.#neighbours.values()) for (const chunk of chunks) neighbour.hashForgotten(chunk)
   }
 
-  #learn(neighbour: Neighbour, vouchers: readonly ChunkVoucher[]): void {
+  #learn(peerId: string, vouchers: readonly ChunkVoucher[]): void {
     const { book, context, partial } = this.#options
-    neighbour.toldHashes(vouchers)
+    this.#neighbours.get(peerId)?.toldHashes(vouchers)
     for (const voucher of vouchers) {
       const { learned, invalid } = book.add(voucher)
       if (invalid) {
         context.metrics.rejected.inc({ reason: 'voucher' })
-        context.blame(neighbour.peerId, partial.digest, 'forged_voucher')
+        context.blame(peerId, partial.digest, 'forged_voucher')
         return
       }
       for (const chunk of learned) this.hashKnown(chunk)

@@ -147,17 +147,24 @@ export class PeerRequests {
     if (neighbour.strike(performance.now())) this.#download.giveUp(neighbour.peerId)
   }
 
-  /** Chunks that neighbours of other zones may be asked for; undefined where there are none of those. */
+  /** Chunks that neighbours of other zones may be asked for; undefined for none. */
   #across(views: readonly Neighbour[], nowMs: number): ChunkMap | undefined {
     if (!views.some(({ remote }) => remote)) return undefined
-    const { board, context, digest, partial } = this.#download
+    const { board, context } = this.#download
+    const toBring = this.#download.isTracked(nowMs) ? undefined : this.#ownShare(views)
+    return chunksAcross(board, toBring, this.#download.silentMs(nowMs), context.parameters)
+  }
+
+  /** What falls to this node to bring into its zone while no tracker says so. */
+  #ownShare(views: readonly Neighbour[]): ChunkMap {
+    const { context, digest, partial } = this.#download
     const hashes = views.filter(({ remote, complete }) => !remote && !complete).map(({ hash }) => hash)
     const mates = hashes.join(' ')
     if (this.#toBring?.mates !== mates) {
       const self = textHash(context.control.peerId)
       this.#toBring = { mates, chunks: chunksToBring(self, hashes, textHash(digest), partial.chunkCount) }
     }
-    return chunksAcross(board, this.#toBring.chunks, this.#download.silentMs(nowMs), context.parameters)
+    return this.#toBring.chunks
   }
 
   /** Comes back when the first of the neighbours that were busy may be asked again. */

@@ -7,7 +7,8 @@ import type { Logger } from 'pino'
 import type { TrackerMetrics } from './metrics.ts'
 import { NodeBudgets } from './node-budgets.ts'
 import { TagTable } from './tag-table.ts'
-import { TrackedSwarm, type Member } from './tracked-swarm.ts'
+import type { Member } from './member.ts'
+import { TrackedSwarm } from './tracked-swarm.ts'
 
 const SWEEP_INTERVAL_MS = 250
 /** Members that wait for others hear at least this often that the tracker is alive. */
@@ -305,6 +306,30 @@ export class Coordinator {
     swarms.sort((one, other) => one.lastLeaseId - other.lastLeaseId)
     let wanting = swarms.filter((swarm) => swarm.wantsLeases)
     while (wanting.length > 0) wanting = wanting.filter((swarm) => this.#grantOne(swarm, now))
+    for (const swarm of swarms) while (this.#grantAcross(swarm, now)) continue
+  }
+
+  /** A zone lease: the holder fetches from a member of another zone, the origin has no part in it. */
+  #grantAcross(swarm: TrackedSwarm, nowMs: number): boolean {
+    const lease = swarm.grantAcross(this.#nextLeaseId, nowMs)
+    if (lease === undefined) return false
+    this.#nextLeaseId++
+    this.#options.metrics.leases.inc({ kind: 'zone' })
+    const { id, member, chunk, source } = lease
+    this.#options.logger.debug(
+      { lease: id, peer: member.channel.peerId, chunk, source: source.channel.peerId },
+      'zone lease granted',
+    )
+    member.channel.send({
+      type: 'lease-grant',
+      digest: swarm.digest,
+      leaseId: id,
+      first: chunk,
+      count: 1,
+      idleLimitMs: this.#options.leaseIdleMs,
+      source: source.address,
+    })
+    return true
   }
 
   #grantOne(swarm: TrackedSwarm, nowMs: number): boolean {
@@ -326,6 +351,7 @@ export class Coordinator {
       first: lease.first,
       count: lease.count,
       idleLimitMs: this.#options.leaseIdleMs,
+      source: undefined,
     })
     return true
   }
@@ -346,7 +372,7 @@ export class Coordinator {
         this.#outstandingChanged(swarm.originHost, -expired)
       }
       if (swarm.members.size === 0 && now - swarm.emptySinceMs > FORGET_AFTER_MS) this.#forget(digest)
-      else if (swarm.wantsLeases) this.#grantSoon(swarm)
+      else if (swarm.wantsLeases || swarm.wantsZoneLeases) this.#grantSoon(swarm)
       if (!beat) continue
       for (const member of swarm.members.values()) if (!member.complete) this.#sendPeers(swarm, member, new Set(), 0)
     }

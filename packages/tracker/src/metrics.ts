@@ -36,7 +36,7 @@ export function createTrackerMetrics(
     }),
     leases: new Counter({
       name: 'shoal_tracker_leases_total',
-      help: 'Origin leases granted: regular, or a rescue of a member that could not get a chunk from its peers.',
+      help: 'Leases granted: regular at the origin, a rescue of a member that could not get a chunk, or into a zone.',
       labelNames: ['kind'],
       registers,
     }),

@@ -6,7 +6,8 @@ import { ChunkMap } from '@shoal/store'
 import { DEFAULT_PARAMETERS } from '@shoal/swarm'
 import fc from 'fast-check'
 import { FakeChannel } from '@shoal/swarm/testing'
-import { TrackedSwarm, type Lease } from './tracked-swarm.ts'
+import type { Lease } from './member.ts'
+import { TrackedSwarm } from './tracked-swarm.ts'
 
 const CHUNK = 256 * 1024
 const digest = digestOf('blob')

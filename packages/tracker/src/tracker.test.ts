@@ -6,7 +6,7 @@ import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
-import { MemoryOrigin, startNode, SWARM_KEY, until, type NodeOptions } from '@shoal/swarm/testing'
+import { MemoryOrigin, startNode, SWARM_KEY, until, type NodeOptions, type TestNode } from '@shoal/swarm/testing'
 import { pino } from 'pino'
 import { trackerConfig } from './config.ts'
 import { createTracker, type Tracker } from './tracker.ts'
@@ -163,4 +163,49 @@ test('a tag is looked up once for all nodes', async (t) => {
   const outcomes = await Promise.all(nodes.map(({ swarm }) => swarm.trackers.askTag('r/app:1', lookup, 20_000)))
   assert.equal(lookups, 1)
   assert.deepEqual(outcomes.map((outcome) => outcome?.kind).sort(), ['own', 'told', 'told', 'told'])
+})
+
+test('each chunk comes into a zone once, though its nodes do not all know each other', async (t) => {
+  const tracker = await startTracker(t)
+  // Of a few neighbours only, by hashing each chunk would have several that feel responsible.
+  const parameters = { neighbours: 4, acceptedNeighbours: 5, acceptedRemoteNeighbours: 1, crossZoneAfterMs: 60_000 }
+  const outside = await startMembers(t, 2, [tracker], { zone: 'a', parameters })
+  const inside = await startMembers(t, 8, [tracker], { zone: 'b', parameters })
+  const origin = new MemoryOrigin()
+  const digest = origin.add(8 * MIB)
+  const crossed = async (nodes: readonly TestNode[]) => {
+    const each = await Promise.all(nodes.map((node) => node.metric('shoal_chunk_bytes_from_other_zones_total')))
+    return each.reduce((sum, bytes) => sum + bytes, 0)
+  }
+  // Those outside take the origin's chunks while those inside are already waiting for them.
+  const first = await Promise.all(outside.map((node) => node.download(origin, digest)))
+  const others = await Promise.all(inside.map((node) => node.download(origin, digest)))
+  await Promise.all([...first, ...others].map(({ done }) => done))
+  for (const node of inside) assert.deepEqual(await node.bytes(digest), origin.content(digest))
+  assert.equal(origin.sentBytes, origin.size(digest))
+  assert.ok((await crossed(inside)) <= origin.size(digest))
+  assert.ok((await crossed(outside)) <= origin.size(digest))
+  // The first copy of each chunk is in one zone, and crosses into the other.
+  assert.equal((await crossed(inside)) + (await crossed(outside)), origin.size(digest))
+
+  // Whole blobs cross in the same way: the hashes are asked of the one that the lease names.
+  const later = origin.add(4 * MIB)
+  await outside[0]!.fetch(origin, later)
+  const before = await crossed(inside)
+  await Promise.all(inside.map((node) => node.fetch(origin, later, false)))
+  assert.equal((await crossed(inside)) - before, origin.size(later))
+})
+
+test('a member that does not give what it says it has does not keep a zone from it', async (t) => {
+  const tracker = await startTracker(t)
+  const origin = new MemoryOrigin()
+  const digest = origin.add(MIB)
+  const withholding = () => async () => ({ status: 'missing' }) as const
+  const [silent] = await startMembers(t, 1, [tracker], { zone: 'a', handler: withholding })
+  await silent!.fetch(origin, digest)
+  const [honest] = await startMembers(t, 1, [tracker], { zone: 'a' })
+  await honest!.fetch(origin, digest)
+  const inside = await startMembers(t, 2, [tracker], { zone: 'b' })
+  await Promise.all(inside.map((node) => node.fetch(origin, digest)))
+  for (const node of inside) assert.deepEqual(await node.bytes(digest), origin.content(digest))
 })

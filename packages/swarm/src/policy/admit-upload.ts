@@ -9,8 +9,6 @@ export interface UploadLoad {
   activeToPeer: number
   /** Length of the chunk that is asked for, in bytes. @default a large one */
   lengthBytes?: number
-  /** The request is made under a zone lease. @default false */
-  leased?: boolean
 }
 
 /** Up to this length a chunk is over before it could be in anybody's way, in bytes: manifests and image configs. */
@@ -18,15 +16,11 @@ export const SMALL_CHUNK_BYTES = 64 * 1024
 /** Small chunks may take as many times the slots: a pull must not wait for its manifest behind the layers of others. */
 const SMALL_CHUNK_FACTOR = 4
 
-/**
- * Whether a request for a chunk is served at once. One peer never takes more than half of the slots (at least one). A
- * request under a zone lease finds `leasedUploadSlots` more.
- */
+/** Whether a request for a chunk is served at once. One peer never takes more than half of the slots (at least one). */
 export function admitUpload(load: UploadLoad, parameters: Readonly<SwarmParameters>): boolean {
   if ((load.lengthBytes ?? Infinity) <= SMALL_CHUNK_BYTES)
     return load.active < parameters.uploadSlots * SMALL_CHUNK_FACTOR
-  const slots = parameters.uploadSlots + (load.leased === true ? parameters.leasedUploadSlots : 0)
-  if (load.active >= slots) return false
+  if (load.active >= parameters.uploadSlots) return false
   return load.activeToPeer < Math.max(1, parameters.uploadSlots >> 1)
 }
 

@@ -44,7 +44,7 @@ export function grantOriginLease(
   random: Random,
 ): LeaseDecision | undefined {
   const limit = parameters.leasesPerNode * (view.incompleteMembers <= 1 ? 2 : 1)
-  return chooseLeaseHolder(view.unleased, candidates, limit, leaseRun(view, parameters), random, view.usualChunkMs)
+  return chooseLeaseHolder(view.unleased, candidates, limit, leaseRun(view, parameters), random, view.usualChunkMs ?? 0)
 }
 
 /**
@@ -52,13 +52,13 @@ export function grantOriginLease(
  * to be slow come last. A run doubles with each lease that the member was given, so that an unknown slow one never sits
  * on many chunks: eight of them cost a swarm 30 % of its time (docs/decisions/0002-swarm-policy.md).
  */
-export function chooseLeaseHolder(
+function chooseLeaseHolder(
   free: ChunkMap,
   candidates: readonly LeaseCandidate[],
   limit: number,
   run: number,
   random: Random,
-  usualChunkMs = 0,
+  usualChunkMs: number,
 ): LeaseDecision | undefined {
   if (free.count === 0) return undefined
   let candidate = -1
@@ -74,7 +74,7 @@ export function chooseLeaseHolder(
     } else if (rank === 0 && random() * ++ties < 1) candidate = index
   }
   if (candidate < 0) return undefined
-  const first = chooseFirst(free, random)
+  const first = chooseFreeChunk(free, random)
   const longest = Math.min(run, 2 ** Math.min(16, candidates[candidate]!.granted))
   let count = 1
   while (count < longest && first + count < free.length && free.has(first + count)) count++
@@ -93,10 +93,11 @@ export function leaseRun(view: LeaseView, parameters: Readonly<SwarmParameters>)
   return Math.max(1, Math.min(parameters.leaseRunChunks, Math.floor(share)))
 }
 
-function chooseFirst(unleased: ChunkMap, random: Random): number {
-  if (random() < 0.5) return nextIn(unleased, 0)
-  const at = nextIn(unleased, Math.floor(random() * unleased.length))
-  return at < 0 ? nextIn(unleased, 0) : at
+/** Of the chunks that are free, half of the time the first and otherwise a random one; -1 for none. */
+export function chooseFreeChunk(free: ChunkMap, random: Random): number {
+  if (random() < 0.5) return nextIn(free, 0)
+  const at = nextIn(free, Math.floor(random() * free.length))
+  return at < 0 ? nextIn(free, 0) : at
 }
 
 function nextIn(map: ChunkMap, from: number): number {

@@ -25,12 +25,16 @@ const swarms = fc.array(fc.record({ zone: fc.constantFrom('a', 'b', 'c'), degree
   maxLength: 300,
 })
 
-test('as many different members as asked for, as far as there are any', () => {
+test('as many different members as asked for, as far as the own zone and the places for others go', () => {
   fc.assert(
     fc.property(swarms, fc.nat({ max: 30 }), fc.nat(), (members, count, seed) => {
       const chosen = chooseNeighbours(poolOf(members), 'a', count, anybody, DEFAULT_PARAMETERS, randomOf(seed))
       assert.equal(new Set(chosen).size, chosen.length)
-      assert.equal(chosen.length, Math.min(count, members.length))
+      const own = members.filter(({ zone }) => zone === 'a').length
+      const places = DEFAULT_PARAMETERS.acceptedRemoteNeighbours >> 1
+      assert.ok(chosen.length <= count)
+      assert.ok(chosen.length >= Math.min(count, own + Math.min(places, members.length - own)))
+      assert.ok(chosen.filter(({ zone }) => zone !== 'a').length <= places)
     }),
   )
 })
@@ -59,9 +63,14 @@ test('newcomers that are given the least connected members make a graph that is 
   assert.ok(degrees.at(-1)! <= DEFAULT_PARAMETERS.acceptedNeighbours + 2, `${degrees.at(-1)}`)
 })
 
-test('neighbours are accepted up to the limit', () => {
-  assert.equal(acceptNeighbour(DEFAULT_PARAMETERS.acceptedNeighbours - 1, DEFAULT_PARAMETERS), true)
-  assert.equal(acceptNeighbour(DEFAULT_PARAMETERS.acceptedNeighbours, DEFAULT_PARAMETERS), false)
+test('neighbours are accepted up to the limit, those of other zones up to a lower one', () => {
+  const { acceptedNeighbours, acceptedRemoteNeighbours } = DEFAULT_PARAMETERS
+  const accepts = (all: number, remote: number, isRemote: boolean) =>
+    acceptNeighbour({ all, remote }, isRemote, DEFAULT_PARAMETERS)
+  assert.equal(accepts(acceptedNeighbours - 1, acceptedRemoteNeighbours, false), true)
+  assert.equal(accepts(acceptedNeighbours, 0, false), false)
+  assert.equal(accepts(acceptedRemoteNeighbours, acceptedRemoteNeighbours - 1, true), true)
+  assert.equal(accepts(acceptedRemoteNeighbours, acceptedRemoteNeighbours, true), false)
 })
 
 test('however many members there are, a tracker hears about the same number of them each second', () => {

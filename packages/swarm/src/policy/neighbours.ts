@@ -31,14 +31,32 @@ export function chooseNeighbours<M extends MemberView>(
   const byDegree = (a: M, b: M) => a.degree - b.degree
   own.sort(byDegree)
   other.sort(byDegree)
-  const across = Math.min(other.length, Math.max(parameters.crossZoneNeighbours, count - own.length))
-  const inside = own.slice(0, Math.max(0, count - across))
-  return [...inside, ...other.slice(0, count - inside.length)]
+  // The first of a zone are not given a full set of others: the places are for those of their own zone who are to come.
+  const missing = Math.min(count - own.length, parameters.acceptedRemoteNeighbours >> 1)
+  const few = Math.min(parameters.crossZoneNeighbours, count - 1)
+  const across = Math.max(0, Math.min(other.length, Math.max(few, missing)))
+  return [...own.slice(0, Math.max(0, count - across)), ...other.slice(0, across)]
 }
 
-/** Whether a node takes one more neighbour for a blob. */
-export function acceptNeighbour(current: number, parameters: Readonly<SwarmParameters>): boolean {
-  return current < parameters.acceptedNeighbours
+/** The neighbours of a node for one blob, when it decides on one more. */
+export interface NeighbourCounts {
+  /** All that it has. */
+  readonly all: number
+  /** Of these, how many are of other zones. */
+  readonly remote: number
+}
+
+/**
+ * Whether a node takes one more neighbour for a blob. Neighbours of other zones are hardly ever asked for anything, so they
+ * get few of the places.
+ */
+export function acceptNeighbour(
+  current: NeighbourCounts,
+  isRemote: boolean,
+  parameters: Readonly<SwarmParameters>,
+): boolean {
+  if (isRemote && current.remote >= parameters.acceptedRemoteNeighbours) return false
+  return current.all < parameters.acceptedNeighbours
 }
 
 /** Longest time that news of a chunk is held back to go out with others, in milliseconds. */

@@ -12,14 +12,14 @@ export interface SwarmParameters {
   requestsPerNeighbour: number
   /** Chunks that a node sends at a time; a request beyond them is answered `busy`. @default 7 */
   uploadSlots: number
-  /** Upload slots beyond `uploadSlots` for requests under a zone lease. @default 2 */
-  leasedUploadSlots: number
   /** Neighbours that a node looks for. Under 10 the tail grows long, over 24 only costs messages. @default 16 */
   neighbours: number
   /** Neighbours that a tracker names to a newcomer; those who come later bring it to `neighbours`. @default 8 */
   introducedNeighbours: number
   /** Neighbours that a node accepts. @default 18 */
   acceptedNeighbours: number
+  /** Of these, neighbours of other zones. @default 6 */
+  acceptedRemoteNeighbours: number
   /** Neighbours of other zones among those named: for when no tracker leads across. @default 1 */
   crossZoneNeighbours: number
   /** Share of the requests that are taken from the front window while a client reads along. @default 0.5 */
@@ -41,7 +41,7 @@ export interface SwarmParameters {
   fastLeaseMs: number
   /** Chunks that may be on their way into a zone under a zone lease: as many as keep the border busy. @default 24 */
   leasesPerZone: number
-  /** Without leases: starved for so long, a node asks neighbours of other zones, in milliseconds. @default 500 */
+  /** Starved for so long, a node asks neighbours of other zones without a zone lease, in milliseconds. @default 500 */
   crossZoneAfterMs: number
   /** Without a tracker: chunks that a swarm has on their way from the origin at a time. @default 96 */
   originWindowChunks: number
@@ -55,10 +55,10 @@ export const DEFAULT_PARAMETERS: Readonly<SwarmParameters> = Object.freeze({
   pipeline: 8,
   requestsPerNeighbour: 1,
   uploadSlots: 7,
-  leasedUploadSlots: 2,
   neighbours: 16,
   introducedNeighbours: 8,
   acceptedNeighbours: 18,
+  acceptedRemoteNeighbours: 6,
   crossZoneNeighbours: 1,
   frontShare: 0.5,
   frontWindowChunks: 32,

@@ -4,11 +4,18 @@ import { ChunkMap } from '@shoal/store'
 import fc from 'fast-check'
 import { chooseRequest } from './choose-request.ts'
 import { DEFAULT_PARAMETERS } from './parameters.ts'
-import { chooseZoneSource, chunksAcross, chunksToBring, grantZoneLease, zoneLeasesPerNode } from './zones.ts'
+import {
+  chooseZoneSource,
+  chunksAcross,
+  chunksToBring,
+  grantZoneLease,
+  zoneLeasesPerNode,
+  type ZoneCandidate,
+} from './zones.ts'
 
 test('a zone lease is for one chunk that the zone lacks, and none is given for what is not wanted', () => {
   const wanted = new ChunkMap(50)
-  const candidates = [{ chunks: new ChunkMap(50), granted: 0, held: 0 }]
+  const candidates = [{ granted: 0, bringing: 0 }]
   const view = { wanted, incompleteMembers: 1 }
   assert.equal(
     grantZoneLease(view, candidates, DEFAULT_PARAMETERS, () => 0.3),
@@ -17,7 +24,16 @@ test('a zone lease is for one chunk that the zone lacks, and none is given for w
   wanted.add(17)
   wanted.add(18)
   const decision = grantZoneLease(view, candidates, DEFAULT_PARAMETERS, () => 0.3)
-  assert.deepEqual(decision, { candidate: 0, first: 17, count: 1 })
+  assert.deepEqual(decision, { candidate: 0, chunk: 17 })
+})
+
+test('zone leases go to those that had the fewest, and to nobody beyond its share', () => {
+  const wanted = ChunkMap.full(50)
+  const grant = (candidates: ZoneCandidate[]) =>
+    grantZoneLease({ wanted, incompleteMembers: 100 }, candidates, DEFAULT_PARAMETERS, () => 0.3)?.candidate
+  const busy = { granted: 0, bringing: 1 }
+  assert.equal(grant([{ granted: 3, bringing: 0 }, busy, { granted: 2, bringing: 0 }]), 2)
+  assert.equal(grant([busy, busy]), undefined)
 })
 
 test('the members of a zone can together hold all leases of the zone, none more than its pipeline', () => {
@@ -83,7 +99,12 @@ test('what the own zone has is not brought again; a starved node brings all that
   const toBring = new ChunkMap(4)
   toBring.add(0)
   toBring.add(1)
-  const across = (starvedMs: number) => [...chunksAcross(view, toBring, starvedMs, DEFAULT_PARAMETERS).indices()]
-  assert.deepEqual(across(crossZoneAfterMs - 1), [0])
-  assert.deepEqual(across(crossZoneAfterMs), [0, 2])
+  const across = (share: ChunkMap | undefined, starvedMs: number) => [
+    ...(chunksAcross(view, share, starvedMs, DEFAULT_PARAMETERS)?.indices() ?? []),
+  ]
+  assert.deepEqual(across(toBring, crossZoneAfterMs - 1), [0])
+  assert.deepEqual(across(toBring, crossZoneAfterMs), [0, 2])
+  // While a tracker grants leases nothing is asked across without one, but by the starved.
+  assert.deepEqual(across(undefined, crossZoneAfterMs - 1), [])
+  assert.deepEqual(across(undefined, crossZoneAfterMs), [0, 2])
 })

@@ -1,17 +1,26 @@
-// What crosses the border of a zone. Borders are narrow and shared, so each chunk comes into a zone once: one member
-// fetches it, chosen by a zone lease or, without one, by rendezvous hashing, from a member of another zone that has it;
-// the origin is asked only for what no zone has (docs/decisions/0002-swarm-policy.md has what other rules cost).
+// What crosses the border of a zone. Borders are narrow and shared, so each chunk comes into a zone once: one member fetches
+// it, from a member of another zone that has it. A tracker says who by zone leases; without one it is decided by rendezvous
+// hashing, which is as good only where all members of a zone know each other. The origin is asked only for what no zone has
+// (docs/decisions/0010-zones-by-leases.md has what other rules cost).
 import { ChunkMap } from '@shoal/store'
-import { chooseLeaseHolder, type LeaseCandidate, type LeaseDecision } from './leases.ts'
+import { chooseFreeChunk } from './leases.ts'
 import type { Random, SwarmParameters } from './parameters.ts'
 import { rendezvousRank } from './rendezvous.ts'
 
 /** A blob in one zone, as the tracker sees it. */
 export interface ZoneView {
-  /** Chunks that another zone has, this one has not, and nobody of this one holds a lease for (of either kind). */
+  /** Chunks to bring in (`ZoneBooks.wanted`). */
   readonly wanted: ChunkMap
   /** Members of the zone that are not complete. */
   readonly incompleteMembers: number
+}
+
+/** A member of a zone that could bring a chunk in. */
+export interface ZoneCandidate {
+  /** Leases of either kind that it was given for this blob so far. */
+  readonly granted: number
+  /** Zone leases that it holds now. */
+  readonly bringing: number
 }
 
 /** A member of another zone that has a chunk. */
@@ -20,18 +29,27 @@ export interface ZoneSource {
   readonly crossings: number
 }
 
+export interface ZoneLeaseDecision {
+  /** Index into the candidates. */
+  candidate: number
+  chunk: number
+}
+
 /**
- * Chooses the next zone lease: a member of the zone and one chunk. The caller holds to `leasesPerZone` outstanding ones;
- * `candidates` are members of the zone.
+ * Chooses the next zone lease: the member of the zone that was given the fewest leases so far (ties random) and one chunk.
+ * The caller holds to `leasesPerZone` outstanding ones; `candidates` are members of the zone.
  */
 export function grantZoneLease(
   view: ZoneView,
-  candidates: readonly LeaseCandidate[],
+  candidates: readonly ZoneCandidate[],
   parameters: Readonly<SwarmParameters>,
   random: Random,
-): LeaseDecision | undefined {
+): ZoneLeaseDecision | undefined {
+  if (view.wanted.count === 0) return undefined
   const limit = zoneLeasesPerNode(view.incompleteMembers, parameters)
-  return chooseLeaseHolder(view.wanted, candidates, limit, 1, random)
+  const load = ({ granted, bringing }: ZoneCandidate) => (bringing < limit ? granted : Infinity)
+  const candidate = leastLoaded(candidates, load, random)
+  return candidate < 0 ? undefined : { candidate, chunk: chooseFreeChunk(view.wanted, random) }
 }
 
 /** Leases that one member of a zone may hold: few members have to carry what many would share. */
@@ -42,14 +60,21 @@ export function zoneLeasesPerNode(members: number, parameters: Readonly<SwarmPar
 
 /** Which member of another zone a chunk is fetched from: the one that sends the least across, ties random. */
 export function chooseZoneSource(sources: readonly ZoneSource[], random: Random): number {
+  return leastLoaded(sources, ({ crossings }) => crossings, random)
+}
+
+/** Index of an item with the smallest finite load, ties random; -1 for none. */
+function leastLoaded<T>(items: readonly T[], loadOf: (item: T) => number, random: Random): number {
   let best = -1
+  let least = Infinity
   let ties = 0
-  for (let index = 0; index < sources.length; index++) {
-    const crossings = sources[index]!.crossings
-    if (best < 0 || crossings < sources[best]!.crossings) {
+  for (const [index, item] of items.entries()) {
+    const load = loadOf(item)
+    if (load < least) {
       best = index
+      least = load
       ties = 1
-    } else if (crossings === sources[best]!.crossings && random() * ++ties < 1) best = index
+    } else if (load === least && load !== Infinity && random() * ++ties < 1) best = index
   }
   return best
 }
@@ -81,18 +106,21 @@ export function chunksToBring(
 
 /**
  * Chunks that a node without a zone lease may ask neighbours of other zones for: of those that no neighbour of its own zone
- * has, the ones it has to bring; and all of them when nothing has come for `crossZoneAfterMs`, whoever should have brought it.
+ * has, the ones it has to bring; and all of them when nothing has come for `crossZoneAfterMs`, whoever should have brought
+ * it.
+ * @param toBring `chunksToBring`, or undefined while a tracker grants leases
  */
 export function chunksAcross(
   view: CrossingView,
-  toBring: ChunkMap,
+  toBring: ChunkMap | undefined,
   starvedMs: number,
   parameters: Readonly<SwarmParameters>,
-): ChunkMap {
+): ChunkMap | undefined {
   const starved = starvedMs >= parameters.crossZoneAfterMs
+  if (!starved && toBring === undefined) return undefined
   const across = new ChunkMap(view.open.length)
   for (const chunk of view.open.indices()) {
-    if (view.availability[chunk] === 0 && (starved || toBring.has(chunk))) across.add(chunk)
+    if (view.availability[chunk] === 0 && (starved || toBring?.has(chunk) === true)) across.add(chunk)
   }
   return across
 }

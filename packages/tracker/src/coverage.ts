@@ -1,0 +1,73 @@
+// Which chunks of a blob are somewhere in its swarm, and in which zones, by the word of its members.
+import { ZoneBooks } from '@shoal/swarm'
+import type { Member } from './member.ts'
+
+/** The copies of one blob's chunks. */
+export class Coverage {
+  readonly chunkCount: number
+  readonly zones: ZoneBooks
+  /** Members known to have each chunk; complete members are counted apart. */
+  readonly #copies: Uint32Array
+  /** When a chunk got its first copy, in milliseconds. */
+  readonly #coveredMs: Float64Array
+  #completeMembers = 0
+
+  constructor(chunkCount: number) {
+    this.chunkCount = chunkCount
+    this.zones = new ZoneBooks(chunkCount)
+    this.#copies = new Uint32Array(chunkCount)
+    this.#coveredMs = new Float64Array(chunkCount)
+  }
+
+  get completeMembers(): number {
+    return this.#completeMembers
+  }
+
+  /** Chunks that are somewhere in the swarm. */
+  get count(): number {
+    if (this.#completeMembers > 0) return this.chunkCount
+    let covered = 0
+    for (const copies of this.#copies) if (copies > 0) covered++
+    return covered
+  }
+
+  /** Whether a member that is not complete has the chunk. */
+  hasCopy(chunk: number): boolean {
+    return this.#copies[chunk]! > 0
+  }
+
+  /** When the chunk got its first copy last, in milliseconds. */
+  coveredMs(chunk: number): number {
+    return this.#coveredMs[chunk]!
+  }
+
+  /** A member has a chunk. Returns whether that is news. */
+  cover(member: Member, chunk: number, nowMs: number): boolean {
+    if (member.discredited || !member.chunks.add(chunk)) return false
+    if (this.#copies[chunk]!++ === 0) this.#coveredMs[chunk] = nowMs
+    this.zones.copies(member.zone, chunk, 1)
+    return true
+  }
+
+  /** A member does not have a chunk any more. Returns whether that is news. */
+  uncover(member: Member, chunk: number): boolean {
+    if (!member.chunks.delete(chunk)) return false
+    this.#copies[chunk]!--
+    this.zones.copies(member.zone, chunk, -1)
+    return true
+  }
+
+  /** A member has the whole blob, or does not count as having it any more. */
+  setComplete(member: Member, complete: boolean): void {
+    if (member.complete === complete) return
+    member.complete = complete
+    this.#completeMembers += complete ? 1 : -1
+    this.zones.complete(member.zone, complete ? 1 : -1)
+  }
+
+  /** Nothing of what a member has counts any more. */
+  forget(member: Member): void {
+    this.setComplete(member, false)
+    for (const chunk of [...member.chunks.indices()]) this.uncover(member, chunk)
+  }
+}

@@ -1,0 +1,81 @@
+// A member of a swarm as the tracker keeps it, and the leases that members hold.
+import type { ControlChannel, NodeAddress } from '@shoal/network'
+import { ChunkMap } from '@shoal/store'
+import type { LeaseCandidate, MemberView, ZoneCandidate, ZoneSource } from '@shoal/swarm'
+
+/** A member of a swarm. */
+export class Member implements LeaseCandidate, MemberView, ZoneCandidate, ZoneSource {
+  readonly channel: ControlChannel
+  readonly chunks: ChunkMap
+  complete = false
+  credit = 0
+  granted = 0
+  held = 0
+  chunkMs = 0
+  degree = 0
+  bringing = 0
+  crossings = 0
+  /** A zone lease failed in which it had a part: it has none in another before. */
+  noCrossingBeforeMs = 0
+  /** Since when it has had nothing to ask of its neighbours; 0 when it has not said so lately. */
+  starvedSinceMs = 0
+  starvedSaidMs = 0
+  /** Leases in a row that it let lapse. */
+  lapses = 0
+  /** Others could not get what it says it has: its word on that does not count any more. */
+  discredited = false
+  /** Who said so. */
+  readonly complainants = new Set<string>()
+
+  constructor(channel: ControlChannel, chunkCount: number) {
+    this.channel = channel
+    this.chunks = new ChunkMap(chunkCount)
+  }
+
+  get address(): NodeAddress {
+    return this.channel.hello.node
+  }
+
+  get zone(): string {
+    return this.address.zone
+  }
+}
+
+/** What all leases have: they live while their holder tells of progress. */
+interface LiveLease {
+  readonly id: number
+  readonly member: Member
+  readonly grantedMs: number
+  newsMs: number
+  receivedBytes: number
+}
+
+/** The right of one member to fetch some chunks from the origin. */
+export interface Lease extends LiveLease {
+  readonly first: number
+  readonly count: number
+  /** A rescue repeats chunks that the books say are there. */
+  readonly rescue: boolean
+}
+
+/** The duty of one member to bring a chunk into its zone. */
+export interface ZoneLease extends LiveLease {
+  readonly chunk: number
+  /** Member of another zone that has it. */
+  readonly source: Member
+}
+
+/** Before the first byte a lease may wait for connections, authentication and queues. */
+const FIRST_BYTE_FACTOR = 3
+
+/** Whether the holder of a lease has told of no progress for too long. */
+export function isIdle(lease: LiveLease, leaseIdleMs: number, nowMs: number): boolean {
+  return nowMs - lease.newsMs > leaseIdleMs * (lease.receivedBytes === 0 ? FIRST_BYTE_FACTOR : 1)
+}
+
+/** Notes how far the holder of a lease is, when it is further than before. */
+export function noteProgress(lease: LiveLease | undefined, peerId: string, receivedBytes: number, nowMs: number): void {
+  if (lease?.member.channel.peerId !== peerId || receivedBytes <= lease.receivedBytes) return
+  lease.receivedBytes = receivedBytes
+  lease.newsMs = nowMs
+}

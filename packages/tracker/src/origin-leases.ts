@@ -1,0 +1,176 @@
+// Who may fetch which chunks of one blob from the origin: decisions are the policy's, this class keeps the books.
+import { ChunkMap } from '@shoal/store'
+import { grantOriginLease, IndexedSet, type Random, type SwarmParameters } from '@shoal/swarm'
+import type { Coverage } from './coverage.ts'
+import { isIdle, type Lease, type Member } from './member.ts'
+
+/** A starved member is helped past what the books say when it has been starved for so long, in milliseconds. */
+export const RESCUE_AFTER_MS = 4000
+/** A lease may take so many times what its chunks usually take from this origin, and so long in any case. */
+const LEASE_AGE_FACTOR = 10
+const LEASE_AGE_MIN_MS = 30_000
+/** A member that lets so many leases in a row lapse gets one only where nobody else would take it. */
+const LAPSES_UNTIL_UNRELIABLE = 3
+/** Candidates that are weighed for one lease; in a large swarm a sample is as good as all. */
+const LEASE_SAMPLE = 128
+
+export interface OriginLeasesOptions {
+  coverage: Coverage
+  members: ReadonlyMap<string, Member>
+  parameters: Readonly<SwarmParameters>
+  leaseIdleMs: number
+  random: Random
+}
+
+/** The origin leases of one blob. */
+export class OriginLeases {
+  readonly live = new Map<number, Lease>()
+  /** Number of the lease that was granted last. */
+  lastId = 0
+  readonly #options: OriginLeasesOptions
+  /** Chunks that no incomplete member has and nobody holds a lease for. */
+  readonly #unleased: ChunkMap
+  /** Members that would take a lease now. */
+  readonly #able = new IndexedSet<Member>()
+  /** Members that have had nothing to ask of their neighbours lately. */
+  readonly #starved = new Set<Member>()
+
+  constructor(options: OriginLeasesOptions) {
+    this.#options = options
+    this.#unleased = ChunkMap.full(options.coverage.chunkCount)
+  }
+
+  /** Whether a member could take a lease if the origin had room. */
+  get wanted(): boolean {
+    return (this.#options.coverage.completeMembers === 0 && this.#unleased.count > 0) || this.#starved.size > 0
+  }
+
+  /** Grants one, if there is a chunk and a member for it. `usualChunkMs`: what a chunk of this origin takes. */
+  grant(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
+    return this.#grantRegular(id, usualChunkMs, nowMs) ?? this.#grantRescue(id, nowMs)
+  }
+
+  /** A lease is over; what was not fetched under it is free again. */
+  end(lease: Lease): void {
+    this.live.delete(lease.id)
+    lease.member.held--
+    this.weigh(lease.member)
+    const { coverage } = this.#options
+    for (let chunk = lease.first; chunk < lease.first + lease.count; chunk++) {
+      coverage.zones.promises(lease.member.zone, chunk, -1)
+      if (!coverage.hasCopy(chunk)) this.#unleased.add(chunk)
+    }
+  }
+
+  /** Takes leases away whose holders make no progress, or only say that they do. Returns how many. */
+  expire(nowMs: number, usualChunkMs: number): number {
+    let expired = 0
+    for (const lease of [...this.live.values()]) {
+      const usualMs = usualChunkMs * lease.count
+      const ageLimitMs = usualMs === 0 ? Infinity : Math.max(LEASE_AGE_MIN_MS, usualMs * LEASE_AGE_FACTOR)
+      if (!isIdle(lease, this.#options.leaseIdleMs, nowMs) && nowMs - lease.grantedMs <= ageLimitMs) continue
+      this.end(lease)
+      // Silent now, so it gets no other until it tells of itself again.
+      this.setCredit(lease.member, 0)
+      lease.member.lapses++
+      expired++
+    }
+    return expired
+  }
+
+  /** A member is gone: what it held, and what it alone had, is free again. */
+  left(member: Member): void {
+    for (const lease of [...this.live.values()]) if (lease.member === member) this.end(lease)
+    this.#able.delete(member)
+    this.#starved.delete(member)
+  }
+
+  setCredit(member: Member, credit: number): void {
+    member.credit = credit
+    this.weigh(member)
+  }
+
+  /** Something has changed of what decides whether a member takes a lease. */
+  weigh(member: Member): void {
+    const isMember = this.#options.members.get(member.channel.peerId) === member
+    if (isMember && !member.complete && member.held < member.credit) this.#able.add(member)
+    else this.#able.delete(member)
+  }
+
+  /** A member has nothing to ask of its neighbours. */
+  starved(member: Member, nowMs: number): void {
+    if (member.starvedSinceMs === 0 || nowMs - member.starvedSaidMs > RESCUE_AFTER_MS) member.starvedSinceMs = nowMs
+    member.starvedSaidMs = nowMs
+    this.#starved.add(member)
+  }
+
+  /** A member has got something. */
+  fed(member: Member): void {
+    member.starvedSinceMs = 0
+    this.#starved.delete(member)
+  }
+
+  /** A member has a chunk: nobody needs a lease for it. */
+  covered(chunk: number): void {
+    this.#unleased.delete(chunk)
+  }
+
+  /** Chunks may have lost their last copy. */
+  recompute(): void {
+    const { coverage } = this.#options
+    for (let chunk = 0; chunk < coverage.chunkCount; chunk++) {
+      if (!coverage.hasCopy(chunk) && !this.#isLeased(chunk)) this.#unleased.add(chunk)
+    }
+  }
+
+  #grantRegular(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
+    const { coverage, members, parameters, random } = this.#options
+    if (coverage.completeMembers > 0 || this.#unleased.count === 0) return undefined
+    const willing = this.#able.draw(LEASE_SAMPLE, ({ channel }) => channel.isOpen, random)
+    const reliable = willing.filter(({ lapses }) => lapses < LAPSES_UNTIL_UNRELIABLE)
+    // Somebody unreliable is better than nobody.
+    const sample = reliable.length > 0 ? reliable : willing
+    const view = { unleased: this.#unleased, incompleteMembers: members.size, usualChunkMs }
+    const decision = grantOriginLease(view, sample, parameters, random)
+    if (decision === undefined) return undefined
+    return this.#enter(id, sample[decision.candidate]!, decision.first, decision.count, false, nowMs)
+  }
+
+  /**
+   * The books say that a chunk is in the swarm, but a member has been unable to get anything for a while: whoever has it
+   * does not serve it. It may fetch one such chunk at a time itself.
+   */
+  #grantRescue(id: number, nowMs: number): Lease | undefined {
+    const { coverage } = this.#options
+    for (const member of this.#starved) {
+      const starving = nowMs - member.starvedSinceMs >= RESCUE_AFTER_MS
+      if (!starving || nowMs - member.starvedSaidMs > RESCUE_AFTER_MS || member.held > 0 || member.credit === 0)
+        continue
+      for (let chunk = 0; chunk < coverage.chunkCount; chunk++) {
+        const old = nowMs - coverage.coveredMs(chunk) >= RESCUE_AFTER_MS
+        if (!old || member.chunks.has(chunk) || this.#isLeased(chunk)) continue
+        return this.#enter(id, member, chunk, 1, true, nowMs)
+      }
+    }
+    return undefined
+  }
+
+  #enter(id: number, member: Member, first: number, count: number, rescue: boolean, nowMs: number): Lease {
+    this.lastId = id
+    const lease: Lease = { id, member, first, count, rescue, grantedMs: nowMs, newsMs: nowMs, receivedBytes: 0 }
+    this.live.set(id, lease)
+    member.held++
+    member.granted++
+    this.weigh(member)
+    for (let chunk = first; chunk < first + count; chunk++) {
+      this.#unleased.delete(chunk)
+      this.#options.coverage.zones.promises(member.zone, chunk, 1)
+    }
+    return lease
+  }
+
+  #isLeased(chunk: number): boolean {
+    for (const { first, count } of this.live.values()) if (chunk >= first && chunk < first + count) return true
+    return false
+  }
+}
