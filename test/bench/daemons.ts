@@ -153,6 +153,12 @@ export class Daemons {
     return { ...started, adminUrl, p2pAddress: `${HOST}:${p2pPort}` }
   }
 
+  /** Ends an agent and starts it anew on what it has, with the same configuration and other ports. */
+  async restart({ name, pid }: AgentEndpoint, config: Config): Promise<AgentEndpoint> {
+    await this.#daemons.find((daemon) => daemon.pid === pid)?.stop()
+    return await this.agent(name, config)
+  }
+
   async close(): Promise<void> {
     await Promise.all(this.#daemons.map((daemon) => daemon.stop()))
     rmSync(this.folder, { recursive: true, force: true })

@@ -33,7 +33,7 @@ sections (all of them if none is named):
   registry-memory  peak memory of the registry while a large layer goes in and out, with a folder and a bucket
 
   --rounds N   rounds of transfer (7), lone (7), lookahead (7), agents (5), mirror (3) and registry (3)
-  --nodes N    agents of idle (3)
+  --nodes N    agents of idle (10)
   --out FILE   the report goes there, too
   --gib N      size of the blob of memory and registry-memory (8)
   --require    exit code 1 when a target is missed
@@ -67,7 +67,7 @@ async function main(): Promise<number> {
     allowPositionals: true,
     options: {
       rounds: { type: 'string' },
-      nodes: { type: 'string', default: '3' },
+      nodes: { type: 'string', default: '10' },
       gib: { type: 'string', default: '8' },
       out: { type: 'string' },
       require: { type: 'boolean', default: false },

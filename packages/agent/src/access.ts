@@ -10,9 +10,9 @@ import type { Requester } from './origin-sources.ts'
 import type { ResolvedTag, TagResolver } from './tag-resolver.ts'
 
 /** Digests remembered as belonging to a repository. */
-const REMEMBERED_MEMBERS = 200_000
+const REMEMBERED_MEMBERS = 20_000
 /** Repositories remembered as open to everyone, and credentials as accepted for one. */
-const REMEMBERED_READERS = 50_000
+const REMEMBERED_READERS = 10_000
 /** While the origin does not answer, it is asked about one repository again after so long, in milliseconds. */
 const OUTAGE_RECHECK_MS = 30_000
 

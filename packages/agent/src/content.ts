@@ -22,8 +22,11 @@ import { unlessAborted } from './aborting.ts'
 import { blobSource, manifestSource, type Requester } from './origin-sources.ts'
 import { orPassThrough, passThrough } from './pass-through.ts'
 
-/** Descriptors remembered from manifests, so that a blob's size is known when it is asked for. */
-const KNOWN_DESCRIPTORS = 100_000
+/**
+ * Descriptors remembered from manifests, so that a blob's size is known when it is asked for. The cache takes its memory
+ * at once, so it is no larger than needed: some thousand images.
+ */
+const KNOWN_DESCRIPTORS = 20_000
 /** How long connected agents have to tell the size of something that was asked for by digest alone. */
 const SIZE_QUESTION_MS = 150
 /** How long everybody has, the DHT included, while the origin does not answer. */

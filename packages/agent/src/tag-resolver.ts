@@ -11,7 +11,7 @@ import { imageKey } from './names.ts'
 import type { Requester } from './origin-sources.ts'
 
 /** Tags whose last digest is remembered in memory for `tagCacheTtl`. */
-const CACHED_TAGS = 10_000
+const CACHED_TAGS = 4_000
 /** How the time for a manifest is shared out, at most in milliseconds and as a part of it: the tracker's answer, … */
 const TRACKER_LIMIT_MS = 2000
 const TRACKER_PART = 0.25

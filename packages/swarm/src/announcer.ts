@@ -19,6 +19,11 @@ const SPREAD_WITH_TRACKER_MS = 30_000
 const PROVIDE_TIMEOUT_MS = 20_000
 /** Pause between two announcements: an announcement costs the cluster some 0.1 CPU seconds (docs/decisions/0006-asking-connected-agents.md). */
 const PAUSE_MS = 250
+/**
+ * The same for what was in store at the start, while a tracker knows of it: the DHT still has the records of the run
+ * before, and thousands of blobs must not keep a node busy.
+ */
+const BACKLOG_PAUSE_MS = 10_000
 
 export interface AnnouncerOptions {
   control: ControlPlane
@@ -33,6 +38,8 @@ export interface AnnouncerOptions {
 export class Announcer {
   readonly #options: AnnouncerOptions
   readonly #queue = new Set<Digest>()
+  /** What was in store at the start. */
+  readonly #backlog = new Set<Digest>()
   readonly #stop = new AbortController()
   #wake: () => void = () => undefined
   /** When it last announced something. */
@@ -44,7 +51,7 @@ export class Announcer {
 
   /** Announces everything that is in the store, then whatever is new. */
   start(): void {
-    for (const { digest, complete } of this.#options.store.list()) if (complete) this.#queue.add(digest)
+    for (const { digest, complete } of this.#options.store.list()) if (complete) this.#backlog.add(digest)
     this.#run().catch((error: unknown) => this.#options.logger.error({ err: error }, 'announcing has ended'))
   }
 
@@ -54,35 +61,50 @@ export class Announcer {
   }
 
   announce(digest: Digest): void {
+    this.#backlog.delete(digest)
     this.#queue.add(digest)
     this.#wake()
   }
 
   /** Settles when an announcement costs no download anything, or cannot wait any longer. */
-  async #quiet(): Promise<void> {
+  async #quiet(isBacklog: boolean): Promise<void> {
     const { trackers, idle } = this.#options
     const longest = AbortSignal.any([this.#stop.signal, AbortSignal.timeout(LONGEST_WAIT_MS)])
     await idle(longest)
     const connected = trackers.status().some((tracker) => tracker.connected)
     const spreadMs = Math.random() * (connected ? SPREAD_WITH_TRACKER_MS : SPREAD_MS)
-    const pauseMs = this.#lastMs === 0 || performance.now() - this.#lastMs > spreadMs ? spreadMs : PAUSE_MS
-    await delay(pauseMs, undefined, { signal: longest, ref: false }).catch(() => undefined)
+    const usualMs = isBacklog && connected ? BACKLOG_PAUSE_MS : PAUSE_MS
+    const pauseMs = this.#lastMs === 0 || performance.now() - this.#lastMs > spreadMs ? spreadMs : usualMs
+    await this.#pause(pauseMs, longest, isBacklog)
     // Another rollout may have begun meanwhile.
     await idle(longest)
     this.#lastMs = performance.now()
+  }
+
+  /** What is new ends a pause of the backlog. */
+  async #pause(milliseconds: number, signal: AbortSignal, isBacklog: boolean): Promise<void> {
+    const woken = isBacklog ? new Promise<void>((resolve) => (this.#wake = resolve)) : undefined
+    const over = new AbortController()
+    const pause = delay(milliseconds, undefined, { signal: AbortSignal.any([signal, over.signal]), ref: false })
+    await Promise.race([pause, ...(woken === undefined ? [] : [woken])]).catch(() => undefined)
+    over.abort()
   }
 
   async #run(): Promise<void> {
     const { control, store, logger } = this.#options
     const { signal } = this.#stop
     while (!signal.aborted) {
-      const digest = [...this.#queue].pop()
-      if (digest === undefined) {
+      const isBacklog = this.#queue.size === 0
+      const queue = isBacklog ? this.#backlog : this.#queue
+      if (queue.size === 0) {
         await new Promise<void>((resolve) => (this.#wake = resolve))
         continue
       }
-      await this.#quiet()
-      this.#queue.delete(digest)
+      await this.#quiet(isBacklog)
+      // Something new has come meanwhile, and is more urgent.
+      if (isBacklog && this.#queue.size > 0) continue
+      const digest = [...queue].pop() as Digest
+      queue.delete(digest)
       if (signal.aborted || !store.has(digest)) continue
       try {
         await control.provide(digest, AbortSignal.any([signal, AbortSignal.timeout(PROVIDE_TIMEOUT_MS)]))
