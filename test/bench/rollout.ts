@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { simulate } from '@shoal/simulator'
 import { withLab, type Lab, type PushedImage } from '../lab/lab.ts'
-import { parseRate } from '../lab/network.ts'
+import { parseRate, queueBytes } from '../lab/network.ts'
 import { LabNode } from '../lab/node.ts'
 import { rollout } from '../lab/rollout.ts'
 import { MiB } from '../support/images.ts'
@@ -121,6 +121,7 @@ function simulated(agents: number): Times {
       nodeBytesPerSecond: bytesPerSecond,
       originBytesPerSecond: bytesPerSecond,
       startWindowMs: 1000,
+      queueBytes: queueBytes(parseRate(RATE)),
     },
     1,
   )

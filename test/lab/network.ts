@@ -125,10 +125,10 @@ export class Link {
     const { delayMs = 0, lossPercent = 0 } = shaping
     const netem = delayMs > 0 || lossPercent > 0
     if (netem && !this.#delay) throw new NetworkError('this kernel has no netem: delay and loss cannot be made here')
-    // A bucket below a packet train of 64 KiB would split every one of them; a queue of 50 ms is that of a good switch.
+    // A bucket below a packet train of 64 KiB would split every one of them.
     const bytesPerMs = (rateBits ?? 0) / 8000
     const burst = Math.round(Math.max(96 * 1024, bytesPerMs * 4))
-    const queue = Math.round(Math.max(256 * 1024, bytesPerMs * 50))
+    const queue = queueBytes(rateBits ?? 0)
     spawnSync(findProgram('tc') ?? 'tc', ['-n', namespace, 'qdisc', 'del', 'dev', device, 'root'], { stdio: 'ignore' })
     if (rateBits !== undefined) {
       const bucket = ['tbf', 'rate', `${rateBits}bit`, 'burst', `${burst}`, 'limit', `${queue}`]
@@ -140,6 +140,11 @@ export class Link {
       tc('add', 'dev', device, ...place, 'handle', '10:', ...delay)
     }
   }
+}
+
+/** Bytes that wait in front of a link of this rate: 50 ms, as in a good switch, and never less than a few packet trains. */
+export function queueBytes(rateBits: number): number {
+  return Math.round(Math.max(256 * 1024, (rateBits / 8000) * 50))
 }
 
 export class LabNetwork {

@@ -38,6 +38,14 @@ test('a lone node takes what its link takes, and nobody beats the ideal', () => 
   assert.equal(many.finished, 12)
 })
 
+test('full queues hold up the control messages of a swarm, and cost a lone node next to nothing', () => {
+  const queueBytes = 256 * 1024
+  const p50 = (given: Partial<Scenario>) => simulate(small(given)).p50
+  assert.ok(p50({ nodes: 1, queueBytes }) < p50({ nodes: 1 }) * 1.02)
+  assert.ok(p50({ nodes: 16, queueBytes }) > p50({ nodes: 16 }) * 1.01)
+  assert.ok(Math.abs(simulate(small({ queueBytes })).egress - 1) < 1e-9)
+})
+
 test('under leases every byte leaves the origin once', () => {
   const outcome = simulate(small({ nodes: 30 }))
   assert.equal(outcome.finished, 30)

@@ -10,6 +10,9 @@ import { VirtualNode } from './virtual-node.ts'
 import { VirtualTracker } from './virtual-tracker.ts'
 import type { BlobShape, World } from './world.ts'
 
+/** The end of a way that has a link of its own, such as the tracker's. */
+const NOBODY = -1
+
 /** Runs a scenario to its end and measures it. The same scenario and seed give the same outcome. */
 export function simulate(scenario: Scenario, seed = 1): Outcome {
   return new Cluster(scenario, seed).run()
@@ -79,15 +82,20 @@ class Cluster implements World {
     this.#calendar.after(delayMs, action)
   }
 
-  toTracker(deliver: (tracker: VirtualTracker) => void): void {
+  queueMs(from: number, to: number): number {
+    const { queueBytes = 0 } = this.scenario
+    return queueBytes === 0 ? 0 : this.#links.queueMs(from, to, queueBytes)
+  }
+
+  toTracker(from: number, deliver: (tracker: VirtualTracker) => void): void {
     if (this.tracker === undefined) return
-    this.after(this.delayMs, () => {
+    this.after(this.delayMs + this.queueMs(from, NOBODY), () => {
       if (this.tracker !== undefined) deliver(this.tracker)
     })
   }
 
-  fromTracker(deliver: () => void): void {
-    this.after(this.delayMs, deliver)
+  fromTracker(to: number, deliver: () => void): void {
+    this.after(this.delayMs + this.queueMs(NOBODY, to), deliver)
   }
 
   node(index: number): VirtualNode | undefined {

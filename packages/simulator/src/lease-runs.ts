@@ -42,6 +42,8 @@ export class LeaseRuns {
 
   /** Fetches chunks one after the other from the origin, or from a node of another zone. */
   fetch(part: Part, chunks: number[], source: number | undefined, over: (fetched: number[]) => void): void {
+    const { originIndex } = this.#world
+    const { index } = this.#node
     this.active++
     const fetched: number[] = []
     const next = (at: number) => {
@@ -60,7 +62,7 @@ export class LeaseRuns {
       if (part.chunks.has(chunk)) return kept()
       if (source !== undefined) return this.#askForHash(source, () => this.#fetchAcross(part, chunk, source, kept))
       part.fromOrigin.add(chunk)
-      const flow = this.#world.carry(this.#world.originIndex, this.#node.index, lengthOf(part.shape, chunk), () => {
+      const flow = this.#world.carry(originIndex, index, lengthOf(part.shape, chunk), () => {
         this.#flows.delete(flow)
         this.#node.keep(part, chunk)
         kept()
@@ -69,7 +71,8 @@ export class LeaseRuns {
     }
     for (const chunk of chunks) part.open.delete(chunk)
     // The request to the origin and the first byte of its answer.
-    if (source === undefined) this.#world.after(2 * this.#world.delayMs, () => next(0))
+    const queuesMs = this.#world.queueMs(index, originIndex)
+    if (source === undefined) this.#world.after(2 * this.#world.delayMs + queuesMs, () => next(0))
     else next(0)
   }
 
@@ -85,7 +88,8 @@ export class LeaseRuns {
     const setupMs = this.#node.knows(source) || this.#met.has(source) ? 0 : connectMs
     this.#met.add(source)
     world.messages += 2
-    world.after(setupMs + 2 * world.delayMs, () => {
+    const queuesMs = world.queueMs(this.#node.index, source) + world.queueMs(source, this.#node.index)
+    world.after(setupMs + 2 * world.delayMs + queuesMs, () => {
       if (this.#node.alive) known()
     })
   }

@@ -5,6 +5,8 @@
 const ROUNDS = 3
 /** Share of a link that counts as nothing left. */
 const SPENT = 1e-3
+/** A link of which so much is used has a full queue in front of it. */
+const BUSY = 0.95
 
 /** Bytes of one transfer. */
 export interface Flow {
@@ -48,6 +50,9 @@ export class Links {
   readonly #inFlows: Int32Array
   readonly #bordersLimited: boolean
   #changed = true
+  /** Bytes per millisecond that each node sends and receives now. */
+  readonly #upUsed: Float64Array
+  readonly #downUsed: Float64Array
   /** Bytes that each node has sent, and that have come into and gone out of each zone. */
   readonly sent: Float64Array
   readonly received: Float64Array
@@ -66,6 +71,8 @@ export class Links {
     this.#downLeft = new Float64Array(nodes)
     this.sent = new Float64Array(nodes)
     this.received = new Float64Array(nodes)
+    this.#upUsed = new Float64Array(nodes)
+    this.#downUsed = new Float64Array(nodes)
     this.#outFlows = new Int32Array(zones)
     this.#inFlows = new Int32Array(zones)
     this.zoneIn = new Float64Array(zones)
@@ -115,6 +122,26 @@ export class Links {
     }
     flow.at = -1
     this.#count(flow.from, flow.to, -1)
+  }
+
+  /**
+   * How long a small message waits behind content on its way from one node to another, in milliseconds. TCP keeps the
+   * queue in front of a link that is the limit full, as far as the transfers under way have bytes for it. What is in the
+   * queue is late for nobody else: the link carries it as fast as it can either way.
+   */
+  queueMs(from: number, to: number, queueBytes: number): number {
+    const { up, down } = this.#rates
+    const upBusy = this.#upUsed[from]! > BUSY * up[from]!
+    const downBusy = this.#downUsed[to]! > BUSY * down[to]!
+    if (!upBusy && !downBusy) return 0
+    let upBytes = 0
+    let downBytes = 0
+    for (let at = 0; at < this.#flows.length; at++) {
+      if (upBusy && this.#from[at] === from) upBytes += this.#remaining[at]!
+      if (downBusy && this.#to[at] === to) downBytes += this.#remaining[at]!
+    }
+    const upMs = upBusy ? Math.min(queueBytes, upBytes) / up[from]! : 0
+    return upMs + (downBusy ? Math.min(queueBytes, downBytes) / down[to]! : 0)
   }
 
   /** Bytes of a flow that are still to come. */
@@ -184,6 +211,12 @@ export class Links {
         upLeft[from[at]!]! -= rate[at]!
         downLeft[to[at]!]! -= rate[at]!
       }
+    }
+    this.#upUsed.fill(0)
+    this.#downUsed.fill(0)
+    for (let at = 0; at < length; at++) {
+      this.#upUsed[from[at]!]! += rate[at]!
+      this.#downUsed[to[at]!]! += rate[at]!
     }
     this.#changed = false
   }

@@ -54,7 +54,7 @@ export class Requests {
     if (settled === undefined) this.#outstanding++
     this.count++
     world.messages++
-    world.after(world.delayMs, () => {
+    world.after(world.delayMs + world.queueMs(this.#node.index, peer.node.index), () => {
       if (!request.over && peer.node.alive) peer.node.uploads.serve(this.#node, request)
     })
     return request

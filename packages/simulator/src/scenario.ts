@@ -25,6 +25,8 @@ export interface Scenario {
   connectMs?: number
   /** Time to check a chunk and write it, before it is told to others. @default 2 */
   keepMs?: number
+  /** Bytes that the queue at each end of a link holds; full while the link is. @default 0 */
+  queueBytes?: number
   /** Share of the links that carries content, the rest being headers and encryption. @default 1 */
   goodput?: number
   /** Clients read the layers from the front while they arrive. @default true */
@@ -62,6 +64,7 @@ const OPTIONAL = [
     'connectMs',
     'keepMs',
     'goodput',
+    'queueBytes',
   ],
   ...['streaming', 'zones', 'slow', 'dying', 'trackerLostAtMs', 'knownPeers', 'stepMs', 'limitMs'],
   ...['parameters', 'targets'],

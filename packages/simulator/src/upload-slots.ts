@@ -28,14 +28,15 @@ export class UploadSlots {
       active: this.#active.length,
       activeToPeer: this.#active.reduce((sum, upload) => sum + (upload.flow!.to === asker.index ? 1 : 0), 0),
     }
+    const { index } = this.#node
     if (!admitUpload(load, world.parameters)) {
       this.busyCount++
       world.messages++
-      world.after(world.delayMs, () => asker.requests.busy(request))
+      world.after(world.delayMs + world.queueMs(index, asker.index), () => asker.requests.busy(request))
       return
     }
     const bytes = lengthOf(request.part.shape, request.chunk)
-    request.flow = world.carry(this.#node.index, asker.index, bytes, () => {
+    request.flow = world.carry(index, asker.index, bytes, () => {
       this.over(request)
       asker.requests.received(request)
     })

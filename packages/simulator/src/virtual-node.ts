@@ -64,7 +64,7 @@ export class VirtualNode {
   start(): void {
     this.alive = true
     for (const part of this.parts) {
-      this.#world.toTracker((tracker) => tracker.join(this.index, part.shape.index, this.zone))
+      this.#world.toTracker(this.index, (tracker) => tracker.join(this.index, part.shape.index, this.zone))
     }
     if (this.#world.tracker === undefined) this.untracked?.start()
     else this.#newsToTracker()
@@ -153,7 +153,7 @@ export class VirtualNode {
     const world = this.#world
     part.askedMs = world.nowMs
     const known = part.neighbours.map((neighbour) => neighbour.peer.node.index)
-    world.toTracker((tracker) => tracker.peersWanted(this.index, part.shape.index, known, 1))
+    world.toTracker(this.index, (tracker) => tracker.peersWanted(this.index, part.shape.index, known, 1))
   }
 
   // ---- having ----------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ export class VirtualNode {
       this.#complete++
       const { index } = part.shape
       const full = ChunkMap.full(part.shape.chunkCount)
-      world.toTracker((tracker) => tracker.progress(this.index, index, full))
+      world.toTracker(this.index, (tracker) => tracker.progress(this.index, index, full))
       if (this.isComplete) {
         this.finishedMs = world.nowMs
         world.finished(this)
@@ -198,7 +198,10 @@ export class VirtualNode {
     const chunks = part.untold.splice(0)
     const freeSlots = this.uploads.free
     world.messages += part.neighbours.length
-    world.after(world.delayMs, () => {
+    // All count as told when the last of them has heard it: in a busy swarm the queues are alike.
+    const { index } = this
+    const queueMs = part.neighbours.reduce((most, { peer }) => Math.max(most, world.queueMs(index, peer.node.index)), 0)
+    world.after(world.delayMs + queueMs, () => {
       for (const chunk of chunks) part.told.add(chunk)
       for (const { peer, mirror } of part.neighbours) peer.node.#heard(mirror!, part.shape.index, chunks, freeSlots)
     })
@@ -219,7 +222,7 @@ export class VirtualNode {
       for (const part of this.parts) {
         if (part.chunks.isFull) continue
         const chunks = part.told.clone()
-        this.#world.toTracker((tracker) => tracker.progress(this.index, part.shape.index, chunks))
+        this.#world.toTracker(this.index, (tracker) => tracker.progress(this.index, part.shape.index, chunks))
       }
       this.#newsToTracker()
     })

@@ -159,7 +159,7 @@ export class VirtualTracker {
     }
     const nodes = chosen.map((other) => other.node)
     this.messages++
-    this.#world.fromTracker(() => this.#world.node(member.node)?.introduced(swarm.shape.index, nodes))
+    this.#world.fromTracker(member.node, () => this.#world.node(member.node)?.introduced(swarm.shape.index, nodes))
   }
 
   /** Gives out leases as long as there are any to give and there is room for them. */
@@ -224,13 +224,13 @@ export class VirtualTracker {
       chunks,
       source: source?.node,
       progress: () => {
-        this.#world.toTracker(() => {
+        this.#world.toTracker(member.node, () => {
           this.messages++
           lease.heardMs = this.#world.nowMs
         })
       },
       done: (fetched) => {
-        this.#world.toTracker(() => {
+        this.#world.toTracker(member.node, () => {
           this.messages++
           if (fetched.length > 0 && source === undefined) this.#took(member, (this.#world.nowMs - now) / fetched.length)
           this.#end(lease, fetched)
@@ -239,7 +239,7 @@ export class VirtualTracker {
       },
     }
     this.messages++
-    this.#world.fromTracker(() => this.#world.node(member.node)?.runs.leased(grant))
+    this.#world.fromTracker(member.node, () => this.#world.node(member.node)?.runs.leased(grant))
   }
 
   #took(member: Member, chunkMs: number): void {

@@ -24,16 +24,18 @@ export interface World {
   readonly blobs: readonly BlobShape[]
   readonly random: Random
   readonly nowMs: number
-  /** Time of a control message one way. */
+  /** Time of a control message one way over links that have room. */
   readonly delayMs: number
+  /** What full queues add to the way from one node to another at this moment, in milliseconds. */
+  queueMs(from: number, to: number): number
   /** The tracker, while there is one. */
   readonly tracker: VirtualTracker | undefined
   /** Control messages between nodes so far. */
   messages: number
   after(delayMs: number, action: () => void): void
   /** A message to the tracker; lost when there is none. */
-  toTracker(deliver: (tracker: VirtualTracker) => void): void
-  fromTracker(deliver: () => void): void
+  toTracker(from: number, deliver: (tracker: VirtualTracker) => void): void
+  fromTracker(to: number, deliver: () => void): void
   /** A node that is up. */
   node(index: number): VirtualNode | undefined
   /** A node that knows another one wants what that one may want later. */
