@@ -55,19 +55,39 @@ test('name and password from the configuration go to the token service only', as
   assert.ok(registry.seenAt('/v2/').every(({ headers }) => !headers.authorization?.startsWith('Basic')))
 })
 
-test('wrong credentials: an error that says so, once, without the secret', async (t) => {
+test('wrong credentials: an error that says so, without the secret; the service does not hear them again and again', async (t) => {
   const { registry, asked } = await startTokenRegistry(t)
   const options = { registries: { [registry.host]: { username: 'user', password: 'wr0ng-s3cret' } } }
   const upstream = startUpstream(t, options)
-  for (const tokenRequests of [1, 3]) {
+  for (let round = 0; round < 3; round++) {
     const asking = upstream.headManifest(targetAt(registry.host), '1.0', requestOptions())
     await assert.rejects(asking, (error: UpstreamError) => {
       assert.doesNotMatch(error.message + error.stack, /wr0ng-s3cret/)
       assert.match(error.challenge ?? '', /^Bearer realm=/)
       return fails('UNAUTHORIZED', /refuses the credentials/)(error)
     })
-    assert.equal(asked.length, tokenRequests)
+    assert.equal(asked.length, 1)
   }
+})
+
+test('a login is tried: taken, refused, and one that the registry asks nobody for', async (t) => {
+  const { registry, asked } = await startTokenRegistry(t)
+  const upstream = startUpstream(t)
+  const check = (host: string, login: string) =>
+    upstream.checkLogin(host, requestOptions({ authorization: basic(login) }))
+  await check(registry.host, 'user:secret')
+  const scopes = asked.map(({ url }) => new URL(url, 'http://x').searchParams.getAll('scope'))
+  assert.deepEqual(scopes, [['repository:team/app:pull']], 'the scope that the registry asks for')
+  await assert.rejects(check(registry.host, 'user:wrong'), fails('UNAUTHORIZED', /refuses the credentials/))
+  const open = await startServer(t, (_request, response) => void response.end('{}'))
+  await check(open.host, 'user:whatever')
+  assert.equal(open.seen[0]?.headers.authorization, undefined, 'a login is not shown to who has not asked')
+  const plain = await startServer(t, (request, response) => {
+    if (request.headers.authorization === basic('user:secret')) response.end('{}')
+    else sendError(response, 401, 'UNAUTHORIZED', { 'www-authenticate': 'Basic realm="x"' })
+  })
+  await check(plain.host, 'user:secret')
+  await assert.rejects(check(plain.host, 'user:wrong'), fails('UNAUTHORIZED'))
 })
 
 test('what a registry says of the secret that it was sent is not repeated', async (t) => {

@@ -5,6 +5,7 @@ import { Connections } from './connections.ts'
 import { Credentials } from './credentials.ts'
 import { Lanes } from './lanes.ts'
 import { fetchChunkList, listReferrers, listRepositories, listTags } from './listings.ts'
+import { checkLogin } from './login.ts'
 import { getManifest, headManifest, type Place } from './manifests.ts'
 import { UpstreamMetrics } from './metrics.ts'
 import { resolveLimits, SettingsBook, type Limits, type RegistrySettings, type UpstreamOptions } from './options.ts'
@@ -51,11 +52,12 @@ export function createUpstream(options: UpstreamOptions = {}): Upstream & Push {
   })
   const tokens = new Tokens({ sender, limits, random, now, logger })
   const session = new Session({ sender, credentials, tokens, limits, random, now, logger })
-  return new RegistryClient({ settings, sender, session, tokens, connections, lanes, limits, random })
+  return new RegistryClient({ settings, rules, sender, session, tokens, connections, lanes, limits, random })
 }
 
 interface Parts {
   settings: SettingsBook
+  rules: RegistryRules
   sender: Sender
   session: Session
   tokens: Tokens
@@ -148,6 +150,15 @@ class RegistryClient implements Upstream, Push {
 
   checkAllowed(registry: string): void {
     this.#parts.sender.checkRegistry(this.#settings(registry))
+  }
+
+  isNamed(registry: string): boolean {
+    const settings = this.#settings(registry)
+    return settings.configured || this.#parts.rules.names(settings.registry)
+  }
+
+  async checkLogin(registry: string, options: RequestOptions) {
+    await checkLogin(this.#parts.session, this.#settings(registry), options)
   }
 
   get concurrency(): number {

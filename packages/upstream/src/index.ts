@@ -1,4 +1,5 @@
 export * from './push.ts'
 export * from './upstream.ts'
 export { createUpstream } from './client.ts'
+export { basicAuthorization, parseBasicAuthorization } from './credentials.ts'
 export { InvalidUpstreamOptionError, type ProxyOptions, type RegistryOptions, type UpstreamOptions } from './options.ts'

@@ -210,3 +210,16 @@ test('NO_PROXY as Go understands it', () => {
   assert.equal(new ProxyRules({ httpsProxy: 'http://p', noProxy: '*' }).proxyFor(new URL('https://x')), undefined)
   assert.equal(new ProxyRules({}).proxyFor(new URL('https://x')), undefined)
 })
+
+test('a registry is named by its settings or by a rule, and not by a rule for all', (t) => {
+  const upstream = startUpstream(t, {
+    registries: { 'my-registry:9000': {} },
+    allowRegistries: ['*', 'ghcr.io', '*.example.com', 'any-port.test:*'],
+  })
+  for (const named of ['my-registry:9000', 'ghcr.io', 'a.example.com', 'any-port.test:5000']) {
+    assert.ok(upstream.isNamed(named), named)
+  }
+  for (const other of ['my-registry', 'my-registry:9001', 'ghcr.io:5000', 'example.com', 'docker.io', 'evil.test']) {
+    assert.ok(!upstream.isNamed(other), other)
+  }
+})

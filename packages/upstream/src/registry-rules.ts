@@ -27,11 +27,13 @@ export class RegistryRules {
   refusal(registry: string): string | undefined {
     const denied = this.denial(registry)
     if (denied !== undefined) return denied
-    const [host, port] = split(registry)
-    const allowed = this.#allow.some(
-      (rule) => matchesHost(rule, host) && (rule.host === '*' || rule.port === '*' || rule.port === port),
-    )
+    const allowed = this.#allow.some((rule) => matches(rule, registry))
     return allowed ? undefined : `no rule in allowRegistries covers it; add ${JSON.stringify(registry)} there`
+  }
+
+  /** Whether an allow rule covers the registry that does not cover all of them. */
+  names(registry: string): boolean {
+    return this.#allow.some((rule) => rule.host !== '*' && matches(rule, registry))
   }
 
   /** Why a host may not be asked even as the target of a redirect; undefined if it may. */
@@ -42,6 +44,12 @@ export class RegistryRules {
     )
     return found && `the rule ${JSON.stringify(found.text)} in denyRegistries covers it`
   }
+}
+
+/** As allow rules mean it: one without a port is for the name without a port. */
+function matches(rule: Rule, registry: string): boolean {
+  const [host, port] = split(registry)
+  return matchesHost(rule, host) && (rule.host === '*' || rule.port === '*' || rule.port === port)
 }
 
 function matchesHost(rule: Rule, host: string): boolean {

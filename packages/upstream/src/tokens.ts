@@ -16,6 +16,9 @@ import { UpstreamError } from './upstream.ts'
 const DEFAULT_LIFETIME_MS = 60_000
 const MAX_LIFETIME_MS = 24 * 3600 * 1000
 const MAX_TOKENS = 10_000
+/** A login that was refused is not shown again for so long: clients try several times, and services count failures. */
+const REFUSAL_MEMORY_MS = 10_000
+const MAX_REFUSALS = 1000
 const MAX_TOKEN_ANSWER_BYTES = 1024 * 1024
 const MAX_ERROR_BYTES = 16 * 1024
 const CLIENT_ID = 'shoal'
@@ -45,12 +48,15 @@ export interface TokensParts {
 export class Tokens {
   readonly #parts: TokensParts
   readonly #cache: LRUCache<string, string>
+  readonly #refusals: LRUCache<string, UpstreamError>
   readonly #running = new Map<string, Promise<string>>()
   readonly #closing = new AbortController()
 
   constructor(parts: TokensParts) {
     this.#parts = parts
-    this.#cache = new LRUCache({ max: MAX_TOKENS, perf: { now: parts.now }, ttlResolution: 0 })
+    const clock = { perf: { now: parts.now }, ttlResolution: 0 }
+    this.#cache = new LRUCache({ max: MAX_TOKENS, ...clock })
+    this.#refusals = new LRUCache({ max: MAX_REFUSALS, ttl: REFUSAL_MEMORY_MS, ...clock })
   }
 
   /** A token from the cache or from the token service. @throws UpstreamError; the signal's reason */
@@ -58,6 +64,8 @@ export class Tokens {
     const key = keyOf(needs)
     const known = this.#cache.get(key)
     if (known !== undefined) return known
+    const refusal = this.#refusals.get(key)
+    if (refusal !== undefined) throw refusal
     let running = this.#running.get(key)
     if (running === undefined) {
       running = this.#fetch(needs, key).finally(() => this.#running.delete(key))
@@ -89,7 +97,10 @@ export class Tokens {
       if (ttl > 0) this.#cache.set(key, token, { ttl })
       return token
     } catch (error) {
-      if (error instanceof UpstreamError) throw error
+      if (error instanceof UpstreamError) {
+        if (error.code === 'UNAUTHORIZED' && needs.credential !== undefined) this.#refusals.set(key, error)
+        throw error
+      }
       const { registry } = needs.settings
       throw new UpstreamError('TIMEOUT', registry, `the token service of ${registry} gave no token in time`, {
         cause: error,

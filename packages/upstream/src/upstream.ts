@@ -78,6 +78,13 @@ export interface Upstream {
   chunkList(target: RepositoryTarget, digest: Digest, options: RequestOptions): Promise<OriginChunkList | undefined>
   /** @throws UpstreamError(REFUSED_BY_POLICY) when the registry may not be asked */
   checkAllowed(registry: string): void
+  /** Whether the operator has named this registry: it has settings, or a rule other than `*` allows it. */
+  isNamed(registry: string): boolean
+  /**
+   * Asks the registry whether it takes a login, as `docker login` does. One that asks nobody for a login takes any.
+   * @throws UpstreamError(UNAUTHORIZED, DENIED) when it does not
+   */
+  checkLogin(registry: string, options: RequestOptions): Promise<void>
   /** Requests under way at one host at most, in each of its two lanes: content and metadata. May change any time. */
   concurrency: number
   close(): Promise<void>
