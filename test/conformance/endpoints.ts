@@ -41,6 +41,15 @@ async function startDaemon(name: string, command: string[], folder: string, read
   return daemon
 }
 
+/** The version check as clients do it: with the token that everyone gets. */
+async function ping(base: string, options: Ask = {}): Promise<Answer> {
+  const { headers } = await fetchAll(`${base}/v2/`, options)
+  const realm = /^Bearer realm="([^"]+)"/.exec(headers['www-authenticate'] ?? '')?.[1]
+  if (realm === undefined) throw new Error(`${base}/v2/ does not say where there are tokens`)
+  const { token } = JSON.parse((await fetchAll(realm)).body.toString()) as { token: string }
+  return fetchAll(`${base}/v2/`, { ...options, headers: { ...options.headers, authorization: `Bearer ${token}` } })
+}
+
 export async function startEndpoint(kind: EndpointKind): Promise<Endpoint> {
   const folder = mkdtempSync(join(tmpdir(), 'shoal-conformance-'))
   const daemons: Daemon[] = []
@@ -91,7 +100,7 @@ export async function startEndpoint(kind: EndpointKind): Promise<Endpoint> {
     daemons.push(await started)
     const mirror = `http://127.0.0.1:${mirrorPort}`
     const ask = (path: string, options?: Ask): Promise<Answer> => {
-      if (path === '/v2/') return fetchAll(`${mirror}/v2/`, options)
+      if (path === '/v2/') return ping(mirror, options)
       if (kind === 'shoal agent, by path') {
         return fetchAll(`${mirror}${path.replace('/v2/', '/v2/registry.test/')}`, options)
       }

@@ -52,12 +52,12 @@ async function pull(agent: TestAgent, base: string, image: TestImage, authorizat
 const each = (status: number) => [status, status, status, status]
 
 test('private content in the store of the node is for those whose credentials the origin takes', async (t) => {
-  const { agent, secret, path } = await setUp(t)
+  const { registry, agent, secret, path } = await setUp(t)
   const base = path('team/private')
   assert.deepEqual(await pull(agent, base, secret), each(401))
   assert.deepEqual(await pull(agent, base, secret, RIGHT), each(200))
   await agent.idle()
-  const refused = await ask(agent, `${base}/blobs/${secret.layers[0]!}`)
+  const refused = await ask(agent, `/v2/team/private/blobs/${secret.layers[0]!}?ns=${registry.host}`)
   assert.deepEqual([refused.status, refused.code], [401, 'UNAUTHORIZED'])
   assert.equal(refused.headers.get('www-authenticate'), CHALLENGE, 'so that a client can answer it')
   assert.deepEqual(await pull(agent, base, secret), each(401))

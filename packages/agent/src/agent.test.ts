@@ -132,7 +132,7 @@ test('401 with its challenge, 403 and 429 with its wait are passed on', async (t
     refuse(response, 401, 'UNAUTHORIZED', { 'www-authenticate': 'Basic realm="the registry"' })
     return true
   }
-  const unauthorized = await agent.ask(path)
+  const unauthorized = await agent.ask(`/v2/team/app/manifests/1?ns=${registry.host}`)
   assert.deepEqual([unauthorized.status, unauthorized.code], [401, 'UNAUTHORIZED'])
   assert.equal(unauthorized.headers.get('www-authenticate'), 'Basic realm="the registry"')
   registry.mood = (_request, response) => {
@@ -333,8 +333,8 @@ test('a restarted agent has its identity, its content and what it knew of tags',
 test('the version check, tags and what is not there', async (t) => {
   const registry = await startRegistry(t)
   const agent = await startAgent(t)
-  const version = await agent.ask('/v2/')
-  assert.equal(version.status, 200)
+  assert.equal((await agent.ask('/v2/?ns=registry.test')).status, 200)
+  assert.equal((await agent.ask('/v2/')).status, 401, 'with a challenge: there is a token for everyone')
   const tags = await agent.ask(`/v2/${registry.host}/team/app/tags/list`)
   assert.deepEqual(JSON.parse(tags.body.toString()), { name: `${registry.host}/team/app`, tags: ['1', '2'] })
   assert.equal((await agent.ask('/elsewhere')).status, 404)

@@ -17,6 +17,7 @@ import {
   loadApiTokens,
   loadServerTls,
   registryPlugin,
+  tokenEndpoint,
   type RegistryServer,
   type ServerTls,
 } from '@shoal/registry'
@@ -28,12 +29,14 @@ import type { Logger } from 'pino'
 import { collectDefaultMetrics, Registry } from 'prom-client'
 import { Access } from './access.ts'
 import { createAdminApi } from './admin-api.ts'
+import { asksForLogins, ClientLogins, onlyLoginRegistry, TOKEN_PATH } from './client-logins.ts'
 import type { AgentConfig } from './config.ts'
 import { Content } from './content.ts'
 import { exposureMistakes } from './exposure.ts'
 import { pullImage } from './image-pull.ts'
 import { Lookahead } from './lookahead.ts'
 import { MirrorBackend } from './mirror-backend.ts'
+import type { Naming } from './names.ts'
 import { Pins } from './pins.ts'
 import { Preheater, type PullWish } from './preheater.ts'
 import { AgentPushBackend } from './push-backend.ts'
@@ -221,10 +224,20 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
   })
 
   const lookahead = new Lookahead({ content, limitBytes: config.lookahead, registry, logger })
+  const naming: Naming = {
+    defaultRegistry: config.defaultRegistry,
+    isNamed: (registry) => upstream.isNamed(registry),
+  }
+  const logins = new ClientLogins({
+    ...{ upstream, naming },
+    loginRegistry: onlyLoginRegistry(config),
+    needed: asksForLogins(config),
+    timeoutMs: config.manifestTimeout,
+  })
+
   const push = config.allowPush
     ? await AgentPushBackend.create({
-        ...{ store, swarm, upstream, access, tags, logger },
-        defaultRegistry: config.defaultRegistry,
+        ...{ store, swarm, upstream, access, logins, naming, tags, logger },
         directory: join(config.dataDirectory, 'pushes'),
         spoolBytes: config.storeQuota > 0 ? config.storeQuota : Infinity,
       })
@@ -232,11 +245,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
   const mirror = createRegistryServer({ logger, ...(mirrorTls === undefined ? {} : { tls: mirrorTls }) })
   await mirror.register(registryPlugin, {
     backend: new MirrorBackend({
-      content,
-      access,
-      lookahead,
-      upstream,
-      defaultRegistry: config.defaultRegistry,
+      ...{ content, access, logins, lookahead, upstream, naming },
       manifestTimeoutMs: config.manifestTimeout,
     }),
     ...(push === undefined ? {} : { push }),
@@ -247,6 +256,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
       firstByteName: 'shoal_mirror_first_byte_seconds',
     }),
   })
+  await mirror.register(tokenEndpoint, { path: TOKEN_PATH, issue: (request) => logins.token(request) })
   const ready = { value: false }
   const admin = createAdminApi({
     content,

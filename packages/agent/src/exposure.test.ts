@@ -80,7 +80,7 @@ describe('an agent', () => {
       mirrorTlsKeyFile: at('server.key'),
       mirrorTlsClientCaFile: at('ca.pem'),
     })
-    for (const url of [`${agent.urls.admin}/api/v1/status`, `${agent.urls.mirror}/v2/`]) {
+    for (const url of [`${agent.urls.admin}/api/v1/status`, `${agent.urls.mirror}/v2/?ns=registry.test`]) {
       assert.match(url, /^https:/)
       const reached = url.replace('0.0.0.0', '127.0.0.1')
       assert.equal(await statusOf(reached, { ca, ...client }), 200, url)

@@ -4,18 +4,20 @@ import type { BlobAnswer, BlobFile, ManifestAnswer, PullBackend, RequestContext,
 import type { StoredBlob } from '@shoal/store'
 import type { RepositoryTarget, Upstream } from '@shoal/upstream'
 import type { Access } from './access.ts'
+import type { ClientLogins } from './client-logins.ts'
 import type { Content } from './content.ts'
 import { toClientError, type Wanted } from './failures.ts'
 import type { Lookahead } from './lookahead.ts'
-import { targetOf } from './names.ts'
+import { targetOf, type Naming } from './names.ts'
 import type { Requester } from './origin-sources.ts'
 
 export interface MirrorBackendOptions {
   content: Content
   access: Access
+  logins: ClientLogins
   lookahead: Lookahead
   upstream: Upstream
-  defaultRegistry: string
+  naming: Naming
   /** A manifest is answered within this time, be it with an error: runtimes wait for ever. */
   manifestTimeoutMs: number
 }
@@ -29,6 +31,10 @@ export class MirrorBackend implements PullBackend {
 
   constructor(options: MirrorBackendOptions) {
     this.#options = options
+  }
+
+  async checkVersion(context: RequestContext): Promise<void> {
+    this.#options.logins.checkVersion(context)
   }
 
   async manifest(context: RequestContext, name: string, reference: string, head: boolean): Promise<ManifestAnswer> {
@@ -115,18 +121,20 @@ export class MirrorBackend implements PullBackend {
     wanted: Wanted,
     ask: (target: RepositoryTarget, requester: Requester) => Promise<T>,
   ): Promise<T> {
+    const { access, logins, naming, upstream } = this.#options
+    let target: RepositoryTarget | undefined
     try {
-      const target = targetOf(name, context.namespace, this.#options.defaultRegistry)
-      this.#options.upstream.checkAllowed(target.registry)
-      const { requestId, authorization } = context
-      return await ask(target, this.#options.access.readerOf(target, authorization, requestId))
+      target = targetOf(name, context.namespace, naming)
+      upstream.checkAllowed(target.registry)
+      const authorization = logins.authorizationFor(target, context.authorization)
+      return await ask(target, access.readerOf(target, authorization, context.requestId))
     } catch (error) {
       if (context.signal.aborted) throw error
       const answer = toClientError(error, wanted)
       if (!(error instanceof OciError)) {
         context.log.info({ err: error, name, wanted, answer: answer.code }, 'a request could not be answered')
       }
-      throw answer
+      throw target === undefined ? answer : logins.refusal(context, name, target, answer, 'pull')
     }
   }
 }

@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import test from 'node:test'
 import { OciError } from '@shoal/oci'
 import fc from 'fast-check'
-import { imageKey, targetOf } from './names.ts'
+import { imageKey, registryOfSegment, segmentOfRegistry, targetOf, type Naming } from './names.ts'
+
+const HUB: Naming = { defaultRegistry: 'docker.io', isNamed: (registry) => registry === 'my-registry:9000' }
 
 /** name in the path, `ns`, and what is meant where the default is Docker Hub. */
 const CASES: [string, string | undefined, string, string][] = [
@@ -34,16 +36,29 @@ const CASES: [string, string | undefined, string, string][] = [
   ['localhost/x', undefined, 'localhost', 'x'],
   ['localhost:5000/x/y', undefined, 'localhost:5000', 'x/y'],
   ['127.0.0.1:5000/x', undefined, '127.0.0.1:5000', 'x'],
+  // A port as docker can write it.
+  ['reg.example.com__5000/x/y', undefined, 'reg.example.com:5000', 'x/y'],
+  ['10.0.0.5__5000/x', undefined, '10.0.0.5:5000', 'x'],
+  ['localhost__5000/x', undefined, 'localhost:5000', 'x'],
+  ['my-registry__9000/foo/bar', undefined, 'my-registry:9000', 'foo/bar'],
+  ['my-registry__9001/foo/bar', undefined, 'docker.io', 'my-registry__9001/foo/bar'],
+  ['team__9/app', undefined, 'docker.io', 'team__9/app'],
+  ['reg.example.com__0/x', undefined, 'docker.io', 'reg.example.com__0/x'],
+  ['reg.example.com__99999/x', undefined, 'docker.io', 'reg.example.com__99999/x'],
+  ['x/y__9000', 'reg.example.com', 'reg.example.com', 'x/y__9000'],
 ]
 
 for (const [name, namespace, registry, repository] of CASES) {
   test(`${name}${namespace === undefined ? '' : ` with ns=${namespace}`} is ${repository} at ${registry}`, () => {
-    assert.deepEqual(targetOf(name, namespace, 'docker.io'), { registry, repository })
+    assert.deepEqual(targetOf(name, namespace, HUB), { registry, repository })
   })
 }
 
 test('without a hint the default registry is meant, whatever it is', () => {
-  assert.deepEqual(targetOf('app', undefined, 'reg.test:5000'), { registry: 'reg.test:5000', repository: 'app' })
+  assert.deepEqual(targetOf('app', undefined, { ...HUB, defaultRegistry: 'reg.test:5000' }), {
+    registry: 'reg.test:5000',
+    repository: 'app',
+  })
 })
 
 const HOSTILE: [string, string | undefined][] = [
@@ -73,7 +88,7 @@ const HOSTILE: [string, string | undefined][] = [
 for (const [name, namespace] of HOSTILE) {
   test(`refused: ${JSON.stringify(name.slice(0, 30))} with ns=${JSON.stringify(namespace?.slice(0, 30))}`, () => {
     assert.throws(
-      () => targetOf(name, namespace, 'docker.io'),
+      () => targetOf(name, namespace, HUB),
       (error: unknown) => {
         assert.ok(error instanceof OciError)
         assert.equal(error.code, 'NAME_INVALID')
@@ -88,7 +103,7 @@ test('whatever is asked, the answer is a registry and a repository without trick
   fc.assert(
     fc.property(text, fc.option(text, { nil: undefined }), (name, namespace) => {
       try {
-        const { registry, repository } = targetOf(name, namespace, 'docker.io')
+        const { registry, repository } = targetOf(name, namespace, HUB)
         assert.match(registry, /^(\[[0-9a-f:]+\]|[a-z0-9.-]+)(:\d+)?$/)
         assert.match(repository, /^[a-z0-9]+([._-]+[a-z0-9]+|\/[a-z0-9]+)*$/)
       } catch (error) {
@@ -100,9 +115,23 @@ test('whatever is asked, the answer is a registry and a repository without trick
 
 test('a tag has the same key on every node, however it was asked for', () => {
   const keys = [
-    targetOf('busybox', undefined, 'docker.io'),
-    targetOf('library/busybox', 'index.docker.io', 'docker.io'),
-    targetOf('docker.io/library/busybox', undefined, 'other.test'),
+    targetOf('busybox', undefined, HUB),
+    targetOf('library/busybox', 'index.docker.io', HUB),
+    targetOf('docker.io/library/busybox', undefined, { ...HUB, defaultRegistry: 'other.test' }),
   ].map((target) => imageKey(target, '1'))
   assert.deepEqual(new Set(keys), new Set(['docker.io/library/busybox:1']))
+})
+
+test('a registry is read back from the segment that it is written as, and two registries never share one', () => {
+  const label = fc.stringMatching(/^[a-z0-9]([a-z0-9-]{0,8}[a-z0-9])?$/)
+  const host = fc.tuple(label, label).map((labels) => labels.join('.'))
+  const port = fc.option(fc.integer({ min: 1, max: 65_535 }), { nil: undefined })
+  const registry = fc.tuple(host, port).map(([name, at]) => (at === undefined ? name : `${name}:${at}`))
+  fc.assert(
+    fc.property(registry, registry, (one, other) => {
+      assert.equal(registryOfSegment(segmentOfRegistry(one), HUB), one)
+      assert.match(segmentOfRegistry(one), /^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*$/, 'docker takes it')
+      if (one !== other) assert.notEqual(segmentOfRegistry(one), segmentOfRegistry(other))
+    }),
+  )
 })

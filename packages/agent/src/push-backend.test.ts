@@ -80,7 +80,8 @@ test('after a push through one agent, another pulls without a byte from the orig
 test('the origin decides who may push, before a byte is sent, and hears the client and not the node', async (t) => {
   const { registry, agent, state, base } = await setUp(t)
   state.closed = true
-  const refused = await agent.ask(`${base}/blobs/uploads/`, { method: 'POST' })
+  const named = `/v2/team/app/blobs/uploads/?ns=${registry.host}`
+  const refused = await agent.ask(named, { method: 'POST' })
   assert.deepEqual([refused.status, refused.code], [401, 'UNAUTHORIZED'])
   assert.equal(refused.headers.get('www-authenticate'), CHALLENGE, 'so that a client can answer it')
   const bytes = randomBytes(1000)

@@ -8,8 +8,9 @@ import type { Swarm } from '@shoal/swarm'
 import { BlobSourceError, UpstreamError, type OpenUpload, type Push, type RepositoryTarget } from '@shoal/upstream'
 import type { Logger } from 'pino'
 import type { Access } from './access.ts'
+import type { ClientLogins } from './client-logins.ts'
 import { toClientError } from './failures.ts'
-import { targetOf } from './names.ts'
+import { targetOf, type Naming } from './names.ts'
 import type { Requester } from './origin-sources.ts'
 import { PushSpool } from './push-spool.ts'
 import type { TagResolver } from './tag-resolver.ts'
@@ -23,8 +24,9 @@ export interface PushBackendOptions {
   swarm: Swarm
   upstream: Push & { checkAllowed(registry: string): void }
   access: Access
+  logins: ClientLogins
   tags: TagResolver
-  defaultRegistry: string
+  naming: Naming
   /** For what is on its way; emptied at the start. */
   directory: string
   /** Most bytes on their way, all uploads together. */
@@ -103,7 +105,7 @@ export class AgentPushBackend implements PushBackend {
   async mountBlob(context: RequestContext, name: string, digest: Digest, from: string | undefined): Promise<boolean> {
     if (from === undefined) return false
     return await this.#answer(context, name, async ({ target, ...options }) => {
-      const source = targetOf(from, context.namespace, this.#options.defaultRegistry)
+      const source = targetOf(from, context.namespace, this.#options.naming)
       if (source.registry !== target.registry) return false
       return await this.#options.upstream.mountBlob(target, digest, source.repository, options)
     })
@@ -188,10 +190,13 @@ export class AgentPushBackend implements PushBackend {
   }
 
   async #answer<T>(context: RequestContext, name: string, ask: (asked: Ask) => Promise<T>): Promise<T> {
+    const { access, logins, naming, upstream } = this.#options
+    let target: RepositoryTarget | undefined
     try {
-      const target = targetOf(name, context.namespace, this.#options.defaultRegistry)
-      this.#options.upstream.checkAllowed(target.registry)
-      const pusher = this.#options.access.pusherOf(target, context.authorization, context.requestId)
+      target = targetOf(name, context.namespace, naming)
+      upstream.checkAllowed(target.registry)
+      const authorization = logins.authorizationFor(target, context.authorization)
+      const pusher = access.pusherOf(target, authorization, context.requestId)
       const signal = AbortSignal.any([context.signal, this.#stop.signal])
       return await ask({ ...pusher, target, signal })
     } catch (error) {
@@ -200,7 +205,7 @@ export class AgentPushBackend implements PushBackend {
       if (!(error instanceof OciError)) {
         context.log.info({ err: error, name, answer: answer.code }, 'a push could not be passed on')
       }
-      throw answer
+      throw target === undefined ? answer : logins.refusal(context, name, target, answer, 'pull,push')
     }
   }
 

@@ -104,9 +104,11 @@ async function checkClock(host: string, port: number): Promise<Finding> {
 export async function checkPull(config: AgentConfig, image: ImageReference | undefined): Promise<Finding[]> {
   const base = `http://${reachable(config.mirrorHost)}:${config.mirrorPort}/v2/`
   try {
-    const { statusCode, body } = await request(base, limits(ANSWER_LIMIT_MS))
+    const { statusCode, headers, body } = await request(base, limits(ANSWER_LIMIT_MS))
     await body.dump()
-    if (statusCode !== 200) return [fail('pull', `${base} answers ${statusCode}: is it another program's port?`)]
+    // With 401 an agent sends clients to its token endpoint, which has a token for everyone.
+    const answers = statusCode === 200 || (statusCode === 401 && 'docker-distribution-api-version' in headers)
+    if (!answers) return [fail('pull', `${base} answers ${statusCode}: is it another program's port?`)]
     if (image === undefined) return [ok('pull', `${base} answers; name an image with --image to try a pull`)]
     return [await pullManifest(base, image)]
   } catch (error) {

@@ -1,0 +1,73 @@
+// Where clients of a registry get their tokens: GET with Basic (distribution specification, "Token Authentication"), or
+// POST with a form (its OAuth2 variant, which containerd tries first, and docker when its login is a refresh token). What
+// a token is good for, and who gets one, is the issuer's to say.
+import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
+import { OciError } from '@shoal/oci'
+import { endpointOf } from './call.ts'
+import { sendError } from './errors.ts'
+
+const MAX_FORM_BYTES = 16 * 1024
+
+export interface TokenRequest {
+  /** What the client shows, as the value of an `Authorization: Basic` header; undefined: nothing. */
+  basic: string | undefined
+  /** A token for a repository is asked for; a login alone asks for none. */
+  scoped: boolean
+  /** Scheme and host as the client wrote them. */
+  endpoint: string | undefined
+  /** Sent along to whom is asked about the login. */
+  requestId: string
+}
+
+export interface IssuedToken {
+  token: string
+  expiresInSeconds: number
+}
+
+export interface TokenEndpointOptions {
+  path: string
+  /** @throws OciError(UNAUTHORIZED) for a login that is not taken */
+  issue: (request: TokenRequest) => Promise<IssuedToken>
+}
+
+export const tokenEndpoint: FastifyPluginCallback<TokenEndpointOptions> = (fastify, { path, issue }, done) => {
+  fastify.removeAllContentTypeParsers()
+  fastify.addContentTypeParser(
+    'application/x-www-form-urlencoded',
+    { parseAs: 'string', bodyLimit: MAX_FORM_BYTES },
+    (_request, body, parsed) => parsed(null, body),
+  )
+  fastify.setErrorHandler((error, request, reply) => sendError(request, reply, error))
+
+  const answer = async (
+    request: FastifyRequest,
+    reply: FastifyReply,
+    basic: string | undefined,
+    asked: URLSearchParams,
+  ): Promise<FastifyReply> => {
+    const scoped = asked.getAll('scope').some((scope) => scope.trim() !== '')
+    const { token, expiresInSeconds } = await issue({
+      ...{ basic, scoped, endpoint: endpointOf(request), requestId: request.id },
+    })
+    const issuedAt = new Date().toISOString()
+    reply.header('cache-control', 'no-store')
+    return reply.send({ token, access_token: token, expires_in: expiresInSeconds, issued_at: issuedAt })
+  }
+
+  fastify.get(path, (request, reply) => {
+    const { searchParams } = new URL(request.raw.url ?? '', 'http://localhost')
+    return answer(request, reply, request.headers.authorization, searchParams)
+  })
+  fastify.post(path, async (request, reply) => {
+    const form = new URLSearchParams(typeof request.body === 'string' ? request.body : '')
+    const [user, password] = [form.get('username'), form.get('password')]
+    // One that another token service gave out says nothing here, and is no reason to refuse what is for everyone.
+    if (form.get('grant_type') === 'refresh_token') return answer(request, reply, undefined, form)
+    if (form.get('grant_type') === 'password' && user !== null && password !== null) {
+      return answer(request, reply, `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`, form)
+    }
+    const message = 'only grant_type=password with username and password is known here'
+    throw new OciError('UNSUPPORTED', message, { status: 400 })
+  })
+  done()
+}
