@@ -1,71 +1,22 @@
 // A private registry with accounts, as people use it: real clients log in, push, pull, search and delete, and are refused
 // what the rules do not give them.
 import assert from 'node:assert/strict'
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
-import { execute, type ExecResult } from '../lab/node.ts'
-import { Daemon } from '../support/daemon.ts'
-import { fetchAll } from '../support/http.ts'
-import { freePorts } from '../support/ports.ts'
+import { execute } from '../lab/node.ts'
 import { requires } from '../support/requirements.ts'
-import { shoalCommand, writeConfig } from '../support/shoal.ts'
-import { until } from '../support/until.ts'
 import { startDockerDaemon, thisMachine } from './runtimes.ts'
+import { assertNoSecrets, startAccountsRegistry, withSecret, type AccountsRegistry } from './shoal-daemons.ts'
 
 const PASSWORDS = { ann: 'correct horse battery', bob: 'another staple' }
 
-interface PrivateRegistry {
-  host: string
-  log: () => string
-}
-
-/** Runs a shell line that gives a program its secret on standard input. */
-function withSecret(secret: string, program: readonly string[], env: NodeJS.ProcessEnv = {}): Promise<ExecResult> {
-  const script = 'printf %s "$SECRET" | "$@"'
-  return execute(['sh', '-c', script, 'sh', ...program], { env: { ...process.env, ...env, SECRET: secret } })
-}
-
 /** Ann's team has a repository of its own; what is shared everybody may pull. */
-async function startRegistry(t: TestContext, folder: string): Promise<PrivateRegistry> {
-  const data = join(folder, 'registry')
-  mkdirSync(data)
-  const [port = 0] = await freePorts(1)
-  const htpasswdFile = join(data, 'accounts')
-  for (const [user, password] of Object.entries(PASSWORDS)) {
-    const command = ['registry', 'user', 'add', user, '--htpasswd-file', htpasswdFile, '--password-stdin']
-    const { code, stderr } = await withSecret(password, shoalCommand(...command))
-    assert.equal(code, 0, stderr)
-  }
-  const config = writeConfig(join(data, 'registry.yaml'), {
-    dataDirectory: join(data, 'data'),
-    host: '127.0.0.1',
-    port,
-    logLevel: 'trace',
-    htpasswdFile,
-    accessRules: [
-      { repositories: ['shared/**'], users: ['anonymous'], actions: ['pull'] },
-      { repositories: ['team/**', 'shared/**'], users: ['ann'], actions: ['pull', 'push', 'delete'] },
-    ],
-  })
-  const daemon = new Daemon({
-    name: 'registry',
-    command: shoalCommand('registry', '--config', config),
-    logFile: join(data, 'log'),
-  })
-  t.after(() => daemon.stop())
-  const ready = async () => !daemon.running || (await fetchAll(`http://127.0.0.1:${port}/readyz`)).status === 200
-  await until(ready, { what: 'readiness of the registry' })
-  daemon.assertRunning()
-  return { host: `127.0.0.1:${port}`, log: () => daemon.log() }
-}
-
-function assertNoSecrets(registry: PrivateRegistry): void {
-  const log = registry.log()
-  for (const [user, password] of Object.entries(PASSWORDS)) {
-    const basic = Buffer.from(`${user}:${password}`).toString('base64')
-    for (const secret of [password, basic]) assert.ok(!log.includes(secret), `a secret of ${user} is in the log`)
-  }
+function startRegistry(t: TestContext, folder: string): Promise<AccountsRegistry> {
+  return startAccountsRegistry(t, join(folder, 'registry'), PASSWORDS, [
+    { repositories: ['shared/**'], users: ['anonymous'], actions: ['pull'] },
+    { repositories: ['team/**', 'shared/**'], users: ['ann'], actions: ['pull', 'push', 'delete'] },
+  ])
 }
 
 test('docker logs in, pushes, pulls by tag and digest, searches, and is refused what is not its own', async (t) => {
@@ -118,7 +69,7 @@ test('docker logs in, pushes, pulls by tag and digest, searches, and is refused 
     assert.doesNotMatch((await docker('search', `${host}/app`)).stdout, /team\/app/)
     assert.equal((await login('bob')).code, 0)
     await assert.rejects(docker('push', `${host}/shared/base`), /denied|unauthorized/i)
-    assertNoSecrets(registry)
+    assertNoSecrets([registry.log()], PASSWORDS)
   } finally {
     await close()
   }
@@ -166,5 +117,5 @@ test('podman and skopeo log in, push, pull, list and delete', async (t) => {
     env: { ...process.env, ...env },
   })
   assert.notEqual(refused.code, 0)
-  assertNoSecrets(registry)
+  assertNoSecrets([registry.log()], PASSWORDS)
 })

@@ -79,7 +79,7 @@ function suffix({ tag, digest }: ImageName, by: 'tag' | 'digest'): string {
   return by === 'tag' ? `:${tag}` : `@${digest}`
 }
 
-async function startContainerdDaemon(node: Place, folder: string): Promise<{ daemon: Daemon; socket: string }> {
+export async function startContainerdDaemon(node: Place, folder: string): Promise<{ daemon: Daemon; socket: string }> {
   const socket = join(folder, 'c.sock')
   // No CRI: it needs a CNI set-up and is not what is asked here.
   const config = join(folder, 'containerd.toml')
