@@ -9,16 +9,18 @@ import { after, test, type TestContext } from 'node:test'
 import { setTimeout as pause } from 'node:timers/promises'
 import { Daemon } from '../support/daemon.ts'
 import { fetchAll } from '../support/http.ts'
-import { MiB, makeImage, rawLayer, sha256, type Image } from '../support/images.ts'
+import { KiB, MiB, makeImage, rawLayer, sha256, type Image } from '../support/images.ts'
+import { metricSum, parseMetrics } from '../support/metrics.ts'
 import { OBJECT_STORE, startObjectStore, type ObjectStore } from '../support/object-store.ts'
 import { freePorts } from '../support/ports.ts'
-import { pushImage } from '../support/push.ts'
+import { PushError, pushImage } from '../support/push.ts'
 import { requires } from '../support/requirements.ts'
-import { shoalCommand, writeConfig } from '../support/shoal.ts'
+import { shoalCommand, writeConfig, type Config } from '../support/shoal.ts'
 import { until } from '../support/until.ts'
 
 /** Enough to hit every phase of a push now and then; `SHOAL_TEST_KILL_ROUNDS=100` for a longer search. */
 const ROUNDS = Number(process.env['SHOAL_TEST_KILL_ROUNDS'] ?? 6)
+const COLLECTION_ROUNDS = 3
 const TAGS = ['latest', '1', '2']
 
 const folder = mkdtempSync(join(tmpdir(), 'shoal-registries-'))
@@ -37,7 +39,7 @@ interface Registry {
 
 type Bucket = ReturnType<ObjectStore['bucket']>
 
-async function startRegistry(bucket: Bucket): Promise<Registry> {
+async function startRegistry(bucket: Bucket, more: Config = {}): Promise<Registry> {
   const [port = 0] = await freePorts(1)
   const name = `registry-${++started}`
   const config = writeConfig(join(folder, `${name}.yaml`), {
@@ -47,6 +49,7 @@ async function startRegistry(bucket: Bucket): Promise<Registry> {
     host: '127.0.0.1',
     port,
     logLevel: 'warn',
+    ...more,
   })
   const daemon = new Daemon({
     name,
@@ -62,14 +65,15 @@ async function startRegistry(bucket: Bucket): Promise<Registry> {
 
 async function withRegistries(
   t: TestContext,
-  run: (registries: Registry[], restart: (at: number) => Promise<void>) => Promise<void>,
+  run: (registries: Registry[], restart: (at: number) => Promise<void>, bucket: string) => Promise<void>,
+  second: Config = {},
 ): Promise<void> {
   if (!requires(t, OBJECT_STORE)) return
   const bucket = (await (store ??= startObjectStore())).bucket(`b-${randomUUID()}`)
   const registries: Registry[] = []
   try {
-    for (let at = 0; at < 2; at++) registries.push(await startRegistry(bucket))
-    await run(registries, async (at) => void (registries[at] = await startRegistry(bucket)))
+    for (const more of [{}, second]) registries.push(await startRegistry(bucket, more))
+    await run(registries, async (at) => void (registries[at] = await startRegistry(bucket)), bucket.bucket)
   } finally {
     await Promise.all(registries.map(({ daemon }) => daemon.stop()))
   }
@@ -159,6 +163,72 @@ test(`one of two registries is killed in the midst of pushes: whole images only 
     t.diagnostic(`${whole} pushes went through, ${cutOff} were cut off`)
     assert.ok(whole > 0 && cutOff > 0, 'the pushes were too slow or too fast to tell anything')
   })
+})
+
+test('one registry collects garbage while another takes pushes that need some of it: every tag is whole', async (t) => {
+  // With the grace that it has by itself, of a day.
+  const collecting = { collectionInterval: '100ms', removeUntagged: true }
+  await withRegistries(
+    t,
+    async ([pushed, collector], _restart, bucket) => {
+      assert.ok(pushed && collector)
+      const collected = async (name: string, labels: Record<string, string>): Promise<number> => {
+        const text = (await fetchAll(`${collector.url}/metrics`)).body.toString()
+        return metricSum(parseMetrics(text), name, labels)
+      }
+      const runs = () => collected('shoal_registry_collections_total', { outcome: 'done' })
+      const tags = new Map<string, Image>()
+      let repeated = 0
+      const push = async (tag: string, image: Image): Promise<void> => {
+        for (;;) {
+          try {
+            await pushImage(pushed.url, 'app', tag, image)
+            tags.set(tag, image)
+            return
+          } catch (error) {
+            // A layer that the registry had when it was asked, and that went in that moment: clients push it again.
+            if (!(error instanceof PushError && error.message.includes('MANIFEST_BLOB_UNKNOWN'))) throw error
+            repeated++
+          }
+        }
+      }
+      for (let round = 0; round < COLLECTION_ROUNDS; round++) {
+        const left = Array.from({ length: 8 }, (_, at) => rawLayer(`${round} left ${at}`, 20 * KiB))
+        const forgotten = rawLayer(`${round} forgotten`, 20 * KiB)
+        const image = makeImage([...left, forgotten])
+        await push('old', image)
+        const removal = await fetchAll(`${pushed.url}/v2/app/manifests/${image.digest}`, { method: 'DELETE' })
+        assert.equal(removal.status, 202)
+        tags.delete('old')
+        const before = await runs()
+        const objects = await store
+        for (const folder of ['blobs', 'chunks', 'repositories/app']) objects?.keepFolders(bucket, folder)
+        objects?.age(bucket, 25 * 3_600_000)
+        // While what is left of it goes, images are pushed that consist of it.
+        let next = 0
+        const pushing = async (): Promise<void> => {
+          for (let layer = left[next++]; layer !== undefined; layer = left[next++]) {
+            await push(`${round}-${next}`, makeImage([layer, rawLayer(`${round} new ${next}`, 20 * KiB)]))
+          }
+        }
+        await Promise.all([pushing(), pushing()])
+        await until(async () => (await runs()) >= before + 2, { what: 'two collections', deadlineMs: 60_000 })
+        assert.equal((await fetchAll(`${pushed.url}/v2/app/blobs/${forgotten.digest}`)).status, 404)
+      }
+      for (const [tag, image] of tags) {
+        await checkVisible(
+          collector,
+          new Map([[image.digest, image]]),
+          new Map([[tag, new Set([image.digest])]]),
+          new Set([tag]),
+        )
+      }
+      assert.equal(tags.size, COLLECTION_ROUNDS * 8)
+      assert.ok((await collected('shoal_registry_collected_total', { kind: 'blobs' })) >= COLLECTION_ROUNDS)
+      t.diagnostic(`${await runs()} collections, ${repeated} pushes had to be repeated`)
+    },
+    collecting,
+  )
 })
 
 async function checkVisible(

@@ -1,5 +1,5 @@
 // An S3-compatible object store (versitygw, installed by scripts/install-test-tools) over a folder, for tests.
-import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs'
+import { mkdirSync, mkdtempSync, readdirSync, rmSync, utimesSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Daemon } from './daemon.ts'
@@ -19,6 +19,13 @@ export interface ObjectStore {
   readonly pid: number
   /** A new bucket, and what a registry needs to know of it. */
   bucket(name: string): { bucket: string; endpoint: string; credentialsFile: string }
+  /** Makes everything in a bucket seem to have been written so long ago. */
+  age(name: string, byMs: number): void
+  /**
+   * Puts an object into every folder below one. versitygw removes folders that have become empty, and fails a write into one
+   * at that moment; real object stores have no folders.
+   */
+  keepFolders(name: string, below: string): void
   close(): Promise<void>
 }
 
@@ -74,6 +81,17 @@ export async function startObjectStore(): Promise<ObjectStore> {
     bucket: (name) => {
       mkdirSync(join(buckets, name))
       return { bucket: name, endpoint, credentialsFile }
+    },
+    age: (name, byMs) => {
+      const then = new Date(Date.now() - byMs)
+      for (const entry of readdirSync(join(buckets, name), { recursive: true, withFileTypes: true })) {
+        if (entry.isFile()) utimesSync(join(entry.parentPath, entry.name), then, then)
+      }
+    },
+    keepFolders: (name, below) => {
+      for (const entry of readdirSync(join(buckets, name, below), { recursive: true, withFileTypes: true })) {
+        if (entry.isDirectory()) writeFileSync(join(entry.parentPath, entry.name, '.keep'), 'keep')
+      }
     },
     close,
   }
