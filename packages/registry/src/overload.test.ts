@@ -1,7 +1,9 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
 import { Agent, request } from 'node:http'
+import { execFile } from 'node:child_process'
 import { once } from 'node:events'
+import { promisify } from 'node:util'
 import { ask, MemoryBackend, rawConnection, readToEnd, startServer } from './testing.ts'
 
 test('more requests than allowed are answered 503 with a time to come back, and the next ones are served again', async () => {
@@ -60,6 +62,31 @@ test('an event loop that is far behind is said to be so', async () => {
   agent.destroy()
   assert.equal(status, 503)
   while ((await ask(server.port, '/v2/')).status !== 200) await new Promise((resolve) => setTimeout(resolve, 20))
+})
+
+test('a process without a free descriptor goes on, and serves when it has some again', async () => {
+  const program = `
+    import { openSync, closeSync } from 'node:fs'
+    import { once } from 'node:events'
+    import { ask, MemoryBackend, startServer } from '${import.meta.resolve('./testing.ts')}'
+    const server = await startServer({ backend: new MemoryBackend() })
+    await ask(server.port, '/v2/')
+    const taken = []
+    const take = () => {
+      try { for (;;) taken.push(openSync('/dev/null')) } catch (error) { if (error.code !== 'EMFILE') throw error }
+    }
+    // Again and again: connections that end give some back.
+    const taking = setInterval(take, 1)
+    // Longer than anything that is looked at now and then.
+    await new Promise((resolve) => setTimeout(resolve, 2500))
+    clearInterval(taking)
+    for (const descriptor of taken) closeSync(descriptor)
+    const { status } = await ask(server.port, '/v2/')
+    process.stdout.write(String(status), () => process.exit())
+  `
+  const command = ['-c', 'ulimit -n 128; exec "$0" "$@"', process.execPath, '--input-type=module', '--eval', program]
+  const { stdout } = await promisify(execFile)('bash', command, { timeout: 60_000 })
+  assert.equal(stdout, '200')
 })
 
 test('a thousand idle connections cost no request its answer', async (t) => {

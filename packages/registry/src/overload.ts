@@ -1,8 +1,8 @@
 // What a registry endpoint does when there is more to do than it can: it says so at once, with 503 and a time to come
 // back, instead of letting everybody wait and taking memory for each of them.
-import underPressure from '@fastify/under-pressure'
+import { monitorEventLoopDelay } from 'node:perf_hooks'
 import { OciError } from '@shoal/oci'
-import type { FastifyInstance } from 'fastify'
+import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 
 export interface OverloadLimits {
   /** Requests that may be under way at once: an answer may hold some MiB. @default 1000 */
@@ -18,6 +18,9 @@ const LIMITS: OverloadLimits = { maxRequests: 1000, maxEventLoopDelayMs: 30_000 
 /** Clients come back after so long, and not all at once. */
 const RETRY_MIN_S = 1
 const RETRY_SPREAD_S = 5
+/** How often the event loop's delay is measured, and over how long its mean is taken. */
+const RESOLUTION_MS = 10
+const SAMPLE_MS = 1000
 
 /** Adds the limits to a server whose routes are not registered yet. */
 export function limitLoad(server: FastifyInstance, limits: Partial<OverloadLimits> = {}): void {
@@ -32,10 +35,29 @@ export function limitLoad(server: FastifyInstance, limits: Partial<OverloadLimit
     if (active > maxRequests && isBounded(request.url)) next(overloaded(`${maxRequests} requests are under way`))
     else next()
   })
-  server.register(underPressure, {
-    maxEventLoopDelay: maxEventLoopDelayMs,
-    pressureHandler: ({ url }) => (isBounded(url) ? Promise.reject(overloaded('it is too busy')) : undefined),
+  server.addHook('onRequest', watchEventLoop(server, maxEventLoopDelayMs, isBounded))
+}
+
+/**
+ * Refuses while the event loop is late. Not with @fastify/under-pressure: that reads the process's memory in a timer,
+ * which throws, and ends the process, when no descriptor is left.
+ */
+function watchEventLoop(server: FastifyInstance, limitMs: number, isBounded: (url: string) => boolean) {
+  const delays = monitorEventLoopDelay({ resolution: RESOLUTION_MS })
+  delays.enable()
+  let delayMs = 0
+  const sample = setInterval(() => {
+    // Nothing measured means that the loop has not turned once.
+    delayMs = Number.isNaN(delays.mean) ? Infinity : delays.mean / 1e6 - RESOLUTION_MS
+    delays.reset()
+  }, SAMPLE_MS).unref()
+  server.addHook('onClose', () => {
+    clearInterval(sample)
+    delays.disable()
   })
+  return (request: FastifyRequest, _reply: FastifyReply, next: (error?: Error) => void): void => {
+    next(delayMs > limitMs && isBounded(request.url) ? overloaded('it is too busy') : undefined)
+  }
 }
 
 function overloaded(why: string): OciError {
