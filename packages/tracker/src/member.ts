@@ -20,6 +20,10 @@ export class Member implements LeaseCandidate, MemberView, ZoneCandidate, ZoneSo
   /** Since when it has had nothing to ask of its neighbours; 0 when it has not said so lately. */
   starvedSinceMs = 0
   starvedSaidMs = 0
+  /** Rescues in a row: meanwhile no other member gave it anything. */
+  rescues = 0
+  /** The rescue that it carries out now. */
+  rescue: Lease | undefined
   /** Leases in a row that it let lapse. */
   lapses = 0
   /** Others could not get what it says it has: its word on that does not count any more. */

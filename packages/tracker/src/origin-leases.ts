@@ -6,6 +6,12 @@ import { isIdle, type Lease, type Member } from './member.ts'
 
 /** A starved member is helped past what the books say when it has been starved for so long, in milliseconds. */
 export const RESCUE_AFTER_MS = 4000
+/**
+ * With each rescue after which it is starved again, the wait is halved and the chunks are twice as many, up to so often.
+ * Nodes that refuse each other (each took the other's wrong bytes for its fault, where the origin's were wrong) would get
+ * a chunk in four seconds for ever.
+ */
+const RESCUE_DOUBLINGS = 4
 /** A lease may take so many times what its chunks usually take from this origin, and so long in any case. */
 const LEASE_AGE_FACTOR = 10
 const LEASE_AGE_MIN_MS = 30_000
@@ -54,6 +60,7 @@ export class OriginLeases {
   end(lease: Lease): void {
     this.live.delete(lease.id)
     lease.member.held--
+    if (lease.member.rescue === lease) lease.member.rescue = undefined
     this.weigh(lease.member)
     const { coverage } = this.#options
     for (let chunk = lease.first; chunk < lease.first + lease.count; chunk++) {
@@ -107,6 +114,7 @@ export class OriginLeases {
   /** A member has got something. */
   fed(member: Member): void {
     member.starvedSinceMs = 0
+    if (member.rescue === undefined) member.rescues = 0
     this.#starved.delete(member)
   }
 
@@ -138,19 +146,35 @@ export class OriginLeases {
 
   /**
    * The books say that a chunk is in the swarm, but a member has been unable to get anything for a while: whoever has it
-   * does not serve it. It may fetch one such chunk at a time itself.
+   * does not serve it. It may fetch such chunks itself, one at first.
    */
   #grantRescue(id: number, nowMs: number): Lease | undefined {
-    const { coverage } = this.#options
     for (const member of this.#starved) {
-      const starving = nowMs - member.starvedSinceMs >= RESCUE_AFTER_MS
+      const doublings = Math.min(member.rescues, RESCUE_DOUBLINGS)
+      const starving = nowMs - member.starvedSinceMs >= RESCUE_AFTER_MS / 2 ** doublings
       if (!starving || nowMs - member.starvedSaidMs > RESCUE_AFTER_MS || member.held > 0 || member.credit === 0)
         continue
-      for (let chunk = 0; chunk < coverage.chunkCount; chunk++) {
-        const old = nowMs - coverage.coveredMs(chunk) >= RESCUE_AFTER_MS
-        if (!old || member.chunks.has(chunk) || this.#isLeased(chunk)) continue
-        return this.#enter(id, member, chunk, 1, true, nowMs)
-      }
+      const run = this.#rescueRun(member, 2 ** doublings, nowMs)
+      if (run === undefined) continue
+      member.rescues++
+      return (member.rescue = this.#enter(id, member, run.first, run.count, true, nowMs))
+    }
+    return undefined
+  }
+
+  /** The first chunks in a row that a member lacks and that were to be had elsewhere long enough. */
+  #rescueRun(member: Member, most: number, nowMs: number): { first: number; count: number } | undefined {
+    const { coverage } = this.#options
+    const isDue = (chunk: number): boolean =>
+      chunk < coverage.chunkCount &&
+      nowMs - coverage.coveredMs(chunk) >= RESCUE_AFTER_MS &&
+      !member.chunks.has(chunk) &&
+      !this.#isLeased(chunk)
+    for (let first = 0; first < coverage.chunkCount; first++) {
+      if (!isDue(first)) continue
+      let count = 1
+      while (count < most && isDue(first + count)) count++
+      return { first, count }
     }
     return undefined
   }

@@ -187,6 +187,24 @@ test('a member that is starved for long fetches a chunk that the books have, one
   assert.equal(grant(now), undefined)
 })
 
+test('a member to whom nobody gives anything has the whole blob from the origin in seconds, not in minutes', () => {
+  const { swarm, join, grant } = setUp(32)
+  join(0, [...Array(32).keys()], 0, { leaseCredit: 0 })
+  const member = join(1)
+  const counts: number[] = []
+  let now = 0
+  while (member.chunks.count < 32 && now < 120_000) {
+    now += 500
+    swarm.starved(member, now)
+    const lease = grant(now)
+    if (lease === undefined) continue
+    counts.push(lease.count)
+    swarm.leaseDone(done(lease, chunksOf(lease)), 'peer1', now)
+  }
+  assert.deepEqual(counts, [1, 2, 4, 8, 16, 1])
+  assert.ok(now <= 12_000, `after ${now} ms`)
+})
+
 test('neighbours are named evenly, never the asker, the excluded or the gone', () => {
   const { swarm, join, channels } = setUp(4)
   for (const at of [0, 1, 2, 3, 4, 5]) join(at)
