@@ -194,8 +194,10 @@ export class Session {
       const tokenService = { realm: bearer.parameters.get('realm') ?? '', service: bearer.parameters.get('service') }
       this.#schemes.set(settings.registry, { kind: 'bearer', tokenService })
       const asked = bearer.parameters.get('scope')
-      if (asked !== undefined && asked !== '' && asked.length <= MAX_SCOPE_LENGTH && asked !== neededScope(request)) {
-        this.#scopes.set(scopeKey(request), asked)
+      if (asked !== undefined && asked !== '' && asked.length <= MAX_SCOPE_LENGTH) {
+        // What it asked for before does not count any more: it may have been less, for a login with fewer rights.
+        if (asked === neededScope(request)) this.#scopes.delete(scopeKey(request))
+        else this.#scopes.set(scopeKey(request), asked)
       }
       const scope = this.#scopeOf(request)
       const needs = { settings, tokenService, scope, credential, signal: options.signal }

@@ -86,6 +86,23 @@ test('OAuth2: a refresh token by POST, and a password where GET is not known', a
   assert.equal(new URLSearchParams(second.asked[1]?.body).get('grant_type'), 'password')
 })
 
+test('a scope that the registry asked for before does not outlive a challenge for the usual one', async (t) => {
+  const words = { scope: 'repository:team/app:metadata' }
+  const { registry, asked, good } = await startTokenRegistry(t, words)
+  const upstream = startUpstream(t)
+  const ask = () => upstream.headManifest(targetAt(registry.host), 'v1', requestOptions())
+  await ask()
+  words.scope = 'repository:team/app:pull'
+  good.clear()
+  await ask()
+  good.clear()
+  await ask()
+  assert.deepEqual(
+    asked.map(({ url }) => new URL(url, 'http://x').searchParams.get('scope')),
+    ['repository:team/app:metadata', 'repository:team/app:pull', 'repository:team/app:pull'],
+  )
+})
+
 test('a scope in the words of the registry is taken over', async (t) => {
   const { registry, asked } = await startTokenRegistry(t, { scope: 'aws' })
   const upstream = startUpstream(t)
