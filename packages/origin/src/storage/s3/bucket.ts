@@ -1,4 +1,5 @@
 // One bucket, or a part of it below a prefix, through the AWS SDK: its settings, and failures in the words of a registry.
+import { setTimeout as delay } from 'node:timers/promises'
 import {
   CopyObjectCommand,
   DeleteObjectsCommand,
@@ -34,6 +35,23 @@ const ANSWER_TIMEOUT_MS = 300_000
 const MAX_CONNECTIONS = 2_048
 /** DeleteObjects takes no more (Amazon S3 API Reference). */
 const MAX_DELETES = 1_000
+/** Writes into a folder that is just going away. */
+const MAX_TRIES = 6
+
+/**
+ * A server that keeps objects as files (versitygw) removes the folder of the last object that is deleted, and refuses a write
+ * into it in that moment with a name of its own, which the SDK does not know as one to repeat.
+ */
+async function whileFolderGoes<T>(write: () => Promise<T>): Promise<T> {
+  for (let tries = 1; ; tries++) {
+    try {
+      return await write()
+    } catch (error) {
+      if (!(error instanceof Error) || error.name !== 'ExistingObjectIsDirectory' || tries === MAX_TRIES) throw error
+      await delay(tries * 20 * Math.random())
+    }
+  }
+}
 
 export class Bucket {
   readonly client: S3Client
@@ -63,6 +81,10 @@ export class Bucket {
         httpAgent: agent,
         httpsAgent: agent,
       },
+    })
+    this.client.middlewareStack.add((next) => (request) => whileFolderGoes(() => next(request)), {
+      step: 'initialize',
+      name: 'whileFolderGoes',
     })
   }
 
