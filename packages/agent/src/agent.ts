@@ -256,7 +256,11 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
       firstByteName: 'shoal_mirror_first_byte_seconds',
     }),
   })
-  await mirror.register(tokenEndpoint, { path: TOKEN_PATH, issue: (request) => logins.token(request) })
+  await mirror.register(tokenEndpoint, {
+    path: TOKEN_PATH,
+    refreshTokens: 'ignored',
+    issue: (request) => logins.token(request),
+  })
   const ready = { value: false }
   const admin = createAdminApi({
     content,

@@ -207,7 +207,13 @@ test('a token ends after a while, cannot be made up, and what it stood for canno
     upstream: { checkLogin: () => Promise.reject(new Error('nobody is to be asked')) },
   })
   const target = { registry: 'registry.test', repository: 'team/app' }
-  const request = { basic: RIGHT, scoped: true, endpoint: undefined, requestId: '' }
+  const request = {
+    basic: RIGHT,
+    scopes: ['repository:a/b:pull'],
+    endpoint: undefined,
+    remoteAddress: '',
+    requestId: '',
+  }
   const { token, expiresInSeconds } = await logins.token(request)
   const shows = (text: string) => logins.authorizationFor(target, `Bearer ${text}`)
   assert.equal(shows(token), RIGHT)
@@ -243,7 +249,15 @@ test('logins that are kept are bounded, and the ones that are used stay', async 
   })
   const target = { registry: 'registry.test', repository: 'team/app' }
   const issue = async (login: string) =>
-    (await logins.token({ basic: basic(login), scoped: true, endpoint: undefined, requestId: '' })).token
+    (
+      await logins.token({
+        basic: basic(login),
+        scopes: ['repository:a/b:pull'],
+        endpoint: undefined,
+        remoteAddress: '',
+        requestId: '',
+      })
+    ).token
   const [unused, used] = [await issue('unused:x'), await issue('used:x')]
   for (let i = 0; i < 3500; i++) {
     await issue(`user${i}:${'x'.repeat(5000)}`)

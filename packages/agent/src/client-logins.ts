@@ -109,13 +109,11 @@ export class ClientLogins {
    * registry says what it thinks of it when it is shown.
    * @throws OciError(UNAUTHORIZED) for a login that its registry does not take
    */
-  async token({ basic, scoped, requestId }: TokenRequest): Promise<IssuedToken> {
-    const expiresInSeconds = LIFETIME_MS / 1000
-    if (basic === undefined) return { token: FOR_EVERYONE, expiresInSeconds }
-    const login = this.#loginOf(basic)
-    if (login === undefined) return { token: FOR_EVERYONE, expiresInSeconds }
-    if (!scoped) await this.#check(login, requestId)
-    return { token: this.#seal(login), expiresInSeconds }
+  async token({ basic, scopes, requestId }: TokenRequest): Promise<IssuedToken> {
+    const login = basic === undefined ? undefined : this.#loginOf(basic)
+    if (login !== undefined && scopes.length === 0) await this.#check(login, requestId)
+    const token = login === undefined ? FOR_EVERYONE : this.#seal(login)
+    return { token, expiresInSeconds: LIFETIME_MS / 1000, issuedAt: new Date() }
   }
 
   /** What a request has to show to a registry: the login behind a token of this agent, else what the client sent. */

@@ -8,16 +8,16 @@ import {
   createRegistryMetrics,
   createRegistryServer,
   registryPlugin,
+  tokenEndpoint,
   type RegistryServer,
 } from '@shoal/registry'
 import type { Logger } from 'pino'
 import { Registry } from 'prom-client'
-import { Accounts } from './accounts/accounts.ts'
+import { Accounts, TOKEN_PATH } from './accounts/accounts.ts'
 import { GuardedBackend } from './accounts/guarded-backend.ts'
 import { HtpasswdFile } from './accounts/htpasswd.ts'
 import { LoginLimit } from './accounts/login-limit.ts'
 import { AccessRules, type AccessRule } from './accounts/rules.ts'
-import { tokenPlugin } from './accounts/token-plugin.ts'
 import { Tokens } from './accounts/tokens.ts'
 import { OriginBackend } from './backend.ts'
 import { DEFAULT_GRACE_MS } from './collection/retention.ts'
@@ -192,7 +192,10 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     },
   })
   await server.register(usagePlugin, { usage, accounts })
-  if (accounts) await server.register(tokenPlugin, { accounts })
+  if (accounts) {
+    const issue = accounts.token.bind(accounts)
+    await server.register(tokenEndpoint, { path: TOKEN_PATH, refreshTokens: 'refused', issue })
+  }
   registerOperation(server, registry, () => ready)
 
   const unfollow = tlsFiles && followTlsFiles(server.server as unknown as Server, tlsFiles, logger)

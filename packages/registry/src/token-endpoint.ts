@@ -11,10 +11,11 @@ const MAX_FORM_BYTES = 16 * 1024
 export interface TokenRequest {
   /** What the client shows, as the value of an `Authorization: Basic` header; undefined: nothing. */
   basic: string | undefined
-  /** A token for a repository is asked for; a login alone asks for none. */
-  scoped: boolean
+  /** What the token shall be good for; a login alone asks for nothing. */
+  scopes: string[]
   /** Scheme and host as the client wrote them. */
   endpoint: string | undefined
+  remoteAddress: string
   /** Sent along to whom is asked about the login. */
   requestId: string
 }
@@ -22,15 +23,22 @@ export interface TokenRequest {
 export interface IssuedToken {
   token: string
   expiresInSeconds: number
+  issuedAt: Date
 }
 
 export interface TokenEndpointOptions {
   path: string
+  /**
+   * A refresh token that another token service gave out says nothing here: `ignored`, for what everyone may have, or
+   * `refused`, so that the client asks in another way.
+   */
+  refreshTokens: 'ignored' | 'refused'
   /** @throws OciError(UNAUTHORIZED) for a login that is not taken */
   issue: (request: TokenRequest) => Promise<IssuedToken>
 }
 
-export const tokenEndpoint: FastifyPluginCallback<TokenEndpointOptions> = (fastify, { path, issue }, done) => {
+export const tokenEndpoint: FastifyPluginCallback<TokenEndpointOptions> = (fastify, options, done) => {
+  const { path, refreshTokens, issue } = options
   fastify.removeAllContentTypeParsers()
   fastify.addContentTypeParser(
     'application/x-www-form-urlencoded',
@@ -45,13 +53,18 @@ export const tokenEndpoint: FastifyPluginCallback<TokenEndpointOptions> = (fasti
     basic: string | undefined,
     asked: URLSearchParams,
   ): Promise<FastifyReply> => {
-    const scoped = asked.getAll('scope').some((scope) => scope.trim() !== '')
-    const { token, expiresInSeconds } = await issue({
-      ...{ basic, scoped, endpoint: endpointOf(request), requestId: request.id },
+    const scopes = asked.getAll('scope').flatMap((text) => text.split(' '))
+    const { token, expiresInSeconds, issuedAt } = await issue({
+      ...{ basic, scopes: scopes.filter((scope) => scope !== ''), endpoint: endpointOf(request) },
+      ...{ remoteAddress: request.ip, requestId: request.id },
     })
-    const issuedAt = new Date().toISOString()
     reply.header('cache-control', 'no-store')
-    return reply.send({ token, access_token: token, expires_in: expiresInSeconds, issued_at: issuedAt })
+    return reply.send({
+      token,
+      access_token: token,
+      expires_in: expiresInSeconds,
+      issued_at: issuedAt.toISOString(),
+    })
   }
 
   fastify.get(path, (request, reply) => {
@@ -61,8 +74,8 @@ export const tokenEndpoint: FastifyPluginCallback<TokenEndpointOptions> = (fasti
   fastify.post(path, async (request, reply) => {
     const form = new URLSearchParams(typeof request.body === 'string' ? request.body : '')
     const [user, password] = [form.get('username'), form.get('password')]
-    // One that another token service gave out says nothing here, and is no reason to refuse what is for everyone.
-    if (form.get('grant_type') === 'refresh_token') return answer(request, reply, undefined, form)
+    const isRefresh = form.get('grant_type') === 'refresh_token'
+    if (isRefresh && refreshTokens === 'ignored') return answer(request, reply, undefined, form)
     if (form.get('grant_type') === 'password' && user !== null && password !== null) {
       return answer(request, reply, `Basic ${Buffer.from(`${user}:${password}`).toString('base64')}`, form)
     }

@@ -1,10 +1,10 @@
 // Who is asking, and may they: puts accounts, rules, tokens and the limit on failed logins together.
 import { OciError } from '@shoal/oci'
-import type { RequestContext } from '@shoal/registry'
+import type { IssuedToken, RequestContext, TokenRequest } from '@shoal/registry'
 import type { HtpasswdFile } from './htpasswd.ts'
 import type { LoginLimit } from './login-limit.ts'
 import type { AccessRules, Action } from './rules.ts'
-import { parseScope, type Grant, type IssuedToken, type Tokens } from './tokens.ts'
+import { parseScope, type Grant, type Tokens } from './tokens.ts'
 
 /** What is looked at of a request. */
 export type Asking = Pick<RequestContext, 'authorization' | 'remoteAddress' | 'endpoint'>
@@ -24,6 +24,8 @@ export interface AccountsOptions {
 }
 
 export const TOKEN_PATH = '/token'
+
+const MAX_SCOPES = 32
 
 export class Accounts {
   readonly #options: AccountsOptions
@@ -57,14 +59,13 @@ export class Accounts {
 
   /**
    * The token endpoint: what was asked for, as far as the rules let.
-   * @throws OciError(UNAUTHORIZED, TOOMANYREQUESTS)
+   * @throws OciError(UNAUTHORIZED, TOOMANYREQUESTS, DENIED)
    */
-  async token(
-    asking: Asking,
-    login: { user: string; password: string } | undefined,
-    scopes: string[],
-  ): Promise<IssuedToken> {
-    if (login) await this.#verify(asking, login.user, login.password)
+  async token({ basic, scopes, endpoint, remoteAddress }: TokenRequest): Promise<IssuedToken> {
+    const login = readBasic(basic)
+    if (basic !== undefined && !login) throw new OciError('UNAUTHORIZED', 'log in with user name and password')
+    if (scopes.length > MAX_SCOPES) throw new OciError('DENIED', `at most ${MAX_SCOPES} scopes in one token`)
+    if (login) await this.#verify({ authorization: basic, endpoint, remoteAddress }, login.user, login.password)
     const access = scopes.flatMap((scope) => {
       const wanted = parseScope(scope)
       if (!wanted) return []

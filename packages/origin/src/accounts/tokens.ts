@@ -3,6 +3,7 @@
 import { randomUUID } from 'node:crypto'
 import { mkdir, open, readFile, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
+import type { IssuedToken } from '@shoal/registry'
 import { exportJWK, generateKeyPair, importJWK, jwtVerify, SignJWT, type CryptoKey, type JWK } from 'jose'
 import { LRUCache } from 'lru-cache'
 import { ACTIONS, type Action } from './rules.ts'
@@ -16,12 +17,6 @@ export interface Grant {
   /** Undefined: nobody has logged in. */
   user: string | undefined
   access: { name: string; actions: Action[] }[]
-}
-
-export interface IssuedToken {
-  token: string
-  expiresInSeconds: number
-  issuedAt: Date
 }
 
 export class Tokens {

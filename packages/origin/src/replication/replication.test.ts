@@ -58,7 +58,7 @@ const FAILED = 'an image could not be copied'
 /** The queue is written after the copy was told in the log. */
 async function untilPending(origin: TestOrigin, count: number): Promise<void> {
   const wanted = new RegExp(`replication_pending\\{[^}]*\\} ${count}\\n`)
-  while (!wanted.test(await origin.metrics.metrics())) await delay(10)
+  while (!wanted.test(await origin.metrics.metrics())) await new Promise((resolve) => setImmediate(resolve))
 }
 
 /** What is at a registry, digest by digest, as a client gets it. */
