@@ -1,15 +1,13 @@
 // What an operator can say of one origin registry; the annotations are those of config.ts.
+import { loginKeys, reachRules, tlsKeys, urlFormat } from '@shoal/upstream'
 import { Type } from 'typebox'
-
-const URL_PATTERN = '^https?://[^\\s/?#]+([/?#]\\S*)?$'
-const url = { pattern: URL_PATTERN, mustBe: 'a URL that starts with http:// or https://' }
 
 /** How one origin registry is reached. */
 export const registrySettingsSchema = Type.Object(
   {
     endpoint: Type.Optional(
       Type.String({
-        ...url,
+        ...urlFormat,
         description: 'Where the registry is really reached, if not at https://<its name>. May be another mirror.',
       }),
     ),
@@ -19,21 +17,7 @@ export const registrySettingsSchema = Type.Object(
         description: 'Talk to this registry without TLS. Loopback addresses need no permission.',
       }),
     ),
-    insecureSkipVerify: Type.Optional(
-      Type.Boolean({ default: false, description: "Do not check the registry's certificate. For tests only." }),
-    ),
-    caFile: Type.Optional(
-      Type.String({
-        format: 'path',
-        description: "PEM file with the authorities that may sign the registry's certificate, beside the system's.",
-      }),
-    ),
-    certFile: Type.Optional(
-      Type.String({ format: 'path', description: 'PEM file with the client certificate to show to the registry.' }),
-    ),
-    keyFile: Type.Optional(
-      Type.String({ format: 'path', description: 'PEM file with the key of the client certificate.' }),
-    ),
+    ...tlsKeys,
     access: Type.Optional(
       Type.Enum(['client', 'node'], {
         default: 'client',
@@ -50,33 +34,7 @@ export const registrySettingsSchema = Type.Object(
           'brings. `node`: everyone who reaches the mirror endpoint may push what the login of the node may push.',
       }),
     ),
-    username: Type.Optional(Type.String({ minLength: 1, description: 'User name for the registry.' })),
-    password: Type.Optional(
-      Type.String({ secret: true, description: 'Password or token for the registry. Better kept in `passwordFile`.' }),
-    ),
-    passwordFile: Type.Optional(
-      Type.String({
-        format: 'path',
-        description: 'File whose first line is the password or token. Read again when it changes.',
-      }),
-    ),
-    proxy: Type.Optional(
-      Type.String({
-        ...url,
-        secret: true,
-        description: 'HTTP proxy towards this registry. Overrides HTTP_PROXY and HTTPS_PROXY; may hold credentials.',
-      }),
-    ),
+    ...loginKeys,
   },
-  {
-    additionalProperties: false,
-    dependentRequired: {
-      certFile: ['keyFile'],
-      keyFile: ['certFile'],
-      password: ['username'],
-      passwordFile: ['username'],
-    },
-    not: { required: ['password', 'passwordFile'] },
-    mustBe: 'given only one of password and passwordFile',
-  },
+  reachRules,
 )

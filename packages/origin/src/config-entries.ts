@@ -1,4 +1,5 @@
 // The schemas of what there may be several of in the registry's configuration; the annotations are those of config.ts.
+import { loginKeys, reachRules, tlsKeys } from '@shoal/upstream'
 import { Type } from 'typebox'
 import { ACTIONS, REPOSITORY_PATTERN, USER_IN_RULE_PATTERN } from './accounts/rules.ts'
 
@@ -153,50 +154,8 @@ export const replicationRuleSchema = Type.Object(
     addPrefix: Type.Optional(
       Type.String({ ...NAME_PREFIX, description: 'What is put before names there, after `removePrefix`.' }),
     ),
-    username: Type.Optional(Type.String({ minLength: 1, description: 'User name for the registry.' })),
-    password: Type.Optional(
-      Type.String({ secret: true, description: 'Password or token for the registry. Better kept in `passwordFile`.' }),
-    ),
-    passwordFile: Type.Optional(
-      Type.String({
-        format: 'path',
-        description: 'File whose first line is the password or token. Read again when it changes.',
-      }),
-    ),
-    caFile: Type.Optional(
-      Type.String({
-        format: 'path',
-        description: "PEM file with the authorities that may sign the registry's certificate, beside the system's.",
-      }),
-    ),
-    certFile: Type.Optional(
-      Type.String({ format: 'path', description: 'PEM file with the client certificate to show to the registry.' }),
-    ),
-    keyFile: Type.Optional(
-      Type.String({ format: 'path', description: 'PEM file with the key of the client certificate.' }),
-    ),
-    insecureSkipVerify: Type.Optional(
-      Type.Boolean({ default: false, description: "Do not check the registry's certificate. For tests only." }),
-    ),
-    proxy: Type.Optional(
-      Type.String({
-        pattern: '^https?://[^\\s/?#]+([/?#]\\S*)?$',
-        mustBe: 'a URL that starts with http:// or https://',
-        secret: true,
-        description: 'HTTP proxy towards this registry. Overrides HTTP_PROXY and HTTPS_PROXY; may hold credentials.',
-      }),
-    ),
+    ...loginKeys,
+    ...tlsKeys,
   },
-  {
-    additionalProperties: false,
-    required: ['url'],
-    dependentRequired: {
-      certFile: ['keyFile'],
-      keyFile: ['certFile'],
-      password: ['username'],
-      passwordFile: ['username'],
-    },
-    not: { required: ['password', 'passwordFile'] },
-    mustBe: 'given only one of password and passwordFile',
-  },
+  { ...reachRules, required: ['url'] },
 )
