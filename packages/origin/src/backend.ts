@@ -14,11 +14,11 @@ import type {
   UploadState,
 } from '@shoal/registry'
 import { chunkSizeFor } from '@shoal/store'
+import { contentGone, type BlobSteps } from './blob-steps.ts'
 import { blobPath } from './layout.ts'
 import type { RepositoryChange } from './notifications/event.ts'
 import type { Places } from './places.ts'
 import { Quotas, type Charge } from './quotas.ts'
-import type { Admit } from './uploads.ts'
 
 /** How many repositories are looked through for a blob that a client wants mounted from anywhere. */
 const MAX_MOUNT_CANDIDATES = 1_000
@@ -93,11 +93,10 @@ export class OriginBackend implements PullBackend, PushBackend {
   }
 
   async uploadBlob(_context: RequestContext, name: string, digest: Digest, part: UploadPart): Promise<void> {
-    const { uploads, repositories } = this.#places.of(name)
+    const { uploads } = this.#places.of(name)
     await this.#quotas.requireRoom(name)
     await this.#quotas.charged(name, async (charge) => {
-      await uploads.upload(name, digest, part, this.#admit(charge, name, digest))
-      await repositories.linkBlob(name, digest)
+      await uploads.upload(name, digest, part, this.#steps(charge, name, digest))
     })
   }
 
@@ -116,8 +115,9 @@ export class OriginBackend implements PullBackend, PushBackend {
     const sizeBytes = await place.repositories.useBlob(source, digest)
     if (sizeBytes === undefined) return false
     await this.#quotas.charged(name, async (charge) => {
-      await this.#admit(charge, name, digest)(sizeBytes)
-      await place.repositories.linkBlob(name, digest)
+      const { admit, link } = this.#steps(charge, name, digest)
+      await admit(sizeBytes)
+      if (!(await link())) throw contentGone(digest)
     })
     return true
   }
@@ -137,10 +137,9 @@ export class OriginBackend implements PullBackend, PushBackend {
     digest: Digest,
     part: UploadPart | undefined,
   ): Promise<void> {
-    const { uploads, repositories } = this.#places.of(name)
+    const { uploads } = this.#places.of(name)
     await this.#quotas.charged(name, async (charge) => {
-      await uploads.finish(name, id, digest, part, this.#admit(charge, name, digest))
-      await repositories.linkBlob(name, digest)
+      await uploads.finish(name, id, digest, part, this.#steps(charge, name, digest))
     })
   }
 
@@ -181,10 +180,10 @@ export class OriginBackend implements PullBackend, PushBackend {
   }
 
   /** What a repository shows already costs it nothing. */
-  #admit(charge: Charge, name: string, digest: Digest): Admit {
-    const isThere = async (): Promise<boolean> =>
-      (await this.#places.of(name).repositories.blobSize(name, digest)) !== undefined
-    return (sizeBytes) => charge(sizeBytes, isThere)
+  #steps(charge: Charge, name: string, digest: Digest): BlobSteps {
+    const { repositories } = this.#places.of(name)
+    const isThere = async (): Promise<boolean> => (await repositories.blobSize(name, digest)) !== undefined
+    return { admit: (sizeBytes) => charge(sizeBytes, isThere), link: () => repositories.linkBlob(name, digest) }
   }
 
   async #sizeOf(name: string, digest: Digest, toKeep = false): Promise<number> {

@@ -80,15 +80,12 @@ export class Repositories {
     return link && (await this.#retention.use(layout.blobPath(digest)))?.sizeBytes
   }
 
-  /** @throws OciError(BLOB_UPLOAD_INVALID) when the content is not there */
-  async linkBlob(name: string, digest: Digest): Promise<void> {
-    if (!(await this.#retention.use(layout.blobPath(digest)))) {
-      throw new OciError('BLOB_UPLOAD_INVALID', `the content of ${digest} is gone: push it again`, {
-        detail: { digest },
-      })
-    }
+  /** False when the content is not there. */
+  async linkBlob(name: string, digest: Digest): Promise<boolean> {
+    if (!(await this.#retention.use(layout.blobPath(digest)))) return false
     await this.#retention.write(layout.blobLinkPath(name, digest), Buffer.from(digest))
     this.#noteName(name)
+    return true
   }
 
   /** False when the repository does not show it. The content stays until garbage collection. */

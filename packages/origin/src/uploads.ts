@@ -4,6 +4,7 @@ import type { Readable } from 'node:stream'
 import { digestAlgorithm, OciError, type Digest } from '@shoal/oci'
 import { UploadRangeError, type UploadPart, type UploadState } from '@shoal/registry'
 import type { Logger } from 'pino'
+import { NO_STEPS, storeBlob, type BlobSteps } from './blob-steps.ts'
 import type { ChunkLists } from './chunk-lists.ts'
 import type { Retention } from './collection/retention.ts'
 import type { HashPlan } from './hashing/hash-jobs.ts'
@@ -16,9 +17,6 @@ const WRITE_BYTES = 1024 * 1024
 
 /** What most blobs are named by, while nobody has said how this one is. */
 const DEFAULT_PLAN: HashPlan = { algorithm: 'sha256' }
-
-/** Asked before a blob is stored. @throws OciError(DENIED) when it must not be */
-export type Admit = (sizeBytes: number) => Promise<void>
 
 interface UploadInfo {
   name: string
@@ -105,15 +103,14 @@ export class Uploads {
   }
 
   /**
-   * Takes a last part, checks the digest, and stores the blob if `admit` takes it: what is denied is dropped. Linking it
-   * to a repository is the caller's.
+   * Takes a last part, checks the digest, and stores the blob if `admit` takes it: what is denied is dropped.
    */
   async finish(
     name: string,
     id: string,
     digest: Digest,
     part: UploadPart | undefined,
-    admit: Admit = ADMIT_ALL,
+    steps: BlobSteps = NO_STEPS,
   ): Promise<{ sizeBytes: number }> {
     const session = await this.#find(name, id)
     return this.#alone(session, part?.body, async () => {
@@ -123,10 +120,12 @@ export class Uploads {
           await this.#receive(session, file, part)
         }
         const found = { sizeBytes: file.sizeBytes, hashes: await this.#hashes(session, file, digest) }
-        const path = blobPath(digest)
         if (found.hashes.digest === digest) {
-          await admit(file.sizeBytes)
-          await this.#retention.alone(path, () => file.promote(path))
+          const path = blobPath(digest)
+          await storeBlob(digest, file.sizeBytes, steps, async () => {
+            await this.#retention.alone(path, () => file.promote(path))
+            await this.#storeChunkList(digest, file.sizeBytes, found.hashes.chunkHashes)
+          })
         }
         return found
       }).catch(async (error: unknown) => {
@@ -139,17 +138,16 @@ export class Uploads {
           detail: { expected: digest, actual: hashes.digest },
         })
       }
-      await this.#storeChunkList(digest, sizeBytes, hashes.chunkHashes)
       await this.#remove(id)
       return { sizeBytes }
     })
   }
 
   /** A whole blob in one request. Nothing stays of it when it fails. */
-  async upload(name: string, digest: Digest, part: UploadPart, admit = ADMIT_ALL): Promise<{ sizeBytes: number }> {
+  async upload(name: string, digest: Digest, part: UploadPart, steps = NO_STEPS): Promise<{ sizeBytes: number }> {
     const session = await this.#create(name)
     try {
-      return await this.finish(name, session.id, digest, part, admit)
+      return await this.finish(name, session.id, digest, part, steps)
     } catch (error) {
       await this.#remove(session.id)
       throw error
@@ -376,8 +374,6 @@ function planFor(digest: Digest, sizeBytes: number | undefined): HashPlan {
   const algorithm = digestAlgorithm(digest)
   return sizeBytes === undefined ? { algorithm } : { algorithm, sizeBytes }
 }
-
-const ADMIT_ALL: Admit = () => Promise.resolve()
 
 const NO_BODY = { destroy: () => undefined } as unknown as Readable
 
