@@ -3,7 +3,7 @@ import test from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import { digestOf } from '@shoal/oci'
 import type { StoreRecords } from '@shoal/store'
-import type { Swarm, TagFound, TagOutcome } from '@shoal/swarm'
+import type { Swarm, TagFound, TagMemory, TagOutcome } from '@shoal/swarm'
 import { UpstreamError, type RequestOptions, type Upstream, type UpstreamErrorCode } from '@shoal/upstream'
 import { TagResolver, type TagRecord } from './tag-resolver.ts'
 import { silent } from './testing/agents.ts'
@@ -12,10 +12,12 @@ const TARGET = { registry: 'reg.test', repository: 'team/app' }
 const KEY = 'reg.test/team/app:1'
 const found = (text: string): TagFound => ({ digest: digestOf(text), mediaType: 'm', sizeBytes: text.length })
 
+const remembered = (text: string, ageMs: number, peerId = 'agent'): TagMemory => ({ ...found(text), ageMs, peerId })
+
 type Lookup = () => Promise<TagFound>
 type Tracker = (lookup: Lookup) => Promise<TagOutcome<TagFound> | undefined>
 
-function setUp(options: { ttlMs?: number; tracker?: Tracker; agents?: TagFound & { ageMs: number } } = {}) {
+function setUp(options: { ttlMs?: number; tracker?: Tracker; agents?: TagMemory[] } = {}) {
   const records = new Map<string, TagRecord>()
   const asked: (string | undefined)[] = []
   const state = {
@@ -33,7 +35,7 @@ function setUp(options: { ttlMs?: number; tracker?: Tracker; agents?: TagFound &
     } as unknown as Upstream,
     swarm: {
       trackers: { askTag: (_key: string, lookup: Lookup) => state.tracker(lookup) },
-      askTag: async () => options.agents,
+      askTag: async () => options.agents ?? [],
     } as unknown as Swarm,
     records: {
       get: async (key: string) => records.get(key),
@@ -133,28 +135,40 @@ for (const code of ['TIMEOUT', 'UNREACHABLE', 'SERVER_ERROR', 'RATE_LIMITED'] as
 
 for (const code of ['NOT_FOUND', 'UNAUTHORIZED', 'DENIED', 'REFUSED_BY_POLICY'] as const) {
   test(`${code} is passed on, whatever was known before`, async () => {
-    const { resolve, records, state } = setUp({ agents: { ...found('agents'), ageMs: 1 } })
+    const { resolve, records, state } = setUp({ agents: [remembered('agents', 1)] })
     records.set(KEY, { ...found('before'), seenMs: Date.now() })
     state.origin = failing(code)
     await assert.rejects(resolve(), { code })
   })
 }
 
-test('of what this node and others remember, the youngest is used', async () => {
+test('of what this node and one other remember, the younger is used', async () => {
   for (const [ageMs, expected] of [
     [10, 'theirs'],
     [1e9, 'own'],
   ] as const) {
-    const { resolve, records, state } = setUp({ agents: { ...found('theirs'), ageMs } })
+    const { resolve, records, state } = setUp({ agents: [remembered('theirs', ageMs)] })
     records.set(KEY, { ...found('own'), seenMs: Date.now() - 1e6 })
     state.origin = failing('UNREACHABLE')
     assert.equal((await resolve()).digest, found(expected).digest)
   }
 })
 
+test('one young answer among many does not say what a tag is: most count, this node among them', async () => {
+  for (const [others, expected] of [
+    [[remembered('lie', 0, 'liar'), remembered('own', 1e7, 'a')], 'own'],
+    [[remembered('lie', 0, 'liar'), remembered('theirs', 1e7, 'a'), remembered('theirs', 1e7, 'b')], 'theirs'],
+  ] as const) {
+    const { resolve, records, state } = setUp({ agents: [...others] })
+    records.set(KEY, { ...found('own'), seenMs: Date.now() - 1e6 })
+    state.origin = failing('UNREACHABLE')
+    assert.deepEqual(await resolve(), { ...found(expected), stale: true })
+  }
+})
+
 test('a tracker that knows of the outage, and nothing else: others are asked what they remember', async () => {
   const tracker: Tracker = async () => ({ kind: 'failed', errorCode: 'TIMEOUT' })
-  const { resolve, asked } = setUp({ tracker, agents: { ...found('theirs'), ageMs: 5 } })
+  const { resolve, asked } = setUp({ tracker, agents: [remembered('theirs', 5)] })
   const answer = await resolve()
   assert.deepEqual({ digest: answer.digest, stale: answer.stale }, { digest: found('theirs').digest, stale: true })
   assert.equal(asked.length, 0)

@@ -3,7 +3,7 @@
 // in what agents and trackers tell each other (docs/decisions/0009-who-may-read.md).
 import { isDigest, type Digest } from '@shoal/oci'
 import type { StoreRecords } from '@shoal/store'
-import type { Swarm, TagFound } from '@shoal/swarm'
+import { mostNamed, type Swarm, type TagFound, type TagMemory } from '@shoal/swarm'
 import { UpstreamError, type RepositoryTarget, type Upstream } from '@shoal/upstream'
 import type { Logger } from 'pino'
 import { LRUCache } from 'lru-cache'
@@ -159,7 +159,7 @@ export class TagResolver {
       { err: failure, reference: key, digest: last.digest },
       'tag could not be checked: last known digest is used',
     )
-    return { digest: last.digest, mediaType: last.mediaType, sizeBytes: last.sizeBytes, stale: true }
+    return { ...last, stale: true }
   }
 
   /** Leaves time for the answer that is known already, should the origin hang. */
@@ -201,13 +201,21 @@ export class TagResolver {
   }
 
   /** What everyone may read, a login may read too; the other way round it may not be. */
-  async #lastKnown({ key, everyones }: Question): Promise<(TagFound & { ageMs: number }) | undefined> {
+  async #lastKnown({ key, everyones }: Question): Promise<TagFound | undefined> {
     const limitMs = Math.min(AGENTS_LIMIT_MS, this.#options.manifestTimeoutMs * AGENTS_PART)
-    const { swarm } = this.#options
     const answers = await Promise.all(
-      [...new Set([key, everyones])].flatMap((asked) => [this.known(asked), swarm.askTag(asked, limitMs)]),
+      [...new Set([key, everyones])].flatMap((asked) => [
+        this.#remembered(asked),
+        this.#options.swarm.askTag(asked, limitMs),
+      ]),
     )
-    return answers.filter((answer) => answer !== undefined).sort((one, other) => one.ageMs - other.ageMs)[0]
+    return mostNamed(answers.flat())
+  }
+
+  /** This node's own memory: one among others, so that it does not stay behind them for ever. */
+  async #remembered(key: string): Promise<TagMemory[]> {
+    const known = await this.known(key)
+    return known === undefined ? [] : [{ ...known, peerId: '' }]
   }
 
   /** The origin refuses it to everyone: an outage later on must not bring it back. */

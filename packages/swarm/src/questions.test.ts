@@ -6,7 +6,7 @@ import { digestOf } from '@shoal/oci'
 import { UpstreamError } from '@shoal/upstream'
 import { SizeQuestions } from './size-questions.ts'
 import { TagAsker } from './tag-asker.ts'
-import { TagQuestions } from './tag-questions.ts'
+import { mostNamed, TagQuestions, type TagMemory } from './tag-questions.ts'
 import { FakeChannel } from './testing/channels.ts'
 
 const digest = digestOf('manifest')
@@ -103,7 +103,7 @@ test('answers that nobody asked for change nothing', () => {
 const known = (requestId: number, ageMs: number, of: typeof digest | '' = digest) =>
   ({ type: 'tag-known', requestId, digest: of, mediaType: 'm', sizeBytes: 5, ageMs }) as const
 
-test('of what agents know of a tag the youngest counts, when all have answered', async () => {
+test('what agents know of a tag is told when all have answered, one answer for each', async () => {
   const agents = ['a', 'b', 'c'].map((peerId) => new FakeChannel(peerId))
   const questions = new TagQuestions(() => agents)
   const asking = questions.ask(REFERENCE, LONG)
@@ -113,7 +113,10 @@ test('of what agents know of a tag the youngest counts, when all have answered',
   questions.answered('stranger', known(1, 0, digestOf('the word of a stranger')))
   questions.answered('b', known(1, 100, other))
   questions.answered('c', known(1, 0, ''))
-  assert.deepEqual(await asking, { digest: other, mediaType: 'm', sizeBytes: 5, ageMs: 100 })
+  assert.deepEqual(await asking, [
+    { ...found, ageMs: 500, peerId: 'a' },
+    { ...found, digest: other, ageMs: 100, peerId: 'b' },
+  ])
 })
 
 test('agents that do not answer are not waited for beyond the limit; without agents nobody is', async () => {
@@ -121,8 +124,26 @@ test('agents that do not answer are not waited for beyond the limit; without age
   const questions = new TagQuestions(() => agents)
   const asking = questions.ask(REFERENCE, 20)
   questions.answered('a', known(1, 500))
-  assert.equal((await asking)?.ageMs, 500)
-  assert.equal(await new TagQuestions(() => []).ask(REFERENCE, LONG), undefined)
+  assert.deepEqual(
+    (await asking).map(({ ageMs }) => ageMs),
+    [500],
+  )
+  assert.deepEqual(await new TagQuestions(() => []).ask(REFERENCE, LONG), [])
+})
+
+test('what most nodes remember counts, however young another answer is; of as many the youngest', () => {
+  const memory = (peerId: string, text: string, ageMs: number) => ({ ...found, peerId, digest: digestOf(text), ageMs })
+  const named = (...answers: TagMemory[]) => mostNamed(answers)?.digest
+  assert.equal(named(), undefined)
+  assert.equal(named(memory('a', 'x', 9), memory('b', 'y', 8)), digestOf('y'))
+  assert.equal(named(memory('liar', 'y', 0), memory('a', 'x', 9), memory('b', 'x', 8)), digestOf('x'))
+  assert.equal(
+    named(memory('liar', 'y', 0), memory('liar', 'y', 0), memory('a', 'x', 9), memory('b', 'x', 8)),
+    digestOf('x'),
+  )
+  // The size goes with the digest: a wrong one is another answer.
+  const resized = { ...memory('liar', 'x', 0), sizeBytes: 6 }
+  assert.equal(mostNamed([resized, memory('a', 'x', 9), memory('b', 'x', 8)])?.sizeBytes, 5)
 })
 
 const offline: Pick<ControlPlane, 'findProviders' | 'channel'> = {

@@ -22,6 +22,7 @@ import { DEFAULT_PARAMETERS, type SwarmParameters } from './policy/index.ts'
 import type { RateLimits } from './rate-limits.ts'
 import { RequestBudget } from './request-budget.ts'
 import type { SizeAnswer } from './size-questions.ts'
+import type { TagMemory } from './tag-questions.ts'
 import type { TagFound } from './tracker-client.ts'
 import { TrackerClient } from './tracker-client.ts'
 import { Uploads } from './uploads.ts'
@@ -178,8 +179,8 @@ export class Swarm {
     return await this.#messages.sizes.ask(digest, timeoutMs)
   }
 
-  /** What connected agents know of a tag, the youngest answer. */
-  async askTag(reference: string, timeoutMs: number): Promise<(TagFound & { ageMs: number }) | undefined> {
+  /** What connected agents know of a tag. */
+  async askTag(reference: string, timeoutMs: number): Promise<TagMemory[]> {
     return await this.#messages.tags.ask(reference, timeoutMs)
   }
 
