@@ -64,7 +64,7 @@ async function play(nodes: number, blobs: typeof BLOBS): Promise<Load> {
   const metrics = createTrackerMetrics(new Registry(), { swarms: () => 0, nodes: () => 0, members: () => 0 })
   const coordinator = new Coordinator({ originConcurrency: 32, leaseIdleMs: 2000, tagTtlMs: 5000, logger, metrics })
   const traffic = rolloutTraffic(nodes, blobs)
-  /** What lease holders and the one that looks a tag up will say. */
+  /** What lease holders and those that look a tag up will say. */
   const replies: Said[] = []
   let sentBytes = 0
   let receivedBytes = 0

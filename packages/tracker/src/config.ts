@@ -74,7 +74,8 @@ export const trackerConfigSchema = Type.Object(
       minimum: 0,
       maximum: 3_600_000,
       default: 3_000,
-      description: 'How long the answer of an origin to a tag is passed on to other nodes that ask the same.',
+      description:
+        'How long the answer of an origin to a tag, found alike by two nodes, is passed on to others that ask the same.',
     }),
     httpHost: Type.String({
       ...host,

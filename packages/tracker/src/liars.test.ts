@@ -152,16 +152,21 @@ test('a node that reports everybody is not believed beyond the first few', async
 
 test('a tag that nobody asked the node about is not taken from it', () => {
   const table = new TagTable({ ttlMs: 60_000 })
-  const [liar, asker] = [channel('liar'), channel('asker')]
+  const [liar, one, two] = [channel('liar'), channel('one'), channel('two')]
   const reference = 'ghcr.io/org/app:1'
-  const result = { mediaType: 'x', sizeBytes: 1, errorCode: '', requestId: 1, reference }
-  table.result(liar, { ...result, type: 'tag-result', digest: digestOf('evil') }, 0)
-  table.ask(asker, { type: 'tag-ask', requestId: 7, reference }, 1)
-  assert.equal(asker.take('tag-answer').length, 0)
-  assert.equal(asker.take('tag-lookup').length, 1)
-  // Nor may another answer in the place of the one that was asked.
-  table.result(liar, { ...result, type: 'tag-result', digest: digestOf('evil') }, 2)
-  table.result(asker, { ...result, type: 'tag-result', requestId: 7, digest: DIGEST }, 3)
-  table.ask(liar, { type: 'tag-ask', requestId: 8, reference }, 4)
+  const say = (from: FakeChannel, requestId: number, digest: Digest, nowMs: number) => {
+    const found = { digest, mediaType: 'x', sizeBytes: 1, errorCode: '' }
+    table.result(from, { type: 'tag-result', requestId, reference, ...found }, nowMs)
+  }
+  say(liar, 1, DIGEST, 0)
+  table.ask(one, { type: 'tag-ask', requestId: 7, reference }, 1)
+  assert.equal(one.take('tag-lookup').length, 1)
+  // Nor may it answer in the place of those that are asked, not even what the other one says.
+  say(one, 7, DIGEST, 2)
+  say(liar, 1, DIGEST, 3)
+  table.ask(two, { type: 'tag-ask', requestId: 8, reference }, 4)
+  assert.deepEqual([two.take('tag-lookup').length, two.sent.length], [1, 0])
+  say(two, 8, DIGEST, 5)
+  table.ask(liar, { type: 'tag-ask', requestId: 9, reference }, 6)
   assert.equal(liar.take('tag-answer')[0]?.digest, DIGEST)
 })
