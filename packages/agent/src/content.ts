@@ -1,6 +1,5 @@
 // Content by digest: from the store, else from the swarm, else from the origin. What the mirror endpoint and the pulls
 // of the admin API both ask.
-import { setTimeout as delay } from 'node:timers/promises'
 import type { Readable } from 'node:stream'
 import {
   blobsOf,
@@ -14,23 +13,13 @@ import {
 } from '@shoal/oci'
 import type { ContentSource } from '@shoal/registry'
 import { StoreFailedError, StoreFullError, type ReadOptions, type Store, type StoredBlob } from '@shoal/store'
-import type { Download, Swarm } from '@shoal/swarm'
+import { DownloadError, type Download, type Swarm } from '@shoal/swarm'
 import { UpstreamError, type RepositoryTarget, type Upstream } from '@shoal/upstream'
-import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { unlessAborted } from './aborting.ts'
+import { Descriptors, type AskOrigin, type Descriptor } from './descriptors.ts'
 import { blobSource, manifestSource, type Requester } from './origin-sources.ts'
 import { orPassThrough, passThrough } from './pass-through.ts'
-
-/**
- * Descriptors remembered from manifests, so that a blob's size is known when it is asked for. The cache takes its memory
- * at once, so it is no larger than needed: some thousand images.
- */
-const KNOWN_DESCRIPTORS = 20_000
-/** How long connected agents have to tell the size of something that was asked for by digest alone. */
-const SIZE_QUESTION_MS = 150
-/** How long everybody has, the DHT included, while the origin does not answer. */
-const SIZE_LIMIT_MS = 2500
 
 export interface ManifestContent {
   digest: Digest
@@ -59,23 +48,19 @@ export interface ContentOptions {
   logger: Logger
 }
 
-interface KnownDescriptor {
-  sizeBytes: number
-  mediaType: string
-}
-
 /** All content that this node can get. */
 export class Content {
   readonly #options: ContentOptions
-  readonly #descriptors = new LRUCache<Digest, KnownDescriptor>({ max: KNOWN_DESCRIPTORS })
+  readonly #descriptors: Descriptors
 
   constructor(options: ContentOptions) {
     this.#options = options
+    this.#descriptors = new Descriptors(options.swarm)
   }
 
-  /** Notes what a manifest or the origin said of some content. */
-  know(digest: Digest, sizeBytes: number, mediaType: string): void {
-    this.#descriptors.set(digest, { sizeBytes, mediaType })
+  /** Notes what was said of some content, by whomever. */
+  hear(digest: Digest, sizeBytes: number, mediaType: string): void {
+    this.#descriptors.hear(digest, sizeBytes, mediaType)
   }
 
   /** A manifest by digest. @throws UpstreamError, DownloadError, OciError */
@@ -87,25 +72,44 @@ export class Content {
   ): Promise<ManifestContent> {
     const stored = await this.#storedManifest(digest, 'store')
     if (stored !== undefined) return stored
-    const { sizeBytes, mediaType } = await this.#describeManifest(target, digest, requester, signal)
+    const askOrigin: AskOrigin = () => this.#options.upstream.headManifest(target, digest, { ...requester, signal })
+    const descriptor = await this.#descriptors.find(digest, askOrigin)
+    try {
+      return await this.#fetchManifest(target, digest, descriptor, requester, signal)
+    } catch (error) {
+      const right = await this.#descriptors.correct(digest, descriptor, askOrigin)
+      if (right === undefined) throw error
+      this.#options.logger.warn({ err: error, digest, right }, 'others named a wrong size: tried again')
+      return await this.#fetchManifest(target, digest, right, requester, signal)
+    }
+  }
+
+  async #fetchManifest(
+    target: RepositoryTarget,
+    digest: Digest,
+    { sizeBytes, mediaType, isHearsay }: Descriptor,
+    requester: Requester,
+    signal: AbortSignal,
+  ): Promise<ManifestContent> {
+    const { swarm, upstream, logger } = this.#options
     if (sizeBytes > MAX_MANIFEST_BYTES) {
       throw new OciError('MANIFEST_INVALID', `the manifest has ${sizeBytes} bytes, more than ${MAX_MANIFEST_BYTES}`)
     }
     try {
-      const origin = manifestSource(this.#options.upstream, target, digest, requester)
+      const origin = manifestSource(upstream, target, digest, requester)
       const requestId = requester.requestId ?? ''
-      const download = await this.#options.swarm.download({ digest, sizeBytes, mediaType, origin, requestId })
+      const download = await swarm.download({ digest, sizeBytes, isHearsay, mediaType, origin, requestId })
       const source: ContentSource = await this.#finished(download, signal)
       const content = await this.#storedManifest(digest, source)
-      if (content !== undefined) return content
+      if (content !== undefined) {
+        this.#descriptors.prove(digest, content.sizeBytes)
+        return content
+      }
     } catch (error) {
       if (!(error instanceof StoreFullError || error instanceof StoreFailedError)) throw error
-      this.#options.logger.warn({ err: error, digest }, 'the store takes nothing: the manifest is passed through')
+      logger.warn({ err: error, digest }, 'the store takes nothing: the manifest is passed through')
     }
-    const { bytes, mediaType: type } = await this.#options.upstream.getManifest(target, digest, {
-      ...requester,
-      signal,
-    })
+    const { bytes, mediaType: type } = await upstream.getManifest(target, digest, { ...requester, signal })
     return this.#parsed({ digest, mediaType: type, sizeBytes: bytes.length, bytes, source: 'origin' })
   }
 
@@ -129,14 +133,20 @@ export class Content {
           release: () => stored.release(),
         }
       }
-      const sizeBytes = await this.blobSize(target, digest, requester, signal)
+      const askOrigin = this.#askForBlob(target, digest, requester, signal)
+      const descriptor = await this.#descriptors.find(digest, askOrigin)
+      const { sizeBytes, isHearsay } = descriptor
       const origin = blobSource(upstream, target, digest, requester)
-      const passed = { upstream, target, digest, sizeBytes, requester }
+      const requestId = requester.requestId ?? ''
       try {
-        const download = await swarm.download({ digest, sizeBytes, origin, requestId: requester.requestId ?? '' })
+        const download = await swarm.download({ digest, sizeBytes, isHearsay, origin, requestId })
         if (download === undefined) continue
+        this.#learnFrom(download)
+        // One that runs already may know the size better.
+        const { sizeBytes: actualBytes } = download.partial
+        const passed = { upstream, target, digest, sizeBytes: actualBytes, requester }
         return {
-          sizeBytes,
+          sizeBytes: actualBytes,
           source: 'swarm',
           stored: undefined,
           download,
@@ -152,8 +162,10 @@ export class Content {
           release: download.hold(),
         }
       } catch (error) {
+        if ((await this.#descriptors.correct(digest, descriptor, askOrigin)) !== undefined) continue
         if (!(error instanceof StoreFullError || error instanceof StoreFailedError)) throw error
         logger.warn({ err: error, digest }, 'the store takes nothing: the blob is passed through')
+        const passed = { upstream, target, digest, sizeBytes, requester }
         return {
           sizeBytes,
           source: 'origin',
@@ -188,7 +200,7 @@ export class Content {
       }
       const bytes = new Uint8Array(blob.sizeBytes)
       await blob.readAt(0, bytes)
-      const known = this.#descriptors.get(digest)?.mediaType
+      const known = this.#descriptors.mediaType(digest)
       const named = known !== undefined && isManifestMediaType(known) ? known : undefined
       const type = blob.mediaType ?? named ?? typeOf(bytes)
       return this.#parsed({ digest, mediaType: type, sizeBytes: bytes.length, bytes, source })
@@ -202,7 +214,7 @@ export class Content {
     try {
       const manifest = parseManifest(content.bytes, content.mediaType)
       for (const { digest, size, mediaType } of [...childrenOf(manifest), ...blobsOf(manifest)]) {
-        this.know(digest, size, mediaType)
+        this.#descriptors.know(digest, size, mediaType)
       }
     } catch (error) {
       // Content types that are not understood are passed on as they are: the digest was checked.
@@ -211,64 +223,34 @@ export class Content {
     return content
   }
 
-  async #describeManifest(
-    target: RepositoryTarget,
-    digest: Digest,
-    requester: Requester,
-    signal: AbortSignal,
-  ): Promise<KnownDescriptor> {
-    const known = this.#descriptors.get(digest)
-    if (known !== undefined) return known
-    return await this.#askPeersAndOrigin(digest, () =>
-      this.#options.upstream.headManifest(target, digest, { ...requester, signal }),
-    )
-  }
-
-  /** Size of a blob in bytes, from what manifests said, from peers or from the origin. */
+  /** Size of a blob in bytes. Other nodes are believed only while the origin cannot be asked. @throws UpstreamError */
   async blobSize(target: RepositoryTarget, digest: Digest, requester: Requester, signal: AbortSignal): Promise<number> {
     if (this.#options.store.has(digest)) {
       const stored = await this.#options.store.open(digest)
       stored?.release()
       if (stored !== undefined) return stored.sizeBytes
     }
-    const known = this.#descriptors.get(digest)
-    if (known !== undefined) return known.sizeBytes
-    const { sizeBytes } = await this.#askPeersAndOrigin(digest, async () => {
-      const head = await this.#options.upstream.headBlob(target, digest, { ...requester, signal })
-      return { ...head, mediaType: '' }
-    })
-    this.know(digest, sizeBytes, '')
+    const askOrigin = this.#askForBlob(target, digest, requester, signal)
+    const { sizeBytes } = await this.#descriptors.find(digest, askOrigin, true)
     return sizeBytes
   }
 
-  /**
-   * Peers have a moment to answer before the origin is asked; where the origin cannot be asked, whatever peers say in
-   * the end counts.
-   */
-  async #askPeersAndOrigin(digest: Digest, askOrigin: () => Promise<KnownDescriptor>): Promise<KnownDescriptor> {
-    const asking = this.#options.swarm.askSize(digest, SIZE_LIMIT_MS)
-    const early = await Promise.race([
-      asking,
-      delay(this.#options.swarm.connectedAgents > 0 ? SIZE_QUESTION_MS : 0, undefined),
-    ])
-    if (early !== undefined) return early
-    try {
-      const { sizeBytes, mediaType } = await Promise.race([askOrigin(), answered(asking)])
-      return { sizeBytes, mediaType }
-    } catch (error) {
-      if (!(error instanceof UpstreamError) || !error.isOutage) throw error
-      const late = await asking
-      if (late === undefined) throw error
-      return late
+  #askForBlob(target: RepositoryTarget, digest: Digest, requester: Requester, signal: AbortSignal): AskOrigin {
+    return async () => {
+      const { sizeBytes } = await this.#options.upstream.headBlob(target, digest, { ...requester, signal })
+      return { sizeBytes, mediaType: '' }
     }
   }
-}
 
-/** Only an answer counts: that nobody knows is no reason to stop asking elsewhere. */
-function answered<T>(asking: Promise<T | undefined>): Promise<T> {
-  return new Promise((resolve, reject) => {
-    asking.then((answer) => (answer === undefined ? undefined : resolve(answer)), reject)
-  })
+  /** The end of a download shows whether the size was right. */
+  #learnFrom({ digest, partial, done }: Download): void {
+    done.then(
+      () => this.#descriptors.prove(digest, partial.sizeBytes),
+      (error: unknown) => {
+        if (!(error instanceof DownloadError && error.code === 'STOPPED')) this.#descriptors.doubt(digest)
+      },
+    )
+  }
 }
 
 /** @throws OciError(MANIFEST_UNKNOWN) when it is none */

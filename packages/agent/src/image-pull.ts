@@ -120,7 +120,7 @@ async function resolve(
   signal: AbortSignal,
 ) {
   const resolved = await resolveOpenly(tags, target, tag, requester, signal)
-  content.know(resolved.digest, resolved.sizeBytes, resolved.mediaType)
+  content.hear(resolved.digest, resolved.sizeBytes, resolved.mediaType)
   return resolved
 }
 

@@ -51,7 +51,7 @@ export class MirrorBackend implements PullBackend {
         return await read(reference, await access.admit(target, reference, 'manifest', reader))
       }
       const { resolved, fetcher } = await access.resolve(target, reference, reader, signal)
-      content.know(resolved.digest, resolved.sizeBytes, resolved.mediaType)
+      content.hear(resolved.digest, resolved.sizeBytes, resolved.mediaType)
       // A stale answer is given only for what can be delivered: then it is fetched even for HEAD.
       if (head && !resolved.stale) return resolved
       const manifest = await read(resolved.digest, fetcher)

@@ -146,7 +146,7 @@ export class AgentMessages {
 
   #onJoin(channel: ControlChannel, message: SwarmJoin): void {
     const { digest } = message
-    if (message.complete || message.chunks.length > 0) this.sizes.answered(digest, message)
+    if (message.complete || message.chunks.length > 0) this.sizes.answered(channel.peerId, message)
     const download = this.#options.downloads.get(digest)
     if (download !== undefined && !download.isOver) {
       download.neighbourhood.onJoin(channel, message)

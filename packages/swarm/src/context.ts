@@ -50,6 +50,8 @@ export type Lie =
   | 'wrong_hash'
   /** Passed on a voucher that its signer did not make. */
   | 'forged_voucher'
+  /** Named a size that a blob does not have. */
+  | 'wrong_size'
 
 /** The origin, as far as one blob is concerned. */
 export interface OriginSource {

@@ -8,6 +8,8 @@ export interface DownloadOptions {
   /** Content type to store it with, where it is known. */
   mediaType: string
   origin: OriginSource | undefined
+  /** Only other nodes say that the blob has this size: when the origin says otherwise, the download is over. */
+  isHearsay: boolean
   /** Follows the pull through the logs of the nodes. */
   requestId: string
 }

@@ -28,6 +28,7 @@ export class Download implements RunOwner {
   readonly board: ChunkBoard
   readonly book: VoucherBook
   readonly requestId: string
+  readonly isHearsay: boolean
   mediaType: string
   /** Settles when the blob is whole and stored; rejects with DownloadError. */
   readonly done: Promise<void>
@@ -55,6 +56,7 @@ export class Download implements RunOwner {
     this.partial = options.partial
     this.mediaType = options.mediaType
     this.requestId = options.requestId
+    this.isHearsay = options.isHearsay
     this.board = new ChunkBoard(this.partial.chunks)
     this.book = new VoucherBook({
       digest: this.digest,

@@ -191,3 +191,34 @@ test('a byte now and then is no progress, a slow link is no trickle', () => {
   // Where everything takes minutes, nobody is judged in seconds.
   assert.equal(isTrickling(request(60_000, 60), 60_000, 60_000), false)
 })
+
+test('a size that only other nodes name ends the download as soon as the origin names another', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(MIB)
+  const node = await startNode(t)
+  // The second one is asked for ranges that it says are not there.
+  for (const sizeBytes of [100, 64 * MIB]) {
+    const request = { digest, sizeBytes, isHearsay: true, origin: origin.source(digest), requestId: 'test' }
+    const download = await node.swarm.download(request)
+    download?.hold()
+    await assert.rejects(download!.done, { name: 'DownloadError', code: 'WRONG_SIZE' })
+  }
+  await node.fetch(origin, digest)
+  assert.deepEqual(await node.bytes(digest), origin.content(digest))
+})
+
+test('a download of a size that others named gives way to one of the size that a manifest names', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(MIB)
+  const node = await startNode(t)
+  const request = { digest, isHearsay: true, sizeBytes: 2 * MIB, origin: undefined, requestId: 'test' }
+  const wrong = await node.swarm.download(request)
+  wrong?.hold()
+  const right = await node.download(origin, digest)
+  assert.notEqual(right, wrong)
+  await assert.rejects(wrong!.done, { code: 'STOPPED' })
+  // What others say does not end what is certain.
+  assert.equal(await node.swarm.download(request), right)
+  await right.done
+  assert.deepEqual(await node.bytes(digest), origin.content(digest))
+})

@@ -5,6 +5,7 @@ import { chunkLength, StoreFailedError, StoreFullError, type PartialBlob } from 
 import { UpstreamError, type BlobBody } from '@shoal/upstream'
 import type { ChunkBoard, PendingChunk } from './chunk-board.ts'
 import type { OriginSource, SwarmContext } from './context.ts'
+import { DownloadError } from './errors.ts'
 import { chooseOriginRun, textHash } from './policy/index.ts'
 import type { VoucherBook } from './voucher-book.ts'
 
@@ -12,6 +13,8 @@ import type { VoucherBook } from './voucher-book.ts'
 const NEWS_INTERVAL_MS = 400
 const BACKOFF_MIN_MS = 250
 const BACKOFF_MAX_MS = 4000
+/** RFC 9110, section 15.5.17. */
+const RANGE_NOT_SATISFIABLE = 416
 /** Two is what a lone node has under way at once. */
 const MAX_RUNS_IN_VAIN = 2
 
@@ -22,6 +25,8 @@ export interface RunOwner {
   readonly partial: PartialBlob
   readonly book: VoucherBook
   readonly signal: AbortSignal
+  /** Only other nodes say how large the blob is. */
+  readonly isHearsay: boolean
   /** Checks (against a known hash, if the origin itself gave one), keeps and vouches for a chunk of the origin. */
   keepFromOrigin(chunk: number, data: Uint8Array): Promise<void>
   /** Members of the swarm that may be trusted to fetch their share, as rendezvous hashes. */
@@ -192,13 +197,11 @@ export class OriginRuns {
 
   /** Cuts the stream into chunks. An origin that ignores Range sends everything: then everything is used. */
   async #receive(run: Run, body: BlobBody, lastChunk: number, signal: AbortSignal): Promise<void> {
-    const { partial, context } = this.#owner
+    const { partial, context, isHearsay } = this.#owner
     if (body.sizeBytes !== partial.sizeBytes) {
-      throw new UpstreamError(
-        'PROTOCOL',
-        this.#source!.host,
-        `the origin says the blob has ${body.sizeBytes} bytes, expected ${partial.sizeBytes}`,
-      )
+      const message = `the origin says the blob has ${body.sizeBytes} bytes, expected ${partial.sizeBytes}`
+      if (isHearsay) throw new DownloadError('WRONG_SIZE', partial.digest, message)
+      throw new UpstreamError('PROTOCOL', this.#source!.host, message)
     }
     const buffer = Buffer.allocUnsafeSlow(partial.chunkSizeBytes)
     let chunk = Math.floor(body.start / partial.chunkSizeBytes)
@@ -283,12 +286,18 @@ export class OriginRuns {
   }
 
   #failed(error: unknown, nowMs: number): void {
-    if (error instanceof StoreFullError || error instanceof StoreFailedError) {
+    if (error instanceof StoreFullError || error instanceof StoreFailedError || error instanceof DownloadError) {
       this.#owner.failWith(error)
       return
     }
-    this.lastError = error
     const upstream = error instanceof UpstreamError ? error : undefined
+    const { isHearsay, partial } = this.#owner
+    // The blob ends before the range that was asked for.
+    if (isHearsay && upstream?.status === RANGE_NOT_SATISFIABLE) {
+      this.#owner.failWith(new DownloadError('WRONG_SIZE', partial.digest, upstream.message, upstream))
+      return
+    }
+    this.lastError = error
     if (
       upstream !== undefined &&
       ['NOT_FOUND', 'UNAUTHORIZED', 'DENIED', 'REFUSED_BY_POLICY'].includes(upstream.code)
@@ -298,7 +307,7 @@ export class OriginRuns {
     this.#backoffMs = Math.min(BACKOFF_MAX_MS, Math.max(BACKOFF_MIN_MS, this.#backoffMs * 2))
     this.#notBeforeMs =
       nowMs + Math.max(this.#backoffMs * (0.5 + Math.random()), Math.min(upstream?.retryAfterMs ?? 0, 60_000))
-    this.#owner.context.logger.warn({ err: error, digest: this.#owner.partial.digest }, 'the origin did not deliver')
+    this.#owner.context.logger.warn({ err: error, digest: partial.digest }, 'the origin did not deliver')
   }
 }
 

@@ -162,11 +162,11 @@ test('the first agent that has a blob says how large it is; those who ask meanwh
   const both = Promise.all([questions.ask(digest, LONG), questions.ask(digest, LONG)])
   for (const agent of agents) assert.equal(agent.take('swarm-join').length, 1)
   questions.refused('a', digest)
-  questions.answered(digest, join(0))
-  questions.answered(digest, join(1234))
+  questions.answered('a', join(0))
+  questions.answered('b', join(1234))
   assert.deepEqual(await both, [
-    { sizeBytes: 1234, mediaType: 'm' },
-    { sizeBytes: 1234, mediaType: 'm' },
+    { sizeBytes: 1234, mediaType: 'm', saidBy: 'b' },
+    { sizeBytes: 1234, mediaType: 'm', saidBy: 'b' },
   ])
 })
 
@@ -198,6 +198,6 @@ test('agents that only the DHT knows are asked, too', async () => {
   const questions = new SizeQuestions({ control, agents: () => [] })
   const asking = questions.ask(digest, LONG)
   while (far.sent.length === 0) await new Promise((resolve) => setImmediate(resolve))
-  questions.answered(digest, join(99))
+  questions.answered('far', join(99))
   assert.equal((await asking)?.sizeBytes, 99)
 })

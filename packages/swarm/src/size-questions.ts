@@ -11,6 +11,8 @@ export interface SizeAnswer {
   sizeBytes: number
   /** Empty when the one who answered did not know it. */
   mediaType: string
+  /** Peer id of the agent that answered; empty when the tracker did. */
+  saidBy: string
 }
 
 export interface SizeQuestionsOptions {
@@ -59,9 +61,9 @@ export class SizeQuestions {
     }
   }
 
-  answered(digest: Digest, message: SwarmJoin): void {
-    if (message.sizeBytes <= 0) return
-    this.#questions.get(digest)?.settle({ sizeBytes: message.sizeBytes, mediaType: message.mediaType })
+  answered(peerId: string, { digest, sizeBytes, mediaType }: SwarmJoin): void {
+    if (sizeBytes <= 0) return
+    this.#questions.get(digest)?.settle({ sizeBytes, mediaType, saidBy: peerId })
   }
 
   refused(peerId: string, digest: Digest): void {
@@ -71,7 +73,7 @@ export class SizeQuestions {
 
   async #askTracker(question: SizeQuestion, digest: Digest, signal: AbortSignal): Promise<void> {
     const sizeBytes = await this.#options.askTracker?.(digest, signal)
-    if (sizeBytes !== undefined) question.settle({ sizeBytes, mediaType: '' })
+    if (sizeBytes !== undefined) question.settle({ sizeBytes, mediaType: '', saidBy: '' })
     question.searching--
     endIfNobodyKnows(question)
   }

@@ -52,6 +52,8 @@ export interface SwarmOptions {
 export interface DownloadRequest {
   digest: Digest
   sizeBytes: number
+  /** Only other nodes say so, neither a manifest nor the origin. @default false */
+  isHearsay?: boolean
   mediaType?: string
   origin: OriginSource | undefined
   requestId: string
@@ -98,7 +100,7 @@ export class Swarm {
       limits: this.limits,
       freeSlots: () => options.uploads.freeSlots,
       isBanned: (peerId) => this.#banned.has(peerId),
-      blame: (peerId, digest, lie) => this.#blame(peerId, digest, lie),
+      blame: (peerId, digest, lie) => this.blame(peerId, digest, lie),
       announce: (digest) => this.#announcer.announce(digest),
       knownAgents: () => this.#messages.channels().map(({ hello }) => hello.node),
       interestedPeers: (digest) => this.#messages.interestedPeers(digest),
@@ -141,7 +143,12 @@ export class Swarm {
     const { digest } = request
     for (;;) {
       const running = this.#downloads.get(digest)
-      if (running !== undefined && !running.isOver) return running
+      if (running !== undefined && !running.isOver) {
+        if (request.isHearsay === true || !running.isHearsay || running.partial.sizeBytes === request.sizeBytes) {
+          return running
+        }
+        await running.close(new Error('the blob has another size than other nodes had said'))
+      }
       if (this.#options.store.has(digest)) return undefined
       const starting = this.#starting.get(digest)
       if (starting === undefined) break
@@ -211,6 +218,15 @@ export class Swarm {
     return [...this.#banned.entries()]
   }
 
+  /** A peer was caught lying about a blob: this node has nothing to do with it for a while. */
+  blame(peerId: string, digest: Digest, lie: Lie): void {
+    const { control, logger } = this.#options
+    if (peerId === control.peerId || this.#banned.has(peerId)) return
+    logger.warn({ peer: peerId, digest, lie }, 'peer was caught and is refused')
+    this.trackers.send(digest, { type: 'peer-report', digest, peerId, reason: lie })
+    control.ban(peerId, this.#context.timings.banMs, lie)
+  }
+
   async #begin(request: DownloadRequest): Promise<Download> {
     const partial = await this.#options.store.openPartial(request.digest, request.sizeBytes)
     if (this.#closed) {
@@ -221,6 +237,7 @@ export class Swarm {
       partial,
       mediaType: request.mediaType ?? '',
       origin: request.origin,
+      isHearsay: request.isHearsay ?? false,
       requestId: request.requestId,
     })
     this.#downloads.set(request.digest, download)
@@ -234,14 +251,6 @@ export class Swarm {
 
   #greet(peerId: string): void {
     if (!this.#closed) this.#messages.greet(peerId)
-  }
-
-  #blame(peerId: string, digest: Digest, lie: Lie): void {
-    const { control, logger } = this.#options
-    if (peerId === control.peerId || this.#banned.has(peerId)) return
-    logger.warn({ peer: peerId, digest, lie }, 'peer was caught and is refused')
-    this.trackers.send(digest, { type: 'peer-report', digest, peerId, reason: lie })
-    control.ban(peerId, this.#context.timings.banMs, lie)
   }
 
   /** A peer was banned, by this room or by the network room. */

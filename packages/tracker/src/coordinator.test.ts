@@ -35,7 +35,7 @@ function done(grant: LeaseGrant, more: object = {}) {
 }
 
 const liveLeases = (coordinator: Coordinator, host: string) =>
-  [...coordinator.swarms.values()]
+  [...coordinator.swarms]
     .filter(({ originHost }) => originHost === host)
     .reduce((sum, { leases }) => sum + leases.size, 0)
 
@@ -123,18 +123,19 @@ test('a node that is gone leaves all its swarms, unless it has come back over an
   coordinator.receive(old, join(blob('b'), 4))
   coordinator.receive(fresh, join(blob('b'), 4))
   coordinator.left(old)
-  assert.equal(coordinator.swarms.get(blob('a'))?.members.size, 0)
-  assert.equal(coordinator.swarms.get(blob('b'))?.members.size, 1)
+  assert.equal(coordinator.swarms.largest(blob('a'))?.members.size, 0)
+  assert.equal(coordinator.swarms.largest(blob('b'))?.members.size, 1)
 })
 
-test('who names another size than the first has no part in the swarm', (t) => {
+test('who names another size has a swarm of its own; who asks for a size is told that of the larger one', (t) => {
   const coordinator = setUp(t, 8)
   const [one, two] = channels(2) as [FakeChannel, FakeChannel]
   coordinator.receive(one, join(blob('a'), 4))
   coordinator.receive(two, join(blob('a'), 5))
-  assert.equal(coordinator.swarms.get(blob('a'))?.members.size, 1)
+  assert.equal(coordinator.swarms.size, 2)
+  assert.equal(coordinator.swarms.largest(blob('a'))?.members.size, 1)
   coordinator.receive(two, join(blob('unknown size'), 0))
-  assert.equal(coordinator.swarms.has(blob('unknown size')), false)
+  assert.equal(coordinator.swarms.largest(blob('unknown size')), undefined)
 })
 
 test('a peer that two nodes report is named to nobody', (t) => {

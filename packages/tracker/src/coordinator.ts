@@ -1,11 +1,13 @@
 // Turns the messages of agents into entries in the books, and the books' decisions into messages.
 import type { Digest } from '@shoal/oci'
-import type { ControlChannel, ControlMessage, PeerReport, TrackerJoin } from '@shoal/network'
-import { DEFAULT_PARAMETERS, originLeaseLimit, usualTime, type SwarmParameters } from '@shoal/swarm'
+import type { ControlChannel, ControlMessage, LeaseDone, PeerReport, TrackerJoin } from '@shoal/network'
+import { DEFAULT_PARAMETERS, type SwarmParameters } from '@shoal/swarm'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import type { TrackerMetrics } from './metrics.ts'
 import { NodeBudgets } from './node-budgets.ts'
+import { OriginPace } from './origin-pace.ts'
+import { SwarmTable } from './swarm-table.ts'
 import { TagTable } from './tag-table.ts'
 import type { Member } from './member.ts'
 import { TrackedSwarm } from './tracked-swarm.ts'
@@ -19,8 +21,6 @@ const MORE_PEERS = 4
 const FORGET_AFTER_MS = 60_000
 /** A peer that others report as a liar is not named to anybody for so long. */
 const REPORT_TTL_MS = 600_000
-/** One member's word keeps all from an origin for so long at most. */
-const MAX_PAUSE_MS = 10_000
 /** Reports by so many different nodes are needed for it. */
 const REPORTS_NEEDED = 2
 /** Peers that one node may report within that time: who reports more is not believed. */
@@ -39,14 +39,11 @@ export interface CoordinatorOptions {
 
 /** All swarms and tags of one tracker. */
 export class Coordinator {
-  readonly swarms = new Map<Digest, TrackedSwarm>()
+  readonly swarms = new SwarmTable()
   readonly tags: TagTable
   readonly #options: CoordinatorOptions
   readonly #parameters: SwarmParameters
-  readonly #outstanding = new Map<string, number>()
-  /** Moving average of the time from a grant to its chunk, for each origin host, in milliseconds. */
-  readonly #usualChunkMs = new LRUCache<string, number>({ max: 1000 })
-  readonly #pausedUntilMs = new LRUCache<string, number>({ max: 1000 })
+  readonly #origins: OriginPace
   readonly #budgets: NodeBudgets
   /** Whom a node has reported. */
   readonly #reported = new LRUCache<string, Set<string>>({ max: 10_000, ttl: REPORT_TTL_MS })
@@ -55,6 +52,8 @@ export class Coordinator {
   readonly #outcasts = new LRUCache<string, true>({ max: 10_000, ttl: REPORT_TTL_MS })
   readonly #sweep: NodeJS.Timeout
   readonly #dirty = new Set<TrackedSwarm>()
+  /** Those in which something may happen by itself. Most have nothing but members that have everything. */
+  readonly #busy = new Set<TrackedSwarm>()
   #granting = false
   #nextLeaseId = 1
   #heartbeatMs = 0
@@ -62,6 +61,7 @@ export class Coordinator {
   constructor(options: CoordinatorOptions) {
     this.#options = options
     this.#parameters = { ...DEFAULT_PARAMETERS, leasesPerOrigin: options.originConcurrency }
+    this.#origins = new OriginPace(this.#parameters)
     this.tags = new TagTable({ ttlMs: options.tagTtlMs })
     this.#budgets = new NodeBudgets((peer, reason) => {
       options.metrics.refused.inc({ reason })
@@ -82,13 +82,13 @@ export class Coordinator {
   /** Leases that are out beyond a lower number run to their end; a higher one is used at once. */
   set originConcurrency(leases: number) {
     this.#parameters.leasesPerOrigin = leases
-    for (const swarm of this.swarms.values()) this.#grantSoon(swarm)
+    for (const swarm of this.#busy) this.#grantSoon(swarm)
   }
 
   /** A node is gone. */
   left(channel: ControlChannel): void {
     const now = performance.now()
-    for (const swarm of this.swarms.values()) {
+    for (const swarm of this.swarms) {
       if (swarm.members.get(channel.peerId)?.channel === channel) this.#leave(swarm, channel.peerId, now)
     }
     this.tags.expire(now)
@@ -103,12 +103,12 @@ export class Coordinator {
         this.#join(channel, message, now)
         break
       case 'tracker-leave': {
-        const swarm = this.swarms.get(message.digest)
+        const swarm = this.swarms.ofMember(message.digest, channel.peerId)
         if (swarm !== undefined) this.#leave(swarm, channel.peerId, now)
         break
       }
       case 'tracker-progress': {
-        const swarm = this.swarms.get(message.digest)
+        const swarm = this.swarms.ofMember(message.digest, channel.peerId)
         swarm?.progress(channel.peerId, message, now)
         this.#grantSoon(swarm)
         break
@@ -116,25 +116,14 @@ export class Coordinator {
       case 'tracker-peers-wanted':
         this.#morePeers(channel, message.digest, message.exclude, now)
         break
-      case 'lease-progress':
-        this.swarms.get(message.digest)?.leaseProgress(message.leaseId, channel.peerId, message.receivedBytes, now)
-        break
-      case 'lease-done': {
-        const swarm = this.swarms.get(message.digest)
-        const lease = swarm?.leaseDone(message, channel.peerId, now)
-        if (swarm !== undefined && lease !== undefined) {
-          const { leaseId, failed } = message
-          this.#options.logger.debug(
-            { lease: leaseId, failed, tookMs: Math.round(now - lease.grantedMs) },
-            'lease over',
-          )
-          if (message.originBackoffMs > 0) this.#pause(swarm.originHost, message.originBackoffMs, now)
-          if (!message.failed) this.#noteSpeed(swarm.originHost, (now - lease.grantedMs) / lease.count)
-          this.#outstandingChanged(swarm.originHost, -1)
-        }
-        this.#grantSoon(swarm)
+      case 'lease-progress': {
+        const swarm = this.swarms.ofMember(message.digest, channel.peerId)
+        swarm?.leaseProgress(message.leaseId, channel.peerId, message.receivedBytes, now)
         break
       }
+      case 'lease-done':
+        this.#leaseDone(channel.peerId, message, now)
+        break
       case 'tag-ask':
         this.tags.ask(channel, message, now)
         break
@@ -150,29 +139,26 @@ export class Coordinator {
   }
 
   #join(channel: ControlChannel, message: TrackerJoin, nowMs: number): void {
-    let swarm = this.swarms.get(message.digest)
+    const { digest, sizeBytes, originHost } = message
+    if (sizeBytes === 0) {
+      this.#tellSize(channel, digest)
+      return
+    }
+    const before = this.swarms.ofMember(digest, channel.peerId)
+    if (before !== undefined && before.sizeBytes !== sizeBytes) this.#leave(before, channel.peerId, nowMs)
+    let swarm = this.swarms.ofSize(digest, sizeBytes)
     if (swarm === undefined) {
-      if (message.sizeBytes === 0) {
-        this.#tellSize(channel, message.digest, 0, 0)
-        return
-      }
-      if (!this.#budgets.found(channel.peerId, message.digest, message.sizeBytes)) return
+      if (!this.#budgets.found(channel.peerId, digest, sizeBytes)) return
       swarm = new TrackedSwarm({
-        digest: message.digest,
-        sizeBytes: message.sizeBytes,
-        originHost: message.originHost,
+        digest,
+        sizeBytes,
+        originHost,
         parameters: this.#parameters,
         leaseIdleMs: this.#options.leaseIdleMs,
         random: Math.random,
       })
-      this.swarms.set(message.digest, swarm)
+      this.swarms.add(swarm)
     }
-    if (message.sizeBytes === 0) {
-      this.#tellSize(channel, message.digest, swarm.sizeBytes, swarm.members.size)
-      return
-    }
-    // A member with another size means another blob, or a lie: it gets no part in this one.
-    if (message.sizeBytes !== swarm.sizeBytes) return
     const isMember = swarm.members.has(channel.peerId)
     if (!isMember && !this.#budgets.join(channel.peerId)) return
     let member: Member
@@ -187,12 +173,14 @@ export class Coordinator {
   }
 
   /** A node asks how large a blob is before it joins: it was asked for the blob by digest alone. */
-  #tellSize(channel: ControlChannel, digest: Digest, sizeBytes: number, members: number): void {
+  #tellSize(channel: ControlChannel, digest: Digest): void {
+    const swarm = this.swarms.largest(digest)
+    const [sizeBytes, members] = [swarm?.sizeBytes ?? 0, swarm?.members.size ?? 0]
     channel.send({ type: 'tracker-peers', digest, sizeBytes, members, peers: [] })
   }
 
   #morePeers(channel: ControlChannel, digest: Digest, exclude: readonly string[], nowMs: number): void {
-    const swarm = this.swarms.get(digest)
+    const swarm = this.swarms.ofMember(digest, channel.peerId)
     const member = swarm?.members.get(channel.peerId)
     if (swarm === undefined || member === undefined) return
     swarm.starved(member, nowMs)
@@ -221,9 +209,9 @@ export class Coordinator {
    * Nobody is named to it or it to others, it gets no lease, and what only it has counts as not there.
    */
   #report(reporter: string, { digest, peerId, reason }: PeerReport, nowMs: number): void {
-    const swarm = this.swarms.get(digest)
+    const swarm = this.swarms.ofMember(digest, reporter)
     const members = swarm?.members
-    if (members?.has(reporter) !== true || !members.has(peerId) || reporter === peerId) return
+    if (members?.has(peerId) !== true || reporter === peerId) return
     if (!this.#mayReport(reporter, peerId)) return
     if (reason === UNDELIVERED) {
       if (swarm?.complaint(reporter, peerId, Math.min(REPORTS_NEEDED, members.size - 1)) !== true) return
@@ -242,7 +230,7 @@ export class Coordinator {
     if (reporters.size < Math.min(REPORTS_NEEDED, members.size - 1)) return
     this.#outcasts.set(peerId, true)
     this.#options.logger.warn({ peer: peerId }, 'a peer is left out of all swarms')
-    for (const swarm of this.swarms.values()) if (swarm.members.has(peerId)) this.#leave(swarm, peerId, nowMs)
+    for (const swarm of this.swarms) if (swarm.members.has(peerId)) this.#leave(swarm, peerId, nowMs)
   }
 
   #mayReport(reporter: string, peerId: string): boolean {
@@ -268,26 +256,29 @@ export class Coordinator {
 
   #outstandingChanged(host: string, by: number): void {
     if (by === 0) return
-    const now = (this.#outstanding.get(host) ?? 0) + by
-    if (now <= 0) this.#outstanding.delete(host)
-    else this.#outstanding.set(host, now)
+    this.#origins.count(host, by)
     // Room at the origin is room for every blob of it.
-    if (by < 0) for (const swarm of this.swarms.values()) if (swarm.originHost === host) this.#grantSoon(swarm)
+    if (by < 0) for (const swarm of this.#busy) if (swarm.originHost === host) this.#grantSoon(swarm)
   }
 
-  /** The origin itself asked for less: nobody is sent to it for a while. */
-  #pause(host: string, backoffMs: number, nowMs: number): void {
-    const untilMs = nowMs + Math.min(backoffMs, MAX_PAUSE_MS)
-    this.#pausedUntilMs.set(host, Math.max(this.#pausedUntilMs.get(host) ?? 0, untilMs))
-  }
-
-  #noteSpeed(host: string, chunkMs: number): void {
-    this.#usualChunkMs.set(host, usualTime(this.#usualChunkMs.get(host) ?? 0, chunkMs))
+  #leaseDone(peerId: string, message: LeaseDone, nowMs: number): void {
+    const swarm = this.swarms.ofMember(message.digest, peerId)
+    const lease = swarm?.leaseDone(message, peerId, nowMs)
+    if (swarm !== undefined && lease !== undefined) {
+      const { leaseId, failed, originBackoffMs } = message
+      const tookMs = nowMs - lease.grantedMs
+      this.#options.logger.debug({ lease: leaseId, failed, tookMs: Math.round(tookMs) }, 'lease over')
+      if (originBackoffMs > 0) this.#origins.pause(swarm.originHost, peerId, originBackoffMs, nowMs)
+      if (!failed) this.#origins.took(swarm.originHost, tookMs / lease.count)
+      this.#outstandingChanged(swarm.originHost, -1)
+    }
+    this.#grantSoon(swarm)
   }
 
   /** Grants once for all messages of this turn. */
   #grantSoon(swarm: TrackedSwarm | undefined): void {
     if (swarm === undefined) return
+    this.#busy.add(swarm)
     this.#dirty.add(swarm)
     if (this.#granting) return
     this.#granting = true
@@ -333,10 +324,8 @@ export class Coordinator {
   }
 
   #grantOne(swarm: TrackedSwarm, nowMs: number): boolean {
-    const usualChunkMs = this.#usualChunkMs.get(swarm.originHost) ?? 0
-    const limit = originLeaseLimit(usualChunkMs, this.#parameters)
-    if ((this.#outstanding.get(swarm.originHost) ?? 0) >= limit) return false
-    if (nowMs < (this.#pausedUntilMs.get(swarm.originHost) ?? 0)) return false
+    if (!this.#origins.hasRoom(swarm.originHost, nowMs)) return false
+    const usualChunkMs = this.#origins.usualChunkMs(swarm.originHost)
     const lease = swarm.grant(this.#nextLeaseId, usualChunkMs, nowMs)
     if (lease === undefined) return false
     this.#nextLeaseId++
@@ -356,22 +345,25 @@ export class Coordinator {
     return true
   }
 
-  #forget(digest: Digest): void {
-    this.swarms.delete(digest)
-    this.#budgets.forgotten(digest)
+  #forget(swarm: TrackedSwarm): void {
+    this.#busy.delete(swarm)
+    this.swarms.delete(swarm)
+    this.#budgets.forgotten(swarm.digest, swarm.sizeBytes)
   }
 
   #sweepAll(): void {
     const now = performance.now()
     const beat = now - this.#heartbeatMs >= HEARTBEAT_INTERVAL_MS
     if (beat) this.#heartbeatMs = now
-    for (const [digest, swarm] of this.swarms) {
-      const expired = swarm.expire(now, this.#usualChunkMs.get(swarm.originHost) ?? 0)
+    for (const swarm of this.#busy) {
+      const expired = swarm.expire(now, this.#origins.usualChunkMs(swarm.originHost))
       if (expired > 0) {
         this.#options.metrics.expired.inc(expired)
         this.#outstandingChanged(swarm.originHost, -expired)
       }
-      if (swarm.members.size === 0 && now - swarm.emptySinceMs > FORGET_AFTER_MS) this.#forget(digest)
+      if (swarm.members.size === 0) {
+        if (now - swarm.emptySinceMs > FORGET_AFTER_MS) this.#forget(swarm)
+      } else if (swarm.isIdle) this.#busy.delete(swarm)
       else if (swarm.wantsLeases || swarm.wantsZoneLeases) this.#grantSoon(swarm)
       if (!beat) continue
       for (const member of swarm.members.values()) if (!member.complete) this.#sendPeers(swarm, member, new Set(), 0)

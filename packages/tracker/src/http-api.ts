@@ -57,7 +57,7 @@ export function createHttpApi(options: HttpApiOptions): FastifyInstance {
     tags: coordinator.tags.size,
   }))
   server.get('/api/v1/swarms', () => ({
-    swarms: [...coordinator.swarms.values()].slice(0, MAX_ROWS).map((swarm) => ({
+    swarms: [...coordinator.swarms].slice(0, MAX_ROWS).map((swarm) => ({
       digest: swarm.digest,
       sizeBytes: swarm.sizeBytes,
       originHost: swarm.originHost,
@@ -70,7 +70,7 @@ export function createHttpApi(options: HttpApiOptions): FastifyInstance {
   }))
   server.get('/api/v1/nodes', () => {
     const swarms = new Map<string, number>()
-    for (const swarm of coordinator.swarms.values()) {
+    for (const swarm of coordinator.swarms) {
       for (const peerId of swarm.members.keys()) swarms.set(peerId, (swarms.get(peerId) ?? 0) + 1)
     }
     return {

@@ -61,7 +61,7 @@ test('a node that tells of huge blobs that do not exist is stopped at its share;
   assert.equal(coordinator.swarms.size, 4)
   assert.match(await registry.metrics(), /^shoal_tracker_refused_total\{reason="too_many_chunks"\} 1$/m)
   coordinator.receive(channel('honest'), join(DIGEST, 10 * CHUNK))
-  assert.ok(coordinator.swarms.has(DIGEST))
+  assert.notEqual(coordinator.swarms.largest(DIGEST), undefined)
 })
 
 test('a million digests of one node: the first twenty thousand are kept', async (t) => {
@@ -80,7 +80,7 @@ test('a million digests of one node: the first twenty thousand are kept', async 
   const broken = () => coordinator.receive(liar, join(DIGEST, 20 * CHUNK, { chunks: new Uint8Array(1) }))
   assert.throws(broken, InvalidMessageError)
   coordinator.receive(liar, join(DIGEST, 20 * CHUNK))
-  assert.ok(coordinator.swarms.get(DIGEST)?.members.has('liar'))
+  assert.ok(coordinator.swarms.largest(DIGEST)?.members.has('liar'))
 })
 
 test('a holder that tells of progress for ever without an end loses its lease', () => {
@@ -136,8 +136,8 @@ test('a member that says it has everything and delivers nothing keeps nobody fro
   assert.ok(one.take('lease-grant').length + two.take('lease-grant').length > 0)
   // Saying it again does not help it, and it is no outcast: it may have been slow only.
   coordinator.receive(liar, join(DIGEST, 10 * CHUNK, { complete: true }))
-  assert.equal(coordinator.swarms.get(DIGEST)?.completeMembers, 0)
-  assert.ok(coordinator.swarms.get(DIGEST)?.members.has('liar'))
+  assert.equal(coordinator.swarms.largest(DIGEST)?.completeMembers, 0)
+  assert.ok(coordinator.swarms.largest(DIGEST)?.members.has('liar'))
 })
 
 test('a node that reports everybody is not believed beyond the first few', async (t) => {
@@ -146,7 +146,7 @@ test('a node that reports everybody is not believed beyond the first few', async
   const honest = Array.from({ length: 30 }, (_, at) => channel(`honest ${at}`))
   for (const each of [...liars, ...honest]) coordinator.receive(each, join(DIGEST, 10 * CHUNK))
   for (const liar of liars) for (const { peerId } of honest) coordinator.receive(liar, report(peerId, 'wrong_bytes'))
-  assert.equal(coordinator.swarms.get(DIGEST)?.members.size, 24)
+  assert.equal(coordinator.swarms.largest(DIGEST)?.members.size, 24)
   assert.match(await registry.metrics(), /^shoal_tracker_refused_total\{reason="reports"\} 44$/m)
 })
 
@@ -169,4 +169,46 @@ test('a tag that nobody asked the node about is not taken from it', () => {
   say(two, 8, DIGEST, 5)
   table.ask(liar, { type: 'tag-ask', requestId: 9, reference }, 6)
   assert.equal(liar.take('tag-answer')[0]?.digest, DIGEST)
+})
+
+test('who names another size is alone with it, also when it was the first to tell of the blob', async (t) => {
+  const { coordinator } = setUp(t)
+  const liar = channel('liar')
+  const honest = [channel('honest 1'), channel('honest 2'), channel('honest 3')]
+  coordinator.receive(liar, join(DIGEST, 11 * CHUNK, { complete: true }))
+  for (const each of honest) coordinator.receive(each, join(DIGEST, 10 * CHUNK))
+  await turn()
+  const named = honest.flatMap((each) => each.take('tracker-peers').flatMap(({ peers }) => peers))
+  assert.deepEqual(new Set(named.map(({ peerId }) => peerId)), new Set(['honest 1', 'honest 2']))
+  assert.ok(honest.some((each) => each.take('lease-grant').length > 0))
+
+  const asker = channel('asker')
+  coordinator.receive(asker, join(DIGEST, 0))
+  assert.equal(asker.take('tracker-peers')[0]?.sizeBytes, 10 * CHUNK)
+
+  // It can change its mind, and is in one of the two only.
+  coordinator.receive(liar, join(DIGEST, 10 * CHUNK))
+  assert.equal(coordinator.swarms.ofSize(DIGEST, 11 * CHUNK)?.members.size, 0)
+  assert.equal(coordinator.swarms.ofMember(DIGEST, 'liar')?.sizeBytes, 10 * CHUNK)
+})
+
+test('a node that takes leases and gives them back gets none after the third, while others would take them', () => {
+  const swarm = swarmOf(40)
+  const [liar, honest] = [channel('liar'), channel('honest')]
+  let id = 0
+  const given = new Map<string, number>()
+  swarm.join(honest, join(DIGEST, 40 * CHUNK, { leaseCredit: 1 }), 0)
+  for (let round = 0; swarm.coveredChunks < 40; round++) {
+    swarm.join(liar, join(DIGEST, 40 * CHUNK, { leaseCredit: 1 }), round)
+    const lease = swarm.grant(++id, 0, round)
+    assert.notEqual(lease, undefined)
+    if (lease === undefined) return
+    const holder = lease.member.channel
+    given.set(holder.peerId, (given.get(holder.peerId) ?? 0) + 1)
+    const isHonest = holder.peerId === 'honest'
+    const fetched = isHonest ? Array.from({ length: lease.count }, (_, at) => lease.first + at) : []
+    const outcome = { fetched, failed: !isHonest, originBackoffMs: 10_000 }
+    swarm.leaseDone({ type: 'lease-done', digest: DIGEST, leaseId: lease.id, ...outcome }, holder.peerId, round)
+  }
+  assert.ok((given.get('liar') ?? 0) <= 3, `${given.get('liar')} leases went to the liar`)
 })

@@ -24,7 +24,7 @@ export class Member implements LeaseCandidate, MemberView, ZoneCandidate, ZoneSo
   rescues = 0
   /** The rescue that it carries out now. */
   rescue: Lease | undefined
-  /** Leases in a row that it let lapse. */
+  /** Leases in a row that it let lapse, or gave back. */
   lapses = 0
   /** Others could not get what it says it has: its word on that does not count any more. */
   discredited = false

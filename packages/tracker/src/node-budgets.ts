@@ -19,7 +19,7 @@ export class NodeBudgets {
   readonly #refused: (peerId: string, reason: RefusalReason) => void
   readonly #memberships = new Map<string, number>()
   readonly #foundedChunks = new Map<string, number>()
-  readonly #founders = new Map<Digest, { peerId: string; chunks: number }>()
+  readonly #founders = new Map<string, { peerId: string; chunks: number }>()
   readonly #named = new LRUCache<string, true>({ max: 10_000, ttl: NAMED_TTL_MS })
 
   /** @param refused called for the first refusal of a node within a minute */
@@ -27,7 +27,7 @@ export class NodeBudgets {
     this.#refused = refused
   }
 
-  /** Whether a node may be the first to tell of a blob. */
+  /** Whether a node may be the first to tell of a blob, or of another size of one. */
   found(peerId: string, digest: Digest, sizeBytes: number): boolean {
     if (sizeBytes > MAX_BLOB_BYTES) return this.#refuse(peerId, 'too_large')
     const chunks = chunkCountFor(sizeBytes)
@@ -36,7 +36,7 @@ export class NodeBudgets {
     const hasRoom = (this.#memberships.get(peerId) ?? 0) < MEMBERSHIPS_PER_NODE && this.#founders.size < MAX_SWARMS
     if (!hasRoom) return this.#refuse(peerId, 'too_many_blobs')
     this.#foundedChunks.set(peerId, founded)
-    this.#founders.set(digest, { peerId, chunks })
+    this.#founders.set(keyOf(digest, sizeBytes), { peerId, chunks })
     return true
   }
 
@@ -55,11 +55,12 @@ export class NodeBudgets {
     else this.#memberships.delete(peerId)
   }
 
-  /** The tracker knows nothing of a blob any more. */
-  forgotten(digest: Digest): void {
-    const founder = this.#founders.get(digest)
+  /** The tracker knows nothing of a blob of this size any more. */
+  forgotten(digest: Digest, sizeBytes: number): void {
+    const key = keyOf(digest, sizeBytes)
+    const founder = this.#founders.get(key)
     if (founder === undefined) return
-    this.#founders.delete(digest)
+    this.#founders.delete(key)
     const chunks = (this.#foundedChunks.get(founder.peerId) ?? 0) - founder.chunks
     if (chunks > 0) this.#foundedChunks.set(founder.peerId, chunks)
     else this.#foundedChunks.delete(founder.peerId)
@@ -71,4 +72,8 @@ export class NodeBudgets {
     this.#named.set(key, true)
     return false
   }
+}
+
+function keyOf(digest: Digest, sizeBytes: number): string {
+  return `${digest} ${sizeBytes}`
 }

@@ -85,6 +85,11 @@ export class TrackedSwarm {
     return this.#originLeases.wanted
   }
 
+  /** Whether all members have everything: nothing happens here before one of them says something. */
+  get isIdle(): boolean {
+    return this.completeMembers === this.members.size && this.leases.size === 0 && this.zoneLeases.size === 0
+  }
+
   /** Whether some zone lacks what another has. */
   get wantsZoneLeases(): boolean {
     return this.#zoneLeases.wanted
@@ -174,9 +179,13 @@ export class TrackedSwarm {
     if (crossing !== undefined && crossing.member === member) this.#zoneLeases.end(crossing, message.failed, nowMs)
     if (lease === undefined || lease.member !== member) return undefined
     this.#originLeases.end(lease)
+    if (message.failed) {
+      member.lapses++
+      this.#originLeases.setCredit(member, 0)
+      return lease
+    }
     member.lapses = 0
-    if (message.failed) this.#originLeases.setCredit(member, 0)
-    else member.chunkMs = usualTime(member.chunkMs, (nowMs - lease.grantedMs) / lease.count)
+    member.chunkMs = usualTime(member.chunkMs, (nowMs - lease.grantedMs) / lease.count)
     return lease
   }
 

@@ -51,7 +51,7 @@ export class Tracker {
       nodes: () => control.channels().length,
       members: () => {
         let members = 0
-        for (const swarm of this.#coordinator.swarms.values()) members += swarm.members.size
+        for (const swarm of this.#coordinator.swarms) members += swarm.members.size
         return members
       },
     })

@@ -48,6 +48,10 @@ export class MemoryOrigin {
         await this.mood({ start, end }, signal)
         const bytes = this.blobs.get(digest)
         if (bytes === undefined) throw new UpstreamError('NOT_FOUND', this.host, `${this.host} does not have ${digest}`)
+        if (start >= bytes.length && start > 0 && !this.ignoresRange) {
+          const message = `there is nothing from ${start} on`
+          throw new UpstreamError('PROTOCOL', this.host, message, { status: 416 })
+        }
         const partial = !this.ignoresRange
         const part = partial ? bytes.subarray(start, end + 1) : bytes
         const first = partial ? start : 0

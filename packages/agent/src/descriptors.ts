@@ -1,0 +1,160 @@
+// How large content is that is asked for by digest. What a manifest or the origin says is certain; what other nodes say
+// may be a lie, so it is remembered who said it, and it is forgotten when the content cannot be got with it.
+import { setTimeout as delay } from 'node:timers/promises'
+import type { Digest } from '@shoal/oci'
+import type { Swarm } from '@shoal/swarm'
+import { UpstreamError } from '@shoal/upstream'
+import { LRUCache } from 'lru-cache'
+
+/**
+ * Descriptors remembered from manifests, so that a blob's size is known when it is asked for. The cache takes its memory
+ * at once, so it is no larger than needed: some thousand images.
+ */
+const KNOWN_DESCRIPTORS = 20_000
+/** Digests of which a size turned out wrong, or may have. */
+const DOUBTED = 1000
+/** How long connected agents have to tell the size of something that was asked for by digest alone. */
+const SIZE_QUESTION_MS = 150
+/** How long everybody has, the DHT included, while the origin does not answer. */
+const SIZE_LIMIT_MS = 2500
+
+export interface Descriptor {
+  sizeBytes: number
+  /** Empty where nobody has said it. */
+  mediaType: string
+  /** Only other nodes say so. */
+  isHearsay: boolean
+}
+
+/** What the origin says of a digest. @throws UpstreamError */
+export type AskOrigin = () => Promise<{ sizeBytes: number; mediaType: string }>
+
+interface Known extends Descriptor {
+  /** The agent that said it; empty where a tracker did, or it is certain. */
+  saidBy: string
+}
+
+/** The descriptors that this node knows. */
+export class Descriptors {
+  readonly #swarm: Pick<Swarm, 'askSize' | 'blame' | 'connectedAgents'>
+  readonly #known = new LRUCache<Digest, Known>({ max: KNOWN_DESCRIPTORS })
+  /** What was said before, for naming who said it once the right size is proven. */
+  readonly #doubted = new LRUCache<Digest, Known>({ max: DOUBTED })
+
+  constructor(swarm: Pick<Swarm, 'askSize' | 'blame' | 'connectedAgents'>) {
+    this.#swarm = swarm
+  }
+
+  /** Notes what a manifest or the origin said of some content. */
+  know(digest: Digest, sizeBytes: number, mediaType: string): void {
+    this.#known.set(digest, { sizeBytes, mediaType, isHearsay: false, saidBy: '' })
+  }
+
+  /** Notes what other nodes said, unless it is known better. */
+  hear(digest: Digest, sizeBytes: number, mediaType: string): void {
+    if (this.#known.get(digest)?.isHearsay === false || this.#doubted.has(digest)) return
+    this.#known.set(digest, { sizeBytes, mediaType, isHearsay: true, saidBy: '' })
+  }
+
+  /** The content type that belongs to a digest, where somebody has said it. */
+  mediaType(digest: Digest): string | undefined {
+    return this.#known.get(digest)?.mediaType
+  }
+
+  /**
+   * The descriptor of a digest: from what is known, else from peers or the origin.
+   * @param certain whether other nodes' word is good enough only while the origin cannot be asked
+   * @throws UpstreamError when nobody knows it
+   */
+  async find(digest: Digest, askOrigin: AskOrigin, certain = false): Promise<Descriptor> {
+    const known = this.#known.get(digest)
+    if (known !== undefined && !(known.isHearsay && certain)) return known
+    if (certain || this.#doubted.has(digest)) return await this.#askOriginFirst(digest, askOrigin, known)
+    return await this.#askPeersAndOrigin(digest, askOrigin)
+  }
+
+  /**
+   * With this descriptor the content could not be got. Where it was hearsay, the origin is asked. Returns what it says
+   * when that is another size; undefined when there is nothing to try again with.
+   */
+  async correct(digest: Digest, tried: Descriptor, askOrigin: AskOrigin): Promise<Descriptor | undefined> {
+    if (!tried.isHearsay) return undefined
+    this.doubt(digest)
+    try {
+      const said = this.#fromOrigin(digest, await askOrigin())
+      return said.sizeBytes === tried.sizeBytes ? undefined : said
+    } catch {
+      // What the attempt failed with tells more.
+      return undefined
+    }
+  }
+
+  /** Forgets what others said of a digest. The next time the origin is asked before them. */
+  doubt(digest: Digest): void {
+    const known = this.#known.get(digest)
+    if (known?.isHearsay !== true) return
+    this.#known.delete(digest)
+    this.#doubted.set(digest, known)
+  }
+
+  /** The content is here with this size, and its digest matches: whoever said another one has lied. */
+  prove(digest: Digest, sizeBytes: number): void {
+    const doubted = this.#doubted.get(digest)
+    this.#doubted.delete(digest)
+    if (doubted === undefined || doubted.sizeBytes === sizeBytes || doubted.saidBy === '') return
+    this.#swarm.blame(doubted.saidBy, digest, 'wrong_size')
+  }
+
+  async #askOriginFirst(digest: Digest, askOrigin: AskOrigin, known: Known | undefined): Promise<Descriptor> {
+    try {
+      return this.#fromOrigin(digest, await askOrigin())
+    } catch (error) {
+      if (!(error instanceof UpstreamError) || !error.isOutage) throw error
+      const heard = known ?? (await this.#askPeers(digest))
+      if (heard === undefined) throw error
+      return heard
+    }
+  }
+
+  /**
+   * Peers have a moment to answer before the origin is asked; where the origin cannot be asked, whatever peers say in
+   * the end counts.
+   */
+  async #askPeersAndOrigin(digest: Digest, askOrigin: AskOrigin): Promise<Descriptor> {
+    const asking = this.#askPeers(digest)
+    const patienceMs = this.#swarm.connectedAgents > 0 ? SIZE_QUESTION_MS : 0
+    const early = await Promise.race([asking, delay(patienceMs, undefined)])
+    if (early !== undefined) return early
+    try {
+      const first = await Promise.race([askOrigin(), answered(asking)])
+      return 'isHearsay' in first ? first : this.#fromOrigin(digest, first)
+    } catch (error) {
+      if (!(error instanceof UpstreamError) || !error.isOutage) throw error
+      const late = await asking
+      if (late === undefined) throw error
+      return late
+    }
+  }
+
+  #fromOrigin(digest: Digest, { sizeBytes, mediaType }: { sizeBytes: number; mediaType: string }): Descriptor {
+    this.know(digest, sizeBytes, mediaType)
+    return { sizeBytes, mediaType, isHearsay: false }
+  }
+
+  async #askPeers(digest: Digest): Promise<Known | undefined> {
+    const answer = await this.#swarm.askSize(digest, SIZE_LIMIT_MS)
+    if (answer === undefined) return undefined
+    const { sizeBytes, mediaType, saidBy } = answer
+    const known = { sizeBytes, mediaType, isHearsay: true, saidBy }
+    // The origin, or a manifest, may have said it while peers were asked.
+    if (this.#known.get(digest)?.isHearsay !== false) this.#known.set(digest, known)
+    return known
+  }
+}
+
+/** Only an answer counts: that nobody knows is no reason to stop asking elsewhere. */
+function answered<T>(asking: Promise<T | undefined>): Promise<T> {
+  return new Promise((resolve, reject) => {
+    asking.then((answer) => (answer === undefined ? undefined : resolve(answer)), reject)
+  })
+}

@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import { DEFAULT_PARAMETERS } from '@shoal/swarm'
+import { OriginPace } from './origin-pace.ts'
+
+const HOST = 'origin.test'
+const setUp = (leasesPerOrigin = 2) => new OriginPace({ ...DEFAULT_PARAMETERS, leasesPerOrigin })
+
+test('there is room until as many leases are out as the origin may have', () => {
+  const pace = setUp()
+  pace.count(HOST, 1)
+  assert.equal(pace.hasRoom(HOST, 0), true)
+  pace.count(HOST, 1)
+  assert.equal(pace.hasRoom(HOST, 0), false)
+  assert.equal(pace.hasRoom('other.test', 0), true)
+  pace.count(HOST, -1)
+  assert.equal(pace.hasRoom(HOST, 0), true)
+})
+
+test('a pause that one member alone asks for is short, however often it says so', () => {
+  const pace = setUp()
+  pace.pause(HOST, 'liar', 1e9, 0)
+  assert.equal(pace.hasRoom(HOST, 999), false)
+  assert.equal(pace.hasRoom(HOST, 1000), true)
+  pace.pause(HOST, 'liar', 1e9, 1000)
+  assert.equal(pace.hasRoom(HOST, 2000), true)
+})
+
+test('a pause that two members ask for lasts as long as they say, up to ten seconds', () => {
+  const pace = setUp()
+  pace.pause(HOST, 'one', 4000, 0)
+  pace.pause(HOST, 'other', 4000, 10)
+  assert.equal(pace.hasRoom(HOST, 4009), false)
+  assert.equal(pace.hasRoom(HOST, 4010), true)
+  pace.pause(HOST, 'one', 1e9, 5000)
+  assert.equal(pace.hasRoom(HOST, 14_999), false)
+  assert.equal(pace.hasRoom(HOST, 15_000), true)
+  assert.equal(pace.hasRoom('other.test', 5001), true)
+})
