@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import type { Readable } from 'node:stream'
 import { OciError } from '@shoal/oci'
 import { UploadRangeError, type UploadPart, type UploadState } from '@shoal/registry'
+import { freeBytes, piecesOf } from '@shoal/store'
 
 /** Bytes read from the file at once. */
 const READ_BYTES = 1024 * 1024
@@ -64,13 +65,13 @@ export class PushSpool {
       throw new UploadRangeError(this.state, `the upload stands at ${this.#receivedBytes}, not at ${start}`)
     }
     const before = this.#receivedBytes
-    // Not destroyed when we stop early: the client shall still get its answer on this connection.
-    for await (const piece of body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+    for await (const piece of piecesOf(body)) {
       if (this.#receivedBytes - before + piece.length > (lengthBytes ?? Infinity)) {
         throw new OciError('SIZE_INVALID', `more than the announced ${lengthBytes} bytes came`)
       }
       this.#reserve(piece.length)
       await this.#write(piece)
+      freeBytes([piece])
     }
     const came = this.#receivedBytes - before
     if (lengthBytes !== undefined && came !== lengthBytes) {

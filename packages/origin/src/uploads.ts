@@ -3,6 +3,7 @@ import { randomUUID } from 'node:crypto'
 import type { Readable } from 'node:stream'
 import { digestAlgorithm, OciError, type Digest } from '@shoal/oci'
 import { UploadRangeError, type UploadPart, type UploadState } from '@shoal/registry'
+import { freeBytes, piecesOf } from '@shoal/store'
 import type { Logger } from 'pino'
 import { NO_STEPS, storeBlob, type BlobSteps } from './blob-steps.ts'
 import type { ChunkLists } from './chunk-lists.ts'
@@ -296,13 +297,15 @@ export class Uploads {
       await writing
       if (pieces.length === 0) return
       // Not waited for: the next bytes come in meanwhile.
-      writing = file.append(pieces).then(() => session.hashing?.advance(file, pieces))
+      writing = file.append(pieces).then(() => {
+        session.hashing?.advance(file, pieces)
+        freeBytes(pieces)
+      })
       writing.catch(() => undefined)
     }
     let failure: unknown
     try {
-      // Not destroyed when we stop early: the client shall still get its answer on this connection.
-      for await (const piece of part.body.iterator({ destroyOnReturn: false }) as AsyncIterable<Buffer>) {
+      for await (const piece of piecesOf(part.body)) {
         received += piece.length
         if (part.lengthBytes !== undefined && received > part.lengthBytes) {
           throw new OciError('SIZE_INVALID', `more than the announced ${part.lengthBytes} bytes came`)

@@ -114,6 +114,7 @@ export interface UploadState {
 
 /** A piece of an upload as the client announced it. */
 export interface UploadPart {
+  /** Its buffers belong to the backend, which may free them. */
   body: Readable
   /** First byte by `Content-Range`; undefined when the client just appends. */
   start: number | undefined

@@ -1,3 +1,4 @@
+export { freeBytes, piecesOf } from './byte-pieces.ts'
 export * from './chunk-geometry.ts'
 export * from './chunk-hasher.ts'
 export * from './chunk-map.ts'

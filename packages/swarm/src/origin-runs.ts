@@ -1,7 +1,7 @@
 // Fetching from the origin: runs of chunks, each under a lease of the tracker or, without one, under a claim that the
 // neighbours know of. Every chunk that comes is vouched for with this node's own signature.
 import type { LeaseGrant } from '@shoal/network'
-import { chunkLength, StoreFailedError, StoreFullError, type PartialBlob } from '@shoal/store'
+import { chunkLength, freeBytes, piecesOf, StoreFailedError, StoreFullError, type PartialBlob } from '@shoal/store'
 import { UpstreamError, type BlobBody } from '@shoal/upstream'
 import type { ChunkBoard, PendingChunk } from './chunk-board.ts'
 import type { OriginSource, SwarmContext } from './context.ts'
@@ -195,7 +195,6 @@ export class OriginRuns {
     }
   }
 
-  /** Cuts the stream into chunks. An origin that ignores Range sends everything: then everything is used. */
   async #receive(run: Run, body: BlobBody, lastChunk: number, signal: AbortSignal): Promise<void> {
     const { partial, context, isHearsay } = this.#owner
     if (body.sizeBytes !== partial.sizeBytes) {
@@ -203,10 +202,20 @@ export class OriginRuns {
       if (isHearsay) throw new DownloadError('WRONG_SIZE', partial.digest, message)
       throw new UpstreamError('PROTOCOL', this.#source!.host, message)
     }
-    const buffer = Buffer.allocUnsafeSlow(partial.chunkSizeBytes)
+    const pooled = context.pool.take(partial.chunkSizeBytes)
+    try {
+      await this.#cut(run, body, lastChunk, pooled ?? Buffer.allocUnsafeSlow(partial.chunkSizeBytes), signal)
+    } finally {
+      if (pooled !== undefined) context.pool.give(pooled)
+    }
+  }
+
+  /** Cuts the stream into chunks. An origin that ignores Range sends everything: then everything is used. */
+  async #cut(run: Run, body: BlobBody, lastChunk: number, buffer: Buffer, signal: AbortSignal): Promise<void> {
+    const { partial, context } = this.#owner
     let chunk = Math.floor(body.start / partial.chunkSizeBytes)
     let filled = 0
-    for await (const piece of body.body as AsyncIterable<Buffer>) {
+    for await (const piece of piecesOf(body.body)) {
       this.#news(run, piece.length)
       await context.limits.origin(piece.length, signal)
       let used = 0
@@ -221,6 +230,7 @@ export class OriginRuns {
         filled = 0
         if (++chunk > lastChunk) return
       }
+      freeBytes([piece])
     }
     throw new UpstreamError('PROTOCOL', this.#source!.host, 'the origin ended the answer before its last byte')
   }

@@ -51,7 +51,7 @@ async function openRoom(): Promise<Room> {
 }
 
 async function pushBlob({ backend }: Room, name: string, bytes: Buffer): Promise<void> {
-  const part = { body: Readable.from([bytes]), start: undefined, lengthBytes: bytes.length }
+  const part = { body: Readable.from([Buffer.from(bytes)]), start: undefined, lengthBytes: bytes.length }
   await backend.uploadBlob(context, name, digestOf(bytes), part)
 }
 
