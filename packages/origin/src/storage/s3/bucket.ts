@@ -11,6 +11,7 @@ import {
 } from '@aws-sdk/client-s3'
 import { fromIni } from '@aws-sdk/credential-provider-ini'
 import { OciError } from '@shoal/oci'
+import { UndiciHandler } from './undici-handler.ts'
 
 export interface S3Settings {
   bucket: string
@@ -62,7 +63,6 @@ export class Bucket {
     const { bucket, prefix = '', endpoint, region = 'us-east-1', credentialsFile, profile } = settings
     this.name = bucket
     this.#prefix = prefix === '' ? '' : `${prefix.replace(/^\/+|\/+$/g, '')}/`
-    const agent = { keepAlive: true, maxSockets: MAX_CONNECTIONS }
     this.client = new S3Client({
       region,
       forcePathStyle: settings.pathStyle ?? endpoint !== undefined,
@@ -73,14 +73,11 @@ export class Bucket {
       // Everything stored is named by its SHA-256, so another checksum on the way is only a cost.
       requestChecksumCalculation: 'WHEN_REQUIRED',
       responseChecksumValidation: 'WHEN_REQUIRED',
-      requestHandler: {
-        connectionTimeout: CONNECT_TIMEOUT_MS,
-        requestTimeout: ANSWER_TIMEOUT_MS,
-        throwOnRequestTimeout: true,
-        socketTimeout: ANSWER_TIMEOUT_MS,
-        httpAgent: agent,
-        httpsAgent: agent,
-      },
+      requestHandler: new UndiciHandler({
+        maxConnections: MAX_CONNECTIONS,
+        connectTimeoutMs: CONNECT_TIMEOUT_MS,
+        answerTimeoutMs: ANSWER_TIMEOUT_MS,
+      }),
     })
     this.client.middlewareStack.add((next) => (request) => whileFolderGoes(() => next(request)), {
       step: 'initialize',

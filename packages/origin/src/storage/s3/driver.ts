@@ -2,6 +2,7 @@
 // several registries may serve one bucket. An object is replaced as a whole, and there once a request was answered.
 import { HeadObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import { Readable } from 'node:stream'
+import { freeBytes } from '@shoal/store'
 import type { ListedEntry, ObjectStat, StorageDriver, StoredObject, UploadFile } from '../driver.ts'
 import { attempt, Bucket, orUndefined, type S3Settings } from './bucket.ts'
 import { MultipartCopy } from './multipart-copy.ts'
@@ -59,7 +60,8 @@ export class S3Driver implements StorageDriver {
 
   async openRead(path: string, start: number, end: number): Promise<Readable> {
     if (end < start) return Readable.from([])
-    return (await this.#bucket.get(path, start, end)) as Readable
+    const body = (await this.#bucket.get(path, start, end)) as Readable
+    return Object.assign(body, { recycle: (piece: Buffer) => freeBytes([piece]) })
   }
 
   async remove(path: string): Promise<boolean> {

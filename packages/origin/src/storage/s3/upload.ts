@@ -6,6 +6,7 @@ import { createHash, randomUUID } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { PutObjectCommand } from '@aws-sdk/client-s3'
 import { OciError } from '@shoal/oci'
+import { freeBytes, piecesOf } from '@shoal/store'
 import type { UploadFile } from '../driver.ts'
 import { attempt, isMissing, type Bucket } from './bucket.ts'
 import { MAX_PARTS, MultipartCopy } from './multipart-copy.ts'
@@ -207,9 +208,10 @@ export class S3Upload implements UploadFile {
     let filled = 0
     if (buffer) {
       const body = (await this.#bucket.get(last.path, 0, keptBytes - 1)) as Readable
-      for await (const bytes of body as AsyncIterable<Buffer>) {
+      for await (const bytes of piecesOf(body)) {
         buffer.set(bytes, filled)
         filled += bytes.length
+        freeBytes([bytes])
       }
       if (filled !== keptBytes) throw new Error(`a piece has ${filled} bytes instead of ${keptBytes}`)
     }
@@ -221,7 +223,7 @@ export class S3Upload implements UploadFile {
 
   async *#everything(): AsyncGenerator<Buffer> {
     for (const { path } of this.#pieces) {
-      for await (const bytes of (await this.#bucket.get(path)) as Readable) yield bytes as Buffer
+      yield* piecesOf((await this.#bucket.get(path)) as Readable)
     }
     if (this.#buffer && this.#bufferedBytes > 0) yield Buffer.from(this.#buffer.subarray(0, this.#bufferedBytes))
   }
