@@ -12,6 +12,8 @@ export const RESCUE_AFTER_MS = 4000
  * a chunk in four seconds for ever.
  */
 const RESCUE_DOUBLINGS = 4
+/** After nobody was found to help, the starved are looked through again in so many milliseconds: there may be thousands. */
+const RESCUE_PAUSE_MS = 100
 /** A lease may take so many times what its chunks usually take from this origin, and so long in any case. */
 const LEASE_AGE_FACTOR = 10
 const LEASE_AGE_MIN_MS = 30_000
@@ -40,6 +42,7 @@ export class OriginLeases {
   readonly #able = new IndexedSet<Member>()
   /** Members that have had nothing to ask of their neighbours lately. */
   readonly #starved = new Set<Member>()
+  #noRescueBeforeMs = 0
 
   constructor(options: OriginLeasesOptions) {
     this.#options = options
@@ -149,16 +152,21 @@ export class OriginLeases {
    * does not serve it. It may fetch such chunks itself, one at first.
    */
   #grantRescue(id: number, nowMs: number): Lease | undefined {
+    if (nowMs < this.#noRescueBeforeMs) return undefined
     for (const member of this.#starved) {
+      if (nowMs - member.starvedSaidMs > RESCUE_AFTER_MS) {
+        this.#starved.delete(member)
+        continue
+      }
       const doublings = Math.min(member.rescues, RESCUE_DOUBLINGS)
       const starving = nowMs - member.starvedSinceMs >= RESCUE_AFTER_MS / 2 ** doublings
-      if (!starving || nowMs - member.starvedSaidMs > RESCUE_AFTER_MS || member.held > 0 || member.credit === 0)
-        continue
+      if (!starving || member.held > 0 || member.credit === 0) continue
       const run = this.#rescueRun(member, 2 ** doublings, nowMs)
       if (run === undefined) continue
       member.rescues++
       return (member.rescue = this.#enter(id, member, run.first, run.count, true, nowMs))
     }
+    this.#noRescueBeforeMs = nowMs + RESCUE_PAUSE_MS
     return undefined
   }
 

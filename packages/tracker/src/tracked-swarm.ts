@@ -134,13 +134,19 @@ export class TrackedSwarm {
 
   /** Chooses neighbours for a member that it does not have yet. */
   introduce(member: Member, exclude: ReadonlySet<string>, count: number): NodeAddress[] {
-    const usable = (other: Member) => other !== member && !exclude.has(other.channel.peerId) && other.channel.isOpen
     const { parameters, random } = this.#options
-    return chooseNeighbours(this.#pool, member.zone, count, usable, parameters, random).map((other) => {
-      other.degree++
-      member.degree++
-      return other.address
-    })
+    // Asked for a hundred members each time: members are compared, not their names, and channels only of those chosen.
+    const isOther = (other: Member) => other !== member
+    const excluded = new Set([...exclude].map((peerId) => this.members.get(peerId)))
+    const usable = excluded.size === 0 ? isOther : (other: Member) => isOther(other) && !excluded.has(other)
+    const chosen = chooseNeighbours(this.#pool, member.zone, count, usable, parameters, random)
+    return chosen
+      .filter(({ channel }) => channel.isOpen)
+      .map((other) => {
+        other.degree++
+        member.degree++
+        return other.address
+      })
   }
 
   /** A member has nothing to ask of its neighbours. */

@@ -24,18 +24,28 @@ export function chooseNeighbours<M extends MemberView>(
   parameters: Readonly<SwarmParameters>,
   random: Random,
 ): M[] {
-  // Drawn in random order, and the sort is stable: so ties stay random. Each zone has a sample of its own: out of one for
-  // all zones together a small zone would get hardly any choice, and its graph a long tail.
+  // Drawn in random order, and of equals the first are taken: so ties stay random. Each zone has a sample of its own: out of
+  // one for all zones together a small zone would get hardly any choice, and its graph a long tail.
   const own = members.drawFrom(zone, SAMPLE, usable, random)
   const other = members.drawOutside(zone, SAMPLE, usable, random)
-  const byDegree = (a: M, b: M) => a.degree - b.degree
-  own.sort(byDegree)
-  other.sort(byDegree)
   // The first of a zone are not given a full set of others: the places are for those of their own zone who are to come.
   const missing = Math.min(count - own.length, parameters.acceptedRemoteNeighbours >> 1)
   const few = Math.min(parameters.crossZoneNeighbours, count - 1)
   const across = Math.max(0, Math.min(other.length, Math.max(few, missing)))
-  return [...own.slice(0, Math.max(0, count - across)), ...other.slice(0, across)]
+  return [...leastConnected(own, Math.max(0, count - across)), ...leastConnected(other, across)]
+}
+
+/** The `count` members with the lowest degrees, in order; of equals those that come first. */
+function leastConnected<M extends MemberView>(members: readonly M[], count: number): M[] {
+  const least: M[] = []
+  for (const member of members) {
+    let place = least.length
+    while (place > 0 && least[place - 1]!.degree > member.degree) place--
+    if (place >= count) continue
+    least.splice(place, 0, member)
+    if (least.length > count) least.pop()
+  }
+  return least
 }
 
 /** The neighbours of a node for one blob, when it decides on one more. */
