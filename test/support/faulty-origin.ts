@@ -15,6 +15,7 @@ import type { Socket } from 'node:net'
 import { join } from 'node:path'
 import { pipeline } from 'node:stream/promises'
 import { Readable } from 'node:stream'
+import { TLSSocket } from 'node:tls'
 import { parseArgs } from 'node:util'
 
 export interface Fault {
@@ -151,7 +152,9 @@ function rememberConnection(connection: Socket): void {
 
 function reset(socket: Socket | null): void {
   const connection = below.get(socket?.remotePort ?? 0) ?? socket
-  connection?.resetAndDestroy()
+  // A TLS socket itself cannot be reset: the connection below it has gone already.
+  if (connection instanceof TLSSocket) connection.destroy()
+  else connection?.resetAndDestroy()
 }
 
 function parseRange(header: string | undefined, size: number): { first: number; last: number } | undefined {

@@ -4,7 +4,6 @@ import { identify } from '@libp2p/identify'
 import type { Libp2p } from '@libp2p/interface'
 import { kadDHT, passthroughMapper, type KadDHT } from '@libp2p/kad-dht'
 import { ping, type Ping } from '@libp2p/ping'
-import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import { LevelDatastore } from 'datastore-level'
@@ -13,6 +12,7 @@ import { isLoopback } from './addresses.ts'
 import { DhtDatastore } from './dht-datastore.ts'
 import type { Identity } from './identity.ts'
 import { membershipEncrypter, type MembershipInit } from './membership.ts'
+import { steadyTcp } from './steady-listener.ts'
 
 const MIB = 1024 * 1024
 export const DHT_PROTOCOL = '/shoal/kad/1.0.0'
@@ -69,7 +69,7 @@ export async function createHost(init: HostInit): Promise<{ host: Host; closeDat
         return outside.length > 0 ? outside : addresses
       },
     },
-    transports: [tcp()],
+    transports: [steadyTcp()],
     connectionEncrypters: [membershipEncrypter({ ...init.membership, peerId: init.identity.peerId })],
     streamMuxers: [
       yamux({

@@ -1,0 +1,31 @@
+// The TCP transport of libp2p, whose listeners go on to tell their addresses when the system cannot list them: without a
+// free file descriptor that fails, and an agent ended because of it.
+import type { Listener, Transport } from '@libp2p/interface'
+import { tcp } from '@libp2p/tcp'
+import type { Multiaddr } from '@multiformats/multiaddr'
+
+/** As `tcp()` of libp2p. */
+export function steadyTcp(): ReturnType<typeof tcp> {
+  const make = tcp()
+  return (components) => {
+    const transport: Transport = make(components)
+    const createListener = transport.createListener.bind(transport)
+    transport.createListener = (options) => steady(createListener(options))
+    return transport
+  }
+}
+
+/** Gives the addresses told last when finding them out fails. */
+export function steady(listener: Listener): Listener {
+  const getAddrs = listener.getAddrs.bind(listener)
+  let last: Multiaddr[] = []
+  listener.getAddrs = () => {
+    try {
+      last = getAddrs()
+    } catch {
+      // Nothing about the listener has changed; the next call asks again.
+    }
+    return last
+  }
+  return listener
+}
