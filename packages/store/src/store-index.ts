@@ -2,6 +2,7 @@
 // own, so that a start reads only a small row for each blob.
 import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
 import { basename, dirname } from 'node:path'
+import { ClassicLevel } from 'classic-level'
 import { Level } from 'level'
 import type { Logger } from 'pino'
 import { isDigest, type Digest } from '@shoal/oci'
@@ -115,6 +116,7 @@ export class StoreIndex {
   #queue: Waiting[] = []
   #writing: Promise<void> | undefined
   #broken = false
+  #damaged = false
   #closed = false
 
   private constructor(location: string, db: Database, log: Logger) {
@@ -218,15 +220,16 @@ export class StoreIndex {
 
   /**
    * After a failed write LevelDB's log is not to be relied upon, so it is opened anew before the next one. But not while
-   * the disk takes nothing: an open database can still be read, and one that fails to open cannot.
+   * the disk takes nothing: an open database can still be read, and one that fails to open cannot. Where the write failed
+   * because a table is damaged, which may show only when LevelDB merges it with others, what is left of it is kept: rows
+   * that are missing are made anew from the blobs.
    */
   async #batch(changes: IndexChange[], options: { sync: boolean }): Promise<void> {
     if (!this.#broken) {
       try {
         return await this.#db.batch<string, unknown>(changes, options)
       } catch (error) {
-        this.#log.warn({ err: error }, 'a write to the index failed')
-        this.#broken = true
+        this.#note(error)
       }
     }
     const probe = `${this.#location}.probe`
@@ -240,13 +243,24 @@ export class StoreIndex {
     try {
       await this.#db.batch<string, unknown>(changes, options)
     } catch (error) {
-      this.#broken = true
+      this.#note(error)
       throw error
     }
   }
 
+  #note(error: unknown): void {
+    this.#log.warn({ err: error }, 'a write to the index failed')
+    this.#broken = true
+    this.#damaged ||= isDamage(error)
+  }
+
   async #reopen(): Promise<void> {
     await this.#db.close()
+    if (this.#damaged) {
+      this.#log.warn({ index: this.#location }, 'the index is damaged: what can be read of it is kept')
+      await ClassicLevel.repair(this.#location)
+      this.#damaged = false
+    }
     const db = await openDatabase(this.#location)
     if (db instanceof Error) throw db
     this.#db = db
