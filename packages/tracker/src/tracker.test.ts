@@ -150,9 +150,9 @@ test('of two trackers one dies: its blobs go to the other, without a second copy
   assert.equal(origin.sentBytes, copies)
 })
 
-test('a tag is looked up twice for all nodes', async (t) => {
+test('a tag is looked up by two nodes for all', async (t) => {
   const tracker = await startTracker(t)
-  const nodes = await startMembers(t, 4, [tracker])
+  const nodes = await startMembers(t, 5, [tracker])
   const found = { digest: new MemoryOrigin().add(10), mediaType: 'm', sizeBytes: 10 }
   let lookups = 0
   const lookup = async () => {
@@ -161,8 +161,29 @@ test('a tag is looked up twice for all nodes', async (t) => {
     return found
   }
   const outcomes = await Promise.all(nodes.map(({ swarm }) => swarm.trackers.askTag('r/app:1', lookup, 20_000)))
-  assert.equal(lookups, 2)
-  assert.deepEqual(outcomes.map((outcome) => outcome?.kind).sort(), ['own', 'own', 'told', 'told'])
+  // Where the machine stands still for a moment, one more is asked; tag-table.test.ts has it with a clock of its own.
+  assert.ok(lookups === 2 || lookups === 3, `${lookups} nodes asked the origin`)
+  assert.equal(outcomes.filter((outcome) => outcome?.kind === 'own').length, lookups)
+  for (const each of outcomes) assert.ok(each !== undefined && 'found' in each && each.found.digest === found.digest)
+})
+
+test('a member that says of a tag what no other finds is the only one to believe it', async (t) => {
+  const tracker = await startTracker(t)
+  const [liar, ...honest] = await startMembers(t, 5, [tracker])
+  const origin = new MemoryOrigin()
+  const wrong = { digest: origin.add(11), mediaType: 'm', sizeBytes: 11 }
+  const right = { digest: origin.add(10), mediaType: 'm', sizeBytes: 10 }
+  const outcome = await liar!.swarm.trackers.askTag('r/app:1', async () => wrong, 20_000)
+  assert.equal(outcome?.kind, 'own')
+  let lookups = 0
+  const lookup = async () => {
+    lookups++
+    return right
+  }
+  const outcomes = await Promise.all(honest.map(({ swarm }) => swarm.trackers.askTag('r/app:1', lookup, 20_000)))
+  // The second one contradicts the liar, the third one decides.
+  assert.ok(lookups >= 2)
+  for (const each of outcomes) assert.ok(each !== undefined && 'found' in each && each.found.digest === right.digest)
 })
 
 test('each chunk comes into a zone once, though its nodes do not all know each other', async (t) => {
