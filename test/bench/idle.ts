@@ -6,7 +6,8 @@ import { cpuSeconds, memory } from '../support/process-cost.ts'
 import { pullByAgent, withDaemons, type AgentEndpoint, type Endpoint } from './daemons.ts'
 import type { SectionResult, Target } from './figures.ts'
 
-const SETTLE_MS = 10_000
+/** A node that has just started looks for others in its DHT, and compiles what it runs often. */
+const SETTLE_MS = 60_000
 const WATCH_MS = 20_000
 /** Blobs in store, and the resident memory that an agent with so many may have. */
 const FEW = { blobs: 10, limitMb: 130 }

@@ -121,13 +121,17 @@ export class StoredFiles {
     const { layout, index, table, trust, unverified, uses } = this.#parts
     const { digest } = entry
     await index.write([rowOf(entry), put(HASHES, digest, hashes)], true)
+    let isMoved = false
     try {
       const folder = layout.blobFolder(digest)
       await mkdir(folder, { recursive: true })
       await rename(path, layout.blobFile(digest))
+      isMoved = true
       const handle = await open(folder, 'r')
       await handle.sync().finally(() => handle.close())
     } catch (error) {
+      // Where it is now nobody would count it for the quota. Where it cannot go back, it is taken in when it is wanted.
+      if (isMoved) await rename(layout.blobFile(digest), path).catch(() => unverified.add(digest))
       await index.write([del(BLOBS, digest), del(HASHES, digest)], true)
       throw asStoreError(error, `moving ${digest} to its place`)
     }
