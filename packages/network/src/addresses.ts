@@ -104,10 +104,22 @@ export function isWildcard(host: string): boolean {
   return WILDCARDS.has(host)
 }
 
+let interfaces: ReturnType<typeof networkInterfaces> = {}
+
+/** As the system listed them last: without a free file descriptor it cannot. */
+function knownInterfaces(): typeof interfaces {
+  try {
+    interfaces = networkInterfaces()
+  } catch {
+    // They are asked for again the next time.
+  }
+  return interfaces
+}
+
 /** What other nodes should call this one: the address it listens on, or the first one that is not a loopback. */
 export function advertisedHost(listenHost: string): string {
   if (!isWildcard(listenHost)) return listenHost
-  const all = Object.values(networkInterfaces()).flatMap((addresses) => addresses ?? [])
+  const all = Object.values(knownInterfaces()).flatMap((addresses) => addresses ?? [])
   const outside = all.filter(({ internal, address }) => !internal && !address.startsWith('fe80:'))
   return (outside.find(({ family }) => family === 'IPv4') ?? outside[0])?.address ?? '127.0.0.1'
 }
