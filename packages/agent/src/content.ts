@@ -87,7 +87,7 @@ export class Content {
   async #fetchManifest(
     target: RepositoryTarget,
     digest: Digest,
-    { sizeBytes, mediaType, isHearsay }: Descriptor,
+    { sizeBytes, mediaType, sizeIsHearsay }: Descriptor,
     requester: Requester,
     signal: AbortSignal,
   ): Promise<ManifestContent> {
@@ -98,7 +98,7 @@ export class Content {
     try {
       const origin = manifestSource(upstream, target, digest, requester)
       const requestId = requester.requestId ?? ''
-      const download = await swarm.download({ digest, sizeBytes, isHearsay, mediaType, origin, requestId })
+      const download = await swarm.download({ digest, sizeBytes, sizeIsHearsay, mediaType, origin, requestId })
       const source: ContentSource = await this.#finished(download, signal)
       const content = await this.#storedManifest(digest, source)
       if (content !== undefined) {
@@ -135,11 +135,11 @@ export class Content {
       }
       const askOrigin = this.#askForBlob(target, digest, requester, signal)
       const descriptor = await this.#descriptors.find(digest, askOrigin)
-      const { sizeBytes, isHearsay } = descriptor
+      const { sizeBytes, sizeIsHearsay } = descriptor
       const origin = blobSource(upstream, target, digest, requester)
       const requestId = requester.requestId ?? ''
       try {
-        const download = await swarm.download({ digest, sizeBytes, isHearsay, origin, requestId })
+        const download = await swarm.download({ digest, sizeBytes, sizeIsHearsay, origin, requestId })
         if (download === undefined) continue
         this.#learnFrom(download)
         // One that runs already may know the size better.

@@ -23,7 +23,7 @@ export interface Descriptor {
   /** Empty where nobody has said it. */
   mediaType: string
   /** Only other nodes say so. */
-  isHearsay: boolean
+  sizeIsHearsay: boolean
 }
 
 /** What the origin says of a digest. @throws UpstreamError */
@@ -41,19 +41,23 @@ export class Descriptors {
   /** What was said before, for naming who said it once the right size is proven. */
   readonly #doubted = new LRUCache<Digest, Known>({ max: DOUBTED })
 
-  constructor(swarm: Pick<Swarm, 'askSize' | 'blame' | 'connectedAgents'>) {
+  readonly #limitMs: number
+
+  /** @param limitMs how long an origin may take, and other nodes may, where the word of both would do */
+  constructor(swarm: Pick<Swarm, 'askSize' | 'blame' | 'connectedAgents'>, limitMs = SIZE_LIMIT_MS) {
     this.#swarm = swarm
+    this.#limitMs = limitMs
   }
 
   /** Notes what a manifest or the origin said of some content. */
   know(digest: Digest, sizeBytes: number, mediaType: string): void {
-    this.#known.set(digest, { sizeBytes, mediaType, isHearsay: false, saidBy: '' })
+    this.#known.set(digest, { sizeBytes, mediaType, sizeIsHearsay: false, saidBy: '' })
   }
 
   /** Notes what other nodes said, unless it is known better. */
   hear(digest: Digest, sizeBytes: number, mediaType: string): void {
-    if (this.#known.get(digest)?.isHearsay === false || this.#doubted.has(digest)) return
-    this.#known.set(digest, { sizeBytes, mediaType, isHearsay: true, saidBy: '' })
+    if (this.#known.get(digest)?.sizeIsHearsay === false || this.#doubted.has(digest)) return
+    this.#known.set(digest, { sizeBytes, mediaType, sizeIsHearsay: true, saidBy: '' })
   }
 
   /** The content type that belongs to a digest, where somebody has said it. */
@@ -68,7 +72,7 @@ export class Descriptors {
    */
   async find(digest: Digest, askOrigin: AskOrigin, certain = false): Promise<Descriptor> {
     const known = this.#known.get(digest)
-    if (known !== undefined && !(known.isHearsay && certain)) return known
+    if (known !== undefined && !(known.sizeIsHearsay && certain)) return known
     if (certain || this.#doubted.has(digest)) return await this.#askOriginFirst(digest, askOrigin, known)
     return await this.#askPeersAndOrigin(digest, askOrigin)
   }
@@ -78,7 +82,7 @@ export class Descriptors {
    * when that is another size; undefined when there is nothing to try again with.
    */
   async correct(digest: Digest, tried: Descriptor, askOrigin: AskOrigin): Promise<Descriptor | undefined> {
-    if (!tried.isHearsay) return undefined
+    if (!tried.sizeIsHearsay) return undefined
     this.doubt(digest)
     try {
       const said = this.#fromOrigin(digest, await askOrigin())
@@ -92,7 +96,7 @@ export class Descriptors {
   /** Forgets what others said of a digest. The next time the origin is asked before them. */
   doubt(digest: Digest): void {
     const known = this.#known.get(digest)
-    if (known?.isHearsay !== true) return
+    if (known?.sizeIsHearsay !== true) return
     this.#known.delete(digest)
     this.#doubted.set(digest, known)
   }
@@ -105,15 +109,16 @@ export class Descriptors {
     this.#swarm.blame(doubted.saidBy, digest, 'wrong_size')
   }
 
+  /** The origin's word, unless it cannot be asked, or takes longer than others may to say what they know. */
   async #askOriginFirst(digest: Digest, askOrigin: AskOrigin, known: Known | undefined): Promise<Descriptor> {
+    const asking = askOrigin()
     try {
-      return this.#fromOrigin(digest, await askOrigin())
+      const said = await Promise.race([asking, delay(this.#limitMs, undefined, { ref: false })])
+      if (said !== undefined) return this.#fromOrigin(digest, said)
     } catch (error) {
       if (!(error instanceof UpstreamError) || !error.isOutage) throw error
-      const heard = known ?? (await this.#askPeers(digest))
-      if (heard === undefined) throw error
-      return heard
     }
+    return known ?? (await this.#askPeers(digest)) ?? this.#fromOrigin(digest, await asking)
   }
 
   /**
@@ -127,7 +132,7 @@ export class Descriptors {
     if (early !== undefined) return early
     try {
       const first = await Promise.race([askOrigin(), answered(asking)])
-      return 'isHearsay' in first ? first : this.#fromOrigin(digest, first)
+      return 'sizeIsHearsay' in first ? first : this.#fromOrigin(digest, first)
     } catch (error) {
       if (!(error instanceof UpstreamError) || !error.isOutage) throw error
       const late = await asking
@@ -138,16 +143,16 @@ export class Descriptors {
 
   #fromOrigin(digest: Digest, { sizeBytes, mediaType }: { sizeBytes: number; mediaType: string }): Descriptor {
     this.know(digest, sizeBytes, mediaType)
-    return { sizeBytes, mediaType, isHearsay: false }
+    return { sizeBytes, mediaType, sizeIsHearsay: false }
   }
 
   async #askPeers(digest: Digest): Promise<Known | undefined> {
-    const answer = await this.#swarm.askSize(digest, SIZE_LIMIT_MS)
+    const answer = await this.#swarm.askSize(digest, this.#limitMs)
     if (answer === undefined) return undefined
     const { sizeBytes, mediaType, saidBy } = answer
-    const known = { sizeBytes, mediaType, isHearsay: true, saidBy }
+    const known = { sizeBytes, mediaType, sizeIsHearsay: true, saidBy }
     // The origin, or a manifest, may have said it while peers were asked.
-    if (this.#known.get(digest)?.isHearsay !== false) this.#known.set(digest, known)
+    if (this.#known.get(digest)?.sizeIsHearsay !== false) this.#known.set(digest, known)
     return known
   }
 }

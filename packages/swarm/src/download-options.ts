@@ -9,7 +9,7 @@ export interface DownloadOptions {
   mediaType: string
   origin: OriginSource | undefined
   /** Only other nodes say that the blob has this size: when the origin says otherwise, the download is over. */
-  isHearsay: boolean
+  sizeIsHearsay: boolean
   /** Follows the pull through the logs of the nodes. */
   requestId: string
 }

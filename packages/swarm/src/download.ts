@@ -28,7 +28,8 @@ export class Download implements RunOwner {
   readonly board: ChunkBoard
   readonly book: VoucherBook
   readonly requestId: string
-  readonly isHearsay: boolean
+  /** Only other nodes say how large the blob is. */
+  sizeIsHearsay: boolean
   mediaType: string
   /** Settles when the blob is whole and stored; rejects with DownloadError. */
   readonly done: Promise<void>
@@ -56,7 +57,7 @@ export class Download implements RunOwner {
     this.partial = options.partial
     this.mediaType = options.mediaType
     this.requestId = options.requestId
-    this.isHearsay = options.isHearsay
+    this.sizeIsHearsay = options.sizeIsHearsay
     this.board = new ChunkBoard(this.partial.chunks)
     this.book = new VoucherBook({
       digest: this.digest,

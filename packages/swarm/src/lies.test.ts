@@ -198,7 +198,7 @@ test('a size that only other nodes name ends the download as soon as the origin 
   const node = await startNode(t)
   // The second one is asked for ranges that it says are not there.
   for (const sizeBytes of [100, 64 * MIB]) {
-    const request = { digest, sizeBytes, isHearsay: true, origin: origin.source(digest), requestId: 'test' }
+    const request = { digest, sizeBytes, sizeIsHearsay: true, origin: origin.source(digest), requestId: 'test' }
     const download = await node.swarm.download(request)
     download?.hold()
     await assert.rejects(download!.done, { name: 'DownloadError', code: 'WRONG_SIZE' })
@@ -211,7 +211,7 @@ test('a download of a size that others named gives way to one of the size that a
   const origin = new MemoryOrigin()
   const digest = origin.add(MIB)
   const node = await startNode(t)
-  const request = { digest, isHearsay: true, sizeBytes: 2 * MIB, origin: undefined, requestId: 'test' }
+  const request = { digest, sizeIsHearsay: true, sizeBytes: 2 * MIB, origin: undefined, requestId: 'test' }
   const wrong = await node.swarm.download(request)
   wrong?.hold()
   const right = await node.download(origin, digest)

@@ -26,7 +26,7 @@ export interface RunOwner {
   readonly book: VoucherBook
   readonly signal: AbortSignal
   /** Only other nodes say how large the blob is. */
-  readonly isHearsay: boolean
+  readonly sizeIsHearsay: boolean
   /** Checks (against a known hash, if the origin itself gave one), keeps and vouches for a chunk of the origin. */
   keepFromOrigin(chunk: number, data: Uint8Array): Promise<void>
   /** Members of the swarm that may be trusted to fetch their share, as rendezvous hashes. */
@@ -64,6 +64,8 @@ export class OriginRuns {
   #runsInVain = 0
   #backoffMs = 0
   #notBeforeMs = 0
+  /** Of a run that has ended, for the next one: a new one for each made work for the garbage collector. */
+  #spare: Buffer | undefined
   /** The origin said that it does not have it, or not for us: no use asking again. */
   refusal: UpstreamError | undefined
   lastError: unknown
@@ -196,18 +198,18 @@ export class OriginRuns {
   }
 
   async #receive(run: Run, body: BlobBody, lastChunk: number, signal: AbortSignal): Promise<void> {
-    const { partial, context, isHearsay } = this.#owner
+    const { partial, sizeIsHearsay } = this.#owner
     if (body.sizeBytes !== partial.sizeBytes) {
       const message = `the origin says the blob has ${body.sizeBytes} bytes, expected ${partial.sizeBytes}`
-      if (isHearsay) throw new DownloadError('WRONG_SIZE', partial.digest, message)
+      if (sizeIsHearsay) throw new DownloadError('WRONG_SIZE', partial.digest, message)
       throw new UpstreamError('PROTOCOL', this.#source!.host, message)
     }
-    const pooled = context.pool.take(partial.chunkSizeBytes)
-    try {
-      await this.#cut(run, body, lastChunk, pooled ?? Buffer.allocUnsafeSlow(partial.chunkSizeBytes), signal)
-    } finally {
-      if (pooled !== undefined) context.pool.give(pooled)
-    }
+    // Not from the pool, which bounds what is asked of peers: an origin may take long over a run.
+    const buffer = this.#spare ?? Buffer.allocUnsafeSlow(partial.chunkSizeBytes)
+    this.#spare = undefined
+    await this.#cut(run, body, lastChunk, buffer, signal)
+    // After a run that failed, a write of it may still be under way.
+    this.#spare = buffer
   }
 
   /** Cuts the stream into chunks. An origin that ignores Range sends everything: then everything is used. */
@@ -301,9 +303,9 @@ export class OriginRuns {
       return
     }
     const upstream = error instanceof UpstreamError ? error : undefined
-    const { isHearsay, partial } = this.#owner
+    const { sizeIsHearsay, partial } = this.#owner
     // The blob ends before the range that was asked for.
-    if (isHearsay && upstream?.status === RANGE_NOT_SATISFIABLE) {
+    if (sizeIsHearsay && upstream?.status === RANGE_NOT_SATISFIABLE) {
       this.#owner.failWith(new DownloadError('WRONG_SIZE', partial.digest, upstream.message, upstream))
       return
     }

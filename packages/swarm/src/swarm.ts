@@ -53,7 +53,7 @@ export interface DownloadRequest {
   digest: Digest
   sizeBytes: number
   /** Only other nodes say so, neither a manifest nor the origin. @default false */
-  isHearsay?: boolean
+  sizeIsHearsay?: boolean
   mediaType?: string
   origin: OriginSource | undefined
   requestId: string
@@ -144,7 +144,9 @@ export class Swarm {
     for (;;) {
       const running = this.#downloads.get(digest)
       if (running !== undefined && !running.isOver) {
-        if (request.isHearsay === true || !running.isHearsay || running.partial.sizeBytes === request.sizeBytes) {
+        if (request.sizeIsHearsay === true || !running.sizeIsHearsay) return running
+        if (running.partial.sizeBytes === request.sizeBytes) {
+          running.sizeIsHearsay = false
           return running
         }
         await running.close(new Error('the blob has another size than other nodes had said'))
@@ -237,7 +239,7 @@ export class Swarm {
       partial,
       mediaType: request.mediaType ?? '',
       origin: request.origin,
-      isHearsay: request.isHearsay ?? false,
+      sizeIsHearsay: request.sizeIsHearsay ?? false,
       requestId: request.requestId,
     })
     this.#downloads.set(request.digest, download)

@@ -1,0 +1,63 @@
+import assert from 'node:assert/strict'
+import test from 'node:test'
+import { digestOf } from '@shoal/oci'
+import { UpstreamError } from '@shoal/upstream'
+import { Descriptors, type AskOrigin } from './descriptors.ts'
+
+const DIGEST = digestOf('content')
+const down: AskOrigin = () => Promise.reject(new UpstreamError('UNREACHABLE', 'origin.test', 'it is down'))
+const hanging: AskOrigin = () => new Promise(() => undefined)
+const saying =
+  (sizeBytes: number): AskOrigin =>
+  () =>
+    Promise.resolve({ sizeBytes, mediaType: 'm' })
+
+/** What one connected agent says, and who is blamed for what. */
+function setUp(sizeBytes: number) {
+  const blamed: string[] = []
+  const swarm = {
+    connectedAgents: 1,
+    askSize: () => Promise.resolve({ sizeBytes, mediaType: '', saidBy: 'liar' }),
+    blame: (peerId: string, _digest: string, lie: string) => blamed.push(`${peerId} ${lie}`),
+  }
+  const descriptors = new Descriptors(swarm, 20)
+  return { descriptors, blamed }
+}
+
+test('what a manifest says is certain, and nothing that others say replaces it', async () => {
+  const { descriptors } = setUp(7)
+  descriptors.hear(DIGEST, 5, 'm')
+  assert.deepEqual((await descriptors.find(DIGEST, down)).sizeIsHearsay, true)
+  descriptors.know(DIGEST, 6, 'm')
+  descriptors.hear(DIGEST, 5, 'm')
+  descriptors.doubt(DIGEST)
+  const { sizeBytes, sizeIsHearsay } = await descriptors.find(DIGEST, down, true)
+  assert.deepEqual([sizeBytes, sizeIsHearsay], [6, false])
+})
+
+test('after a size that was wrong the origin is asked first; who said it is blamed once the right one is proven', async () => {
+  const { descriptors, blamed } = setUp(7)
+  const tried = await descriptors.find(DIGEST, hanging)
+  assert.equal(tried.sizeBytes, 7)
+  assert.equal((await descriptors.correct(DIGEST, tried, saying(6)))?.sizeBytes, 6)
+  assert.deepEqual(blamed, [])
+  descriptors.prove(DIGEST, 6)
+  descriptors.prove(DIGEST, 6)
+  assert.deepEqual(blamed, ['liar wrong_size'])
+})
+
+test('where the origin says the same, or nothing, there is nothing to try again with, and nobody is blamed', async () => {
+  for (const askOrigin of [saying(7), down]) {
+    const { descriptors, blamed } = setUp(7)
+    const tried = await descriptors.find(DIGEST, down)
+    assert.equal(await descriptors.correct(DIGEST, tried, askOrigin), undefined)
+    descriptors.prove(DIGEST, 7)
+    assert.deepEqual(blamed, [])
+  }
+})
+
+test('an origin that hangs keeps nobody from what others say', async () => {
+  const { descriptors } = setUp(7)
+  const { sizeBytes, sizeIsHearsay } = await descriptors.find(DIGEST, hanging, true)
+  assert.deepEqual([sizeBytes, sizeIsHearsay], [7, true])
+})
