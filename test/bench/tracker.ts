@@ -123,9 +123,13 @@ async function play(nodes: number, blobs: typeof BLOBS): Promise<Load> {
     while (replies[0] !== undefined && replies[0].atMs <= nowMs) due.push(replies.shift() as Said)
     for (const said of due) hear(said)
     handled += due.length
-    // With nothing to do the process sleeps, so that its processor time is the tracker's.
-    if (due.length === 0) await new Promise((resolve) => setTimeout(resolve, 1))
-    else await new Promise((resolve) => setImmediate(resolve))
+    if (due.length > 0) {
+      await new Promise((resolve) => setImmediate(resolve))
+      continue
+    }
+    // With nothing to do the process sleeps until something is due, so that its processor time is the tracker's.
+    const dueMs = Math.min(traffic[next]?.atMs ?? Infinity, replies[0]?.atMs ?? Infinity)
+    await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs - (performance.now() - startMs))))
   }
   const seconds = (performance.now() - startMs) / 1000
   const { user, system } = process.cpuUsage(before)

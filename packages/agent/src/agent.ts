@@ -11,6 +11,7 @@ import {
   type TransferPlane,
 } from '@shoal/network'
 import {
+  collectProcessMetrics,
   closeRegistryServer,
   createRegistryMetrics,
   createRegistryServer,
@@ -26,7 +27,7 @@ import { createUploads, RateLimits, Swarm, type SwarmParameters } from '@shoal/s
 import { createUpstream, type Upstream } from '@shoal/upstream'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
-import { collectDefaultMetrics, Registry } from 'prom-client'
+import { Registry } from 'prom-client'
 import { Access } from './access.ts'
 import { createAdminApi } from './admin-api.ts'
 import { asksForLogins, ClientLogins, onlyLoginRegistry, TOKEN_PATH } from './client-logins.ts'
@@ -41,9 +42,6 @@ import { Pins } from './pins.ts'
 import { Preheater, type PullWish } from './preheater.ts'
 import { AgentPushBackend } from './push-backend.ts'
 import { TagResolver, type TagRecord } from './tag-resolver.ts'
-
-/** How often the event loop's lag is measured for the metrics. */
-const EVENT_LOOP_PRECISION_MS = 250
 
 export interface AgentOptions {
   logger: Logger
@@ -135,8 +133,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
   const adminTls = await tlsOf(config.adminTlsCertFile, config.adminTlsKeyFile, config.adminTlsClientCaFile)
   const mirrorTls = await tlsOf(config.mirrorTlsCertFile, config.mirrorTlsKeyFile, config.mirrorTlsClientCaFile)
   const registry = new Registry()
-  // Every 10 ms, as it is by default, would be most of what an idle node does.
-  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: EVENT_LOOP_PRECISION_MS })
+  collectProcessMetrics(registry)
   await mkdir(config.dataDirectory, { recursive: true })
   const identity = await loadOrCreateIdentity(join(config.dataDirectory, 'identity.key'), logger)
   const swarmKeys = await loadSwarmKeys(config.swarmKeyFiles)

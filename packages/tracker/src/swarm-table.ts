@@ -3,6 +3,7 @@
 import type { Digest } from '@shoal/oci'
 import type { TrackedSwarm } from './tracked-swarm.ts'
 
+/** Swarms by digest and size. */
 export class SwarmTable implements Iterable<TrackedSwarm> {
   readonly #swarms = new Map<Digest, TrackedSwarm[]>()
   #size = 0

@@ -1,18 +1,15 @@
 // The tracker service: a libp2p node that agents talk to, the coordinator behind it, and its HTTP side.
 import { join } from 'node:path'
 import { createControlPlane, loadOrCreateIdentity, loadSwarmKeys, type ControlPlane } from '@shoal/network'
-import { loadApiTokens, loadServerTls, type ApiTokens, type ServerTls } from '@shoal/registry'
+import { collectProcessMetrics, loadApiTokens, loadServerTls, type ApiTokens, type ServerTls } from '@shoal/registry'
 import type { FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
-import { collectDefaultMetrics, Registry } from 'prom-client'
+import { Registry } from 'prom-client'
 import type { TrackerConfig } from './config.ts'
 import { Coordinator } from './coordinator.ts'
 import { createHttpApi } from './http-api.ts'
 import { createTrackerMetrics } from './metrics.ts'
 import { Preheats } from './preheats.ts'
-
-/** How often the event loop's lag is measured for the metrics. */
-const EVENT_LOOP_PRECISION_MS = 250
 
 /** Every agent of the largest clusters keeps one connection open. */
 const MAX_CONNECTIONS = 20_000
@@ -115,8 +112,7 @@ export class Tracker {
 /** Makes a tracker that is not started yet. @throws for key files that cannot be used */
 export async function createTracker(config: TrackerConfig, options: TrackerOptions): Promise<Tracker> {
   const registry = new Registry()
-  // Every 10 ms, as it is by default, would be most of what an idle node does.
-  collectDefaultMetrics({ register: registry, eventLoopMonitoringPrecision: EVENT_LOOP_PRECISION_MS })
+  collectProcessMetrics(registry)
   const [advertiseHost] = config.announceAddresses
   const control = await createControlPlane({
     identity: await loadOrCreateIdentity(join(config.dataDirectory, 'identity.key'), options.logger),

@@ -69,3 +69,12 @@ test('the cost of a draw does not depend on how many there are', () => {
   pool.drawOutside('a', 16, usable, randomOf(1))
   assert.equal(looked, 32)
 })
+
+test('a draw of thousands is a draw like any other', () => {
+  const pool = new MemberPool<{ zone: string; id: number }>()
+  for (let id = 0; id < 20_000; id++) pool.add({ zone: 'a', id })
+  for (const count of [200, 204, 205, 1000, 5000]) {
+    const drawn = pool.drawFrom('a', count, () => true, randomOf(count))
+    assert.equal(new Set(drawn.map(({ id }) => id)).size, count)
+  }
+})
