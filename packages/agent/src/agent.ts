@@ -243,13 +243,20 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
         spoolBytes: config.storeQuota > 0 ? config.storeQuota : Infinity,
       })
     : undefined
-  const mirror = createRegistryServer({ logger, ...(mirrorTls === undefined ? {} : { tls: mirrorTls }) })
+  const mirror = createRegistryServer({
+    logger,
+    push: push !== undefined,
+    answerLimitMs: config.clientStall,
+    ...(mirrorTls === undefined ? {} : { tls: mirrorTls }),
+  })
   await mirror.register(registryPlugin, {
     backend: new MirrorBackend({
       ...{ content, access, logins, lookahead, upstream, naming },
       manifestTimeoutMs: config.manifestTimeout,
     }),
     ...(push === undefined ? {} : { push }),
+    clientStallMs: config.clientStall,
+    uploadStallMs: config.clientStall,
     metrics: createRegistryMetrics({
       registry,
       requestsName: 'shoal_mirror_requests_total',

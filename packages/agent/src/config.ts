@@ -101,6 +101,15 @@ export const agentConfigSchema = Type.Object(
       default: 30_000,
       description: 'A blob that makes no progress at all for this long, from peers or origin, ends with an error.',
     }),
+    clientStall: Type.Integer({
+      section: 'Mirror endpoint',
+      unit: 'ms',
+      minimum: 1_000,
+      maximum: 86_400_000,
+      default: 300_000,
+      description:
+        'A client that sends no byte of an upload for this long, or takes less than a MiB of a blob, is cut off.',
+    }),
     tagCacheTtl: Type.Integer({
       section: 'Mirror endpoint',
       unit: 'ms',

@@ -163,14 +163,14 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
   })
   const backend = accounts ? new GuardedBackend(open, accounts) : open
 
-  const server = createRegistryServer({ logger, push: true, ...(tls ? { tls } : {}) })
+  const stallMs = options.clientStall ?? 300_000
+  const server = createRegistryServer({ logger, push: true, answerLimitMs: stallMs, ...(tls ? { tls } : {}) })
   let ready = false
   server.addHook('onRequest', (_request, reply, next) => {
     reply.header('x-shoal-origin', '1')
     next()
   })
   if (options.corsOrigins) await allowOrigins(server, options.corsOrigins)
-  const stallMs = options.clientStall ?? 300_000
   await server.register(registryPlugin, {
     backend,
     push: backend,

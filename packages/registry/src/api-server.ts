@@ -4,9 +4,13 @@ import { fastify, LogController, type FastifyInstance } from 'fastify'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { protectApi, type ApiProtection, type ServerTls } from './api-access.ts'
+import { limitLoad, type OverloadLimits } from './overload.ts'
+import { ANSWER_LIMIT_MS, boundAnswers, HEADERS_TIMEOUT_MS, headerTimeouts } from './slow-clients.ts'
 
 /** Parts of the daemons' configuration schemas are schemas of requests, too, with all that is noted in them. */
 const ANNOTATIONS = ['unit', 'mustBe', 'secret', 'section']
+/** People and their tools use it, not nodes; an answer may hold some MiB. */
+const MAX_REQUESTS = 100
 
 export interface ApiServerOptions {
   logger: Logger
@@ -17,21 +21,32 @@ export interface ApiServerOptions {
   protection: ApiProtection
   /** Whether the daemon does its work; told at `/readyz`. */
   isReady: () => boolean
+  /** When requests are answered 503 instead of being begun. @default 100 requests at once */
+  overload?: Partial<OverloadLimits>
+  /** How long a connection may take to say what it wants, and a request to arrive. @default 60000 */
+  headersTimeoutMs?: number
+  /** How long a client may take for an answer that is no stream. @default 300000 */
+  answerLimitMs?: number
 }
 
 /** Builds the server; the caller adds what is below `/api/`, listens and closes. */
 export function createApiServer(options: ApiServerOptions): FastifyInstance {
-  const { registry, tls } = options
+  const { registry, tls, headersTimeoutMs = HEADERS_TIMEOUT_MS } = options
   const common = {
     loggerInstance: options.logger,
     logController: new LogController({ disableRequestLogging: true }),
     forceCloseConnections: true,
+    requestTimeout: headersTimeoutMs,
     // A request means what it says: a misspelt key is a mistake, not to be dropped, and what is left out stays.
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, keywords: ANNOTATIONS } },
   }
+  const http = headerTimeouts(headersTimeoutMs)
   const server = (tls === undefined
-    ? fastify(common)
-    : fastify({ ...common, https: { ...tls, minVersion: 'TLSv1.2' } })) as unknown as FastifyInstance
+    ? fastify({ ...common, http })
+    : fastify({ ...common, https: { ...http, ...tls, minVersion: 'TLSv1.2' } })) as unknown as FastifyInstance
+  // Before it is looked who asks: guesses at tokens are requests, too.
+  limitLoad(server, { maxRequests: MAX_REQUESTS, ...options.overload })
+  boundAnswers(server, options.answerLimitMs ?? ANSWER_LIMIT_MS)
   protectApi(server, options.protection)
   server.get('/healthz', () => ({ status: 'ok' }))
   server.get('/readyz', async (_request, reply) => {

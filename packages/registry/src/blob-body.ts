@@ -2,9 +2,7 @@
 // works for a client that has gone, and a body that cannot be finished ends visibly broken.
 import type { ServerResponse } from 'node:http'
 import type { BlobReadable } from './backend.ts'
-
-/** How long a cut connection may take to send what it has before it is torn down. */
-const CUT_GRACE_MS = 5_000
+import { destroyAfterGrace } from './slow-clients.ts'
 
 export interface BlobBodyOptions {
   lengthBytes: number
@@ -145,8 +143,6 @@ export function cutConnection(response: ServerResponse): void {
     response.destroy()
     return
   }
-  const timer = setTimeout(() => socket.destroy(), CUT_GRACE_MS)
-  timer.unref()
-  socket.once('close', () => clearTimeout(timer))
+  destroyAfterGrace(socket)
   socket.destroySoon()
 }

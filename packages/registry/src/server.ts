@@ -9,6 +9,7 @@ import type { Logger } from 'pino'
 import type { ServerTls } from './api-access.ts'
 import { sendError } from './errors.ts'
 import { limitLoad, type OverloadLimits } from './overload.ts'
+import { ANSWER_LIMIT_MS, boundAnswers, destroyAfterGrace, HEADERS_TIMEOUT_MS, headerTimeouts } from './slow-clients.ts'
 
 export interface RegistryServerOptions {
   logger: Logger
@@ -16,6 +17,10 @@ export interface RegistryServerOptions {
   push?: boolean
   /** How long an idle connection is kept. containerd keeps its own for 30 s. @default 75000 */
   keepAliveTimeoutMs?: number
+  /** How long a connection may take to say what it wants; then it is closed. @default 60000 */
+  headersTimeoutMs?: number
+  /** How long a client may take for an answer that is no blob; then it is cut off. @default 300000 */
+  answerLimitMs?: number
   /** Serves HTTPS. PEM texts. */
   tls?: ServerTls
   /** How long the rest of a body that nobody wants is read before the connection is closed. @default 10000 */
@@ -49,7 +54,8 @@ export function createRegistryServer(options: RegistryServerOptions): RegistrySe
       sendError(request, reply, error).catch((cause: unknown) => logger.debug({ err: cause }, 'answer not sent')),
     clientErrorHandler: (error: NodeJS.ErrnoException, socket: Socket) => refuseBrokenRequest(error, socket, logger),
   }
-  const http = { highWaterMark: RESPONSE_BUFFER_BYTES, headersTimeout: 60_000, noDelay: true }
+  const timeouts = headerTimeouts(options.headersTimeoutMs ?? HEADERS_TIMEOUT_MS)
+  const http = { highWaterMark: RESPONSE_BUFFER_BYTES, noDelay: true, ...timeouts }
   const server = (options.tls
     ? fastify({ ...common, https: { ...http, ...options.tls, minVersion: 'TLSv1.2' } })
     : fastify({ ...common, http })) as unknown as RegistryServer
@@ -59,6 +65,7 @@ export function createRegistryServer(options: RegistryServerOptions): RegistrySe
     next()
   })
   limitLoad(server, options.overload)
+  boundAnswers(server, options.answerLimitMs ?? ANSWER_LIMIT_MS)
   server.addHook('onResponse', (request, reply, next) => {
     boundLeftoverBody(request.raw, options.leftoverBodyMs ?? 10_000)
     const { statusCode } = reply.raw
@@ -101,7 +108,8 @@ function requestIdOf(header: string | string[] | undefined): string {
  * try TLS first (facts of the clients), so none of this is an error of ours.
  */
 function refuseBrokenRequest(error: NodeJS.ErrnoException, socket: Socket, logger: Logger): void {
-  if (error.code === 'ECONNRESET' || !socket.writable) {
+  // Before the handshake nothing can be said.
+  if (error.code === 'ECONNRESET' || error.code === 'ERR_TLS_HANDSHAKE_TIMEOUT' || !socket.writable) {
     socket.destroy()
     return
   }
@@ -113,6 +121,7 @@ function refuseBrokenRequest(error: NodeJS.ErrnoException, socket: Socket, logge
         ? [408, 'the request did not arrive in time']
         : [400, 'this is not an HTTP request']
   const body = JSON.stringify(ociErrorBody(new OciError('UNSUPPORTED', text, { status })))
+  destroyAfterGrace(socket)
   socket.end(
     `HTTP/1.1 ${status} ${status === 400 ? 'Bad Request' : 'Refused'}\r\nContent-Type: application/json\r\n` +
       `Content-Length: ${Buffer.byteLength(body)}\r\nConnection: close\r\n\r\n${body}`,
