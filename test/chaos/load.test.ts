@@ -1,124 +1,113 @@
-// 500 clients at once at one agent, for 50 blobs of which some do not exist and the others are still arriving; beside them
-// a thousand connections that say nothing, and a client that takes a byte now and then.
+// 500 clients at once at one agent, for 50 blobs of which some do not exist, some are for who may read them only, and most
+// are still arriving; some are in the store already.
 import assert from 'node:assert/strict'
-import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs'
-import { createServer } from 'node:http'
-import { connect, type AddressInfo, type Socket } from 'node:net'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
-import { test, type TestContext } from 'node:test'
-import { Daemon } from '../support/daemon.ts'
-import { fetchAll } from '../support/http.ts'
+import { Agent } from 'node:http'
+import { test } from 'node:test'
+import { fetchAll, open } from '../support/http.ts'
 import { MiB } from '../support/images.ts'
-import { freePorts } from '../support/ports.ts'
-import { shoalCommand, writeConfig, writeSwarmKey } from '../support/shoal.ts'
+import { memory } from '../support/process-cost.ts'
 import { until } from '../support/until.ts'
+import { digestOf, makeBlobs, startHeldOrigin, startLoneAgent } from './lone-agent.ts'
 
 const CLIENTS = 500
-const BLOBS = 45
+const BLOB_BYTES = 2 * MiB
+const PUBLIC = 30
+const PRIVATE = 15
 const MISSING = 5
-const IDLE = 1000
-/** An agent that does nothing takes some 150 MiB; 500 answers of a MiB each must not all be held at once. */
-const MAX_RSS_BYTES = 1024 * MiB
+/** Of the public and of the private ones each: in the store before anybody of the 500 asks. */
+const STORED = 5
+/** What the clients may make the agent take more than it has: half of the 660 MiB that they get. */
+const MORE_MEMORY_BYTES = 320 * MiB
 
-const digestOf = (bytes: Uint8Array): string => `sha256:${createHash('sha256').update(bytes).digest('hex')}`
+const basic = (login: string): string => `Basic ${Buffer.from(login).toString('base64')}`
+const RIGHT = basic('ann:correct horse battery')
+const WRONG = basic('ann:not her password')
 
-/** A registry with these blobs, whose answers wait until `open` is called: so all of them are arriving at once. */
-async function startOrigin(t: TestContext, blobs: Map<string, Buffer>): Promise<{ url: string; open: () => void }> {
-  const gate = Promise.withResolvers<void>()
-  const server = createServer((request, response) => {
-    const bytes = blobs.get(/\/blobs\/([^?]+)/.exec(request.url ?? '')?.[1] ?? '')
-    if (bytes === undefined) {
-      response.writeHead(404, { 'content-type': 'application/json' }).end('{"errors":[{"code":"BLOB_UNKNOWN"}]}')
-      return
-    }
-    const range = /^bytes=(\d+)-(\d*)$/.exec(request.headers.range ?? '')
-    const first = Number(range?.[1] ?? 0)
-    const last = range?.[2] ? Math.min(Number(range[2]), bytes.length - 1) : bytes.length - 1
-    const headers = { 'content-length': last - first + 1, 'content-range': `bytes ${first}-${last}/${bytes.length}` }
-    response.writeHead(range ? 206 : 200, headers)
-    if (request.method === 'HEAD') response.end()
-    else
-      gate.promise.then(
-        () => response.end(bytes.subarray(first, last + 1)),
-        () => response.destroy(),
-      )
-  }).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.after(() => {
-    server.closeAllConnections()
-    server.close()
+interface Wish {
+  digest: string
+  repository: string
+  authorization?: string
+  /** The answer that is right. */
+  status: 200 | 401 | 404
+}
+
+/** What each client asks for: a blob in turn, and of the private ones with and without a right to it. */
+function wishes(open: readonly string[], closed: readonly string[], missing: readonly string[]): Wish[] {
+  const all = [...open, ...closed, ...missing]
+  return Array.from({ length: CLIENTS }, (_, client): Wish => {
+    const digest = all[client % all.length] ?? ''
+    if (open.includes(digest)) return { digest, repository: 'open/app', status: 200 }
+    if (missing.includes(digest)) return { digest, repository: 'open/app', status: 404 }
+    const ways: Omit<Wish, 'digest'>[] = [
+      { repository: 'closed/app', authorization: RIGHT, status: 200 },
+      { repository: 'closed/app', authorization: WRONG, status: 401 },
+      { repository: 'closed/app', status: 401 },
+      // What is private is not to be had under the name of what is open, whoever asks.
+      { repository: 'open/app', authorization: RIGHT, status: 404 },
+      { repository: 'open/app', status: 404 },
+    ]
+    const way = ways[Math.floor(client / all.length) % ways.length]
+    assert.ok(way)
+    return { digest, ...way }
   })
-  return { url: `http://127.0.0.1:${(server.address() as AddressInfo).port}`, open: gate.resolve }
 }
 
-const rssOf = (pid: number): number =>
-  Number(/VmHWM:\s+(\d+) kB/.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? Infinity) * 1024
-
-async function openConnection(t: TestContext, port: number): Promise<Socket> {
-  const socket = connect(port, '127.0.0.1')
-  socket.on('error', () => undefined)
-  t.after(() => socket.destroy())
-  await once(socket, 'connect')
-  return socket
-}
-
-test('500 clients at one agent get the right bytes or the right error, in bounded memory', async (t) => {
-  const folder = mkdtempSync(join(tmpdir(), 'shoal-load-'))
-  t.after(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }))
-  const blobs = new Map<string, Buffer>()
-  for (let blob = 0; blob < BLOBS; blob++) {
-    const bytes = Buffer.alloc(MiB, `blob ${blob}, `)
-    blobs.set(digestOf(bytes), bytes)
-  }
+test('500 clients at one agent get the right bytes or the right error, all of them at the same time', async (t) => {
+  const blobs = makeBlobs('public', PUBLIC, BLOB_BYTES)
+  const secrets = makeBlobs('private', PRIVATE, BLOB_BYTES)
   const missing = Array.from({ length: MISSING }, (_, at) => digestOf(Buffer.from(`missing ${at}`)))
-  const origin = await startOrigin(t, blobs)
-  const [mirrorPort = 0, p2pPort = 0, transferPort = 0, adminPort = 0] = await freePorts(4)
-  const config = writeConfig(join(folder, 'agent.yaml'), {
-    dataDirectory: join(folder, 'agent'),
-    swarmKeyFiles: [writeSwarmKey(join(folder, 'swarm.key'))],
-    ...{ mirrorPort, p2pPort, transferPort, adminPort, p2pHost: '127.0.0.1', transferHost: '127.0.0.1' },
-    registries: { 'load.test': { endpoint: origin.url, plainHttp: true } },
+  const origin = await startHeldOrigin(t, {
+    repositories: { 'open/app': blobs, 'closed/app': secrets },
+    logins: { 'closed/app': RIGHT },
   })
-  const command = shoalCommand('agent', '--config', config)
-  const agent = new Daemon({ name: 'agent', command, logFile: join(folder, 'agent.log') })
-  t.after(() => agent.stop())
-  const readyz = `http://127.0.0.1:${adminPort}/readyz`
-  await until(async () => !agent.running || (await fetchAll(readyz)).status === 200, { what: 'readiness' })
+  // The origin holds as many requests as there are blobs.
+  const agent = await startLoneAgent(t, origin, { originConcurrency: 100, stallTimeout: '60s', blobTimeout: '10m' })
+  const stored = [...blobs.keys()].slice(0, STORED)
+  const storedSecrets = [...secrets.keys()].slice(0, STORED)
+  for (const digest of stored) await fetchAll(agent.urlOf('open/app', digest))
+  for (const digest of storedSecrets) {
+    await fetchAll(agent.urlOf('closed/app', digest), { headers: { authorization: RIGHT } })
+  }
+  const before = memory(agent.pid).residentBytes
+  const held = [...blobs.keys(), ...secrets.keys()].filter((digest) => ![...stored, ...storedSecrets].includes(digest))
+  origin.hold(held)
+
+  // As many connections as clients.
+  const connections = new Agent({ keepAlive: false, maxSockets: Infinity })
+  const begun = new Set<number>()
+  const wanted = wishes([...blobs.keys()], [...secrets.keys()], missing)
+  const clients = wanted.map(async (wish, client) => {
+    const { digest, repository, authorization, status } = wish
+    const headers = authorization === undefined ? {} : { authorization }
+    const answer = await open(agent.urlOf(repository, digest), { headers, agent: connections, idleLimitMs: 120_000 })
+    const pieces: Buffer[] = []
+    answer.on('data', (piece: Buffer) => {
+      begun.add(client)
+      pieces.push(piece)
+    })
+    await once(answer, 'end')
+    const body = Buffer.concat(pieces)
+    const what = `${digest} of ${repository} for ${authorization ?? 'nobody'}`
+    assert.equal(answer.statusCode, status, `${what}: ${status === 200 ? '' : body.toString()}`.slice(0, 500))
+    if (status === 200) assert.equal(digestOf(body), digest, what)
+    else assert.match(body.toString(), /^\{"errors":\[\{"code":"/, what)
+  })
+  const all = Promise.all(clients)
+  // Fair: nobody waits for anybody else. The origin gives half of each blob and no more before each client has its first
+  // byte, be it of a blob or of an error, and before all that needs no origin is over: a client that had to wait for
+  // another would wait for good.
+  const begin = until(() => begun.size === CLIENTS, { what: 'first byte for each client', deadlineMs: 60_000 })
+  const needNoOrigin = clients.filter((_, at) => wanted[at]?.status !== 200 || !held.includes(wanted[at].digest))
+  await Promise.race([Promise.all([begin, ...needNoOrigin]), all.then(() => begin)])
+  origin.release()
+  await all
+  const { peakBytes } = memory(agent.pid)
+  const mib = (bytes: number): number => Math.round(bytes / MiB)
+  t.diagnostic(
+    `${CLIENTS} clients, ${needNoOrigin.length} served while the rest was held; ${mib(before)} MiB before, ${mib(peakBytes)} at most`,
+  )
+  assert.ok(peakBytes < before + MORE_MEMORY_BYTES, `${mib(peakBytes)} MiB of memory, ${mib(before)} before`)
   agent.assertRunning()
-
-  const pathOf = (digest: string): string => `/v2/app/blobs/${digest}?ns=load.test`
-  await Promise.all(Array.from({ length: IDLE }, () => openConnection(t, mirrorPort)))
-  const [first = ''] = blobs.keys()
-  const slow = await openConnection(t, mirrorPort)
-  slow.pause()
-  slow.write(`GET ${pathOf(first)} HTTP/1.1\r\nHost: x\r\n\r\n`)
-
-  const wanted = [...blobs.keys(), ...missing]
-  let done = 0
-  const clients = Array.from({ length: CLIENTS }, async (_, client) => {
-    const digest = wanted[client % wanted.length] ?? ''
-    const { status, body } = await fetchAll(`http://127.0.0.1:${mirrorPort}${pathOf(digest)}`)
-    done++
-    if (missing.includes(digest)) assert.equal(status, 404, `${digest} does not exist`)
-    else {
-      assert.equal(status, 200, body.toString().slice(0, 300))
-      assert.equal(digestOf(body), digest)
-    }
-  })
-  // Those who ask for what is not there need not wait for those who do.
-  const refused = Promise.all(clients.filter((_, client) => missing.includes(wanted[client % wanted.length] ?? '')))
-  await Promise.race([refused, Promise.all(clients)])
-  origin.open()
-  await Promise.all(clients)
-  assert.equal(done, CLIENTS)
-  const rssBytes = rssOf(agent.pid)
-  t.diagnostic(`${CLIENTS} clients, ${IDLE} idle connections, ${Math.round(rssBytes / MiB)} MiB at most`)
-  assert.ok(rssBytes < MAX_RSS_BYTES, `${rssBytes} bytes of memory`)
-  // One copy of each blob left the origin's side, however many asked; afterwards nothing is under way any more.
-  const idle = async (): Promise<boolean> =>
-    /^shoal_downloads_active 0$/m.test((await fetchAll(`http://127.0.0.1:${adminPort}/metrics`)).body.toString())
-  await until(idle, { what: 'end of all downloads' })
+  await until(async () => (await agent.metric('shoal_downloads_active')) === 0, { what: 'end of all downloads' })
 })

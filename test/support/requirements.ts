@@ -53,6 +53,15 @@ function canLoop(): boolean {
   }
 }
 
+/** What `descriptors` stands for: a few thousand connections, and what else a process has open. */
+const MANY_DESCRIPTORS = 8000
+
+/** How many descriptors this process and its children may have. Node raises its own limit to this. */
+function descriptorLimit(): number {
+  const [, limit = ''] = /^Max open files\s+\S+\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8')) ?? []
+  return limit === 'unlimited' ? Infinity : Number(limit)
+}
+
 /** What is missing here of what a test names; empty if nothing. */
 export function missingRequirements(names: readonly string[]): string[] {
   const missing: string[] = []
@@ -64,6 +73,9 @@ export function missingRequirements(names: readonly string[]): string[] {
       if (why !== '') missing.push(`network namespaces (${why})`)
     } else if (name === 'loop') {
       if (!canLoop()) missing.push('loop devices with ext4')
+    } else if (name === 'descriptors') {
+      const limit = descriptorLimit()
+      if (limit < MANY_DESCRIPTORS) missing.push(`${MANY_DESCRIPTORS} descriptors (ulimit -Hn says ${limit})`)
     } else if (findProgram(name) === undefined) missing.push(name)
   }
   return missing
@@ -73,7 +85,7 @@ export function missingRequirements(names: readonly string[]): string[] {
  * True if everything named is there. Else the test is marked as skipped, with the names of what is missing, and false
  * comes back: `if (!requires(t, 'containerd', 'root')) return`.
  *
- * @param names - programs, and the words `root`, `namespaces` and `loop`
+ * @param names - programs, and the words `root`, `namespaces`, `loop` and `descriptors`
  * @throws Error where skipping is not allowed (CI=true)
  */
 export function requires(t: TestContext, ...names: string[]): boolean {
