@@ -57,6 +57,19 @@ function excess(now: Level, before: Level): string | undefined {
   return undefined
 }
 
+/** Where the memory of a process is, for whoever has to find out why it is more. */
+async function memoryParts(node: LabNode): Promise<string> {
+  try {
+    const [heap, external] = await Promise.all([
+      node.metric('nodejs_heap_size_used_bytes'),
+      node.metric('nodejs_external_memory_bytes'),
+    ])
+    return `${Math.round(heap / MiB)} in the heap, ${Math.round(external / MiB)} outside of it`
+  } catch (error) {
+    return (error as Error).message
+  }
+}
+
 export class Invariants {
   readonly #cluster: ChaosCluster
   /** The level of each process after its first episode. */
@@ -92,7 +105,7 @@ export class Invariants {
   async #level(node: LabNode): Promise<string | undefined> {
     // Agents collect their garbage at this signal (collecting-agent.ts); others would end.
     const isAgent = this.#cluster.lab.agents.some((agent) => agent === node)
-    return this.#settled(node, () => {
+    const look = (): string | undefined => {
       if (node.pid === undefined) return 'it does not run'
       const level = levelOf(node.pid)
       const before = this.#levels.get(node.name)
@@ -104,7 +117,9 @@ export class Invariants {
       }
       this.#levels.set(node.name, level)
       return undefined
-    })
+    }
+    const found = await this.#settled(node, look)
+    return found === undefined || !isAgent ? found : `${found} (${await memoryParts(node)})`
   }
 
   /** What `look` still finds after some time. */
