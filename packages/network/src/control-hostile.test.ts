@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict'
 import { suite, test, type TestContext } from 'node:test'
-import type { Connection, Stream } from '@libp2p/interface'
+import { setImmediate as turn } from 'node:timers/promises'
+import { KEEP_ALIVE, type Connection, type Stream } from '@libp2p/interface'
+import { peerIdFromString } from '@libp2p/peer-id'
 import type { Digest } from '@shoal/oci'
 import { multiaddr } from '@multiformats/multiaddr'
 import { pEvent } from 'p-event'
@@ -48,6 +50,32 @@ function hello(more: Partial<Hello> = {}): Hello {
 }
 
 suite('control channels among bad neighbours', () => {
+  test('a peer that hangs up at once is not dialled again and again, though libp2p wants to keep it', async (t) => {
+    const plane = await startPlane(t)
+    const host = await startHost(t)
+    const multiaddrs = plane.address.multiaddrs.map((address) => multiaddr(address))
+    const peerId = peerIdFromString(plane.peerId)
+    // As the DHT does with the peers near to a node.
+    await host.peerStore.merge(peerId, { multiaddrs, tags: { [`${KEEP_ALIVE}-kad-dht`]: { value: 1 } } })
+    plane.ban(host.peerId.toString(), 3600_000, 'test')
+    let dialled = 0
+    host.addEventListener('connection:open', () => dialled++)
+    const denied = async (): Promise<boolean> => {
+      const failure = await host.dial(peerId).then(
+        () => undefined,
+        (error: unknown) => error,
+      )
+
+      return failure instanceof Error && failure.name === 'DialDeniedError'
+    }
+    while (!(await denied())) {
+      assert.ok(dialled < 20, `dialled ${dialled} times`)
+      // An open connection is given at once: its end has to be heard of.
+      await turn()
+    }
+    assert.ok(dialled <= 5, `dialled ${dialled} times`)
+  })
+
   test('a later version, unknown messages and signs of life are taken; its peer id is not believed', async (t) => {
     const plane = await startPlane(t)
     const host = await startHost(t)

@@ -1,7 +1,7 @@
 // The libp2p node under the control plane, set up for a cluster on private addresses. Most of what is set here differs
 // from the defaults because those are made for the open internet; each difference was found by running it.
 import { identify } from '@libp2p/identify'
-import type { Libp2p } from '@libp2p/interface'
+import type { Connection, Libp2p } from '@libp2p/interface'
 import { kadDHT, passthroughMapper, type KadDHT } from '@libp2p/kad-dht'
 import { ping, type Ping } from '@libp2p/ping'
 import { yamux } from '@libp2p/yamux'
@@ -12,6 +12,7 @@ import { isLoopback } from './addresses.ts'
 import { DhtDatastore } from './dht-datastore.ts'
 import type { Identity } from './identity.ts'
 import { membershipEncrypter, type MembershipInit } from './membership.ts'
+import { RedialPace } from './redial-pace.ts'
 import { steadyTcp } from './steady-listener.ts'
 
 const MIB = 1024 * 1024
@@ -56,6 +57,7 @@ export async function createHost(init: HostInit): Promise<{ host: Host; closeDat
   const datastore = new DhtDatastore(level)
   await datastore.load()
   const isRefused = (peerId: { toString(): string }): boolean => init.isRefused(peerId.toString())
+  const pace = new RedialPace()
   const host: Host = await createLibp2p({
     start: false,
     privateKey: init.identity.privateKey,
@@ -96,7 +98,7 @@ export async function createHost(init: HostInit): Promise<{ host: Host; closeDat
     connectionGater: {
       // The default refuses to dial private addresses in some environments: a cluster has no others.
       denyDialMultiaddr: () => false,
-      denyDialPeer: isRefused,
+      denyDialPeer: (peerId) => isRefused(peerId) || pace.mustWait(peerId.toString(), performance.now()),
       denyInboundEncryptedConnection: (peerId) =>
         isRefused(peerId) || host.getConnections(peerId).length >= CONNECTIONS_PER_PEER,
       denyOutboundEncryptedConnection: isRefused,
@@ -119,10 +121,25 @@ export async function createHost(init: HostInit): Promise<{ host: Host; closeDat
       }),
     },
   })
+  keepPace(host, pace)
   const closeDatastore = async (): Promise<void> => {
     await level?.close()
   }
   return { host, closeDatastore }
+}
+
+/** Tells `pace` of the connections that this host has dialled. */
+function keepPace(host: Host, pace: RedialPace): void {
+  // Not from the times that the connection gives: those are of a clock that can be set.
+  const openedMs = new WeakMap<Connection, number>()
+  host.addEventListener('connection:open', ({ detail: connection }) => {
+    if (connection.direction === 'outbound') openedMs.set(connection, performance.now())
+  })
+  host.addEventListener('connection:close', ({ detail: connection }) => {
+    const opened = openedMs.get(connection)
+    if (opened === undefined || host.getConnections(connection.remotePeer).length > 0) return
+    pace.closed(connection.remotePeer.toString(), opened, performance.now())
+  })
 }
 
 async function openDatastore(path: string): Promise<LevelDatastore> {
