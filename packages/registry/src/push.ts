@@ -1,11 +1,12 @@
 // Handlers of the writing half of the OCI distribution specification 1.1 ("Push", "Content Management").
-import type { Readable } from 'node:stream'
+import type { IncomingMessage } from 'node:http'
 import { MAX_MANIFEST_BYTES, OciError, type Digest } from '@shoal/oci'
 import type { PushBackend, UploadPart, UploadState } from './backend.ts'
 import { UploadRangeError } from './backend.ts'
 import { queryText, queryTexts, type Call } from './call.ts'
 import { checkDigest, checkName, checkTag } from './path.ts'
 import { parseUploadRange } from './range.ts'
+import { boundSmallBody } from './slow-clients.ts'
 
 const MAX_TAGS = 64
 
@@ -123,7 +124,8 @@ function partOf(call: Call): UploadPart {
   return { body, start, lengthBytes }
 }
 
-async function readBody(body: Readable, limitBytes: number): Promise<Buffer> {
+async function readBody(body: IncomingMessage, limitBytes: number): Promise<Buffer> {
+  boundSmallBody(body)
   const pieces: Buffer[] = []
   let length = 0
   // Not destroyed when we stop early: the client shall still get its answer on this connection.

@@ -15,9 +15,12 @@ import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import type { ServerTls } from './api-access.ts'
 import { createApiServer, type ApiServerOptions } from './api-server.ts'
+import type { PushBackend } from './backend.ts'
 import { registryPlugin } from './plugin.ts'
 import { createRegistryServer } from './server.ts'
+import { SMALL_BODY_LIMIT_MS } from './slow-clients.ts'
 import { MemoryBackend, rawConnection, readToEnd } from './testing.ts'
+import { tokenEndpoint } from './token-endpoint.ts'
 
 const MIB = 1024 * 1024
 const LOGGER = pino({ level: 'silent' })
@@ -108,6 +111,30 @@ it('an API of a daemon does not wait for a body that does not come', async (t) =
   const { port } = await start(t, api)
   const head = 'POST /api/v1/things HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{'
   await readToEnd(await rawConnection(port, head))
+})
+
+describe('a small body that trickles in', () => {
+  const heads = {
+    'a manifest': 'PUT /v2/a/manifests/1 HTTP/1.1\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n',
+    'a login': 'POST /token HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n',
+  }
+  for (const [what, head] of Object.entries(heads)) {
+    it(`is not waited for without end: ${what}`, async (t) => {
+      t.mock.timers.enable({ apis: ['setTimeout'] })
+      const server = createRegistryServer({ logger: LOGGER, push: true })
+      const issue = () => Promise.reject(new Error('nobody has said who they are'))
+      await server.register(tokenEndpoint, { path: '/token', refreshTokens: 'refused', issue })
+      await server.register(registryPlugin, { backend: new MemoryBackend(), push: {} as PushBackend })
+      const { port, accepted } = await start(t, server)
+      const client = await rawConnection(port, `${head}Host: x\r\nContent-Length: 100\r\n\r\n{`)
+      client.on('error', () => undefined).resume()
+      const closed = once(await accepted, 'close')
+      // It counts from when the request was read.
+      const passing = setInterval(() => t.mock.timers.tick(SMALL_BODY_LIMIT_MS), 20)
+      t.after(() => clearInterval(passing))
+      await closed
+    })
+  }
 })
 
 /** What nobody's system takes into its buffers. */

@@ -1,6 +1,8 @@
-// How long a client may take for what is small: to say what it wants, and to take an answer that is ready. Without these
+// How long a client may take for what is small: to say what it wants, to send a manifest, and to take an answer that is
+// ready. Without these
 // bounds, connections on which nothing happens would take descriptors and places for good. Blobs have a watch of their
 // own (blob-body.ts).
+import type { IncomingMessage } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 
@@ -8,6 +10,8 @@ import type { FastifyInstance } from 'fastify'
 export const HEADERS_TIMEOUT_MS = 60_000
 /** How long an answer may take to leave that is whole in memory. */
 export const ANSWER_LIMIT_MS = 300_000
+/** How long the body of a request may take that is read as a whole. Uploads may last; they have a watch of their own. */
+export const SMALL_BODY_LIMIT_MS = 300_000
 /** How long a connection that was ended may take to send what it has before it is torn down. */
 const END_GRACE_MS = 5_000
 
@@ -33,6 +37,13 @@ export function boundAnswers(server: FastifyInstance, limitMs: number): void {
     }
     next()
   })
+}
+
+/** Closes the connection of a client that has not sent all of a small body within `SMALL_BODY_LIMIT_MS`. */
+export function boundSmallBody(body: IncomingMessage): void {
+  const timer = setTimeout(() => body.socket.destroy(), SMALL_BODY_LIMIT_MS).unref()
+  const arrived = (): void => clearTimeout(timer)
+  body.once('end', arrived).once('close', arrived)
 }
 
 /**

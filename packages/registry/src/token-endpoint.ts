@@ -1,10 +1,11 @@
 // Where clients of a registry get their tokens: GET with Basic (distribution specification, "Token Authentication"), or
 // POST with a form (its OAuth2 variant, which containerd tries first, and docker when its login is a refresh token). What
 // a token is good for, and who gets one, is the issuer's to say.
-import type { FastifyPluginCallback, FastifyReply, FastifyRequest } from 'fastify'
+import type { FastifyPluginCallback, FastifyReply, FastifyRequest, onRequestHookHandler } from 'fastify'
 import { OciError } from '@shoal/oci'
 import { endpointOf } from './call.ts'
 import { sendError } from './errors.ts'
+import { boundSmallBody } from './slow-clients.ts'
 
 const MAX_FORM_BYTES = 16 * 1024
 
@@ -71,7 +72,11 @@ export const tokenEndpoint: FastifyPluginCallback<TokenEndpointOptions> = (fasti
     const { searchParams } = new URL(request.raw.url ?? '', 'http://localhost')
     return answer(request, reply, request.headers.authorization, searchParams)
   })
-  fastify.post(path, async (request, reply) => {
+  const boundBody: onRequestHookHandler = (request, _reply, next) => {
+    boundSmallBody(request.raw)
+    next()
+  }
+  fastify.post(path, { onRequest: boundBody }, async (request, reply) => {
     const form = new URLSearchParams(typeof request.body === 'string' ? request.body : '')
     const [user, password] = [form.get('username'), form.get('password')]
     const isRefresh = form.get('grant_type') === 'refresh_token'
