@@ -20,7 +20,8 @@ import { channelCounters, membershipFailures, registerControlGauges } from './co
 import { messageOf, NetworkError } from './errors.ts'
 import type { StreamLimits } from './framed-stream.ts'
 import { InboundMeter, type InboundMeterInit } from './inbound-meter.ts'
-import { createHost, PROVIDER_VALIDITY_MS, routingTableOf, type Host } from './libp2p-host.ts'
+import { createHost, PROVIDER_VALIDITY_MS, routingTableOf, type CreatedHost, type Host } from './libp2p-host.ts'
+import type { RedialPace } from './redial-pace.ts'
 import { MAX_CONTROL_MESSAGE_BYTES, type NodeAddress } from './messages.ts'
 import type { ControlPlaneOptions } from './control-options.ts'
 import type { ControlChannel, ControlPlane } from './network.ts'
@@ -61,6 +62,7 @@ export class Libp2pControlPlane implements ControlPlane {
   readonly #options: ControlPlaneOptions
   readonly #logger: Logger
   readonly #host: Host
+  readonly #redials: RedialPace
   readonly #closeDatastore: () => Promise<void>
   readonly #channels: ChannelRegistry
   readonly #bootstrap: Bootstrap
@@ -77,7 +79,7 @@ export class Libp2pControlPlane implements ControlPlane {
     let cutOff = (_peerId: string, _reason: string): void => undefined
     const failures = options.metrics && membershipFailures(options.metrics)
     const listenHost = options.host ?? '0.0.0.0'
-    const { host, closeDatastore } = await createHost({
+    const created = await createHost({
       identity: options.identity,
       membership: {
         swarmKeys: options.swarmKeys,
@@ -92,22 +94,19 @@ export class Libp2pControlPlane implements ControlPlane {
       maxConnections: options.maxConnections ?? 2000,
       isRefused: (peerId) => standing.isBanned(peerId),
     })
-    const plane = new Libp2pControlPlane(options, host, closeDatastore, standing)
+    const plane = new Libp2pControlPlane(options, created, standing)
     cutOff = (peerId, reason) => plane.#cutOff(peerId, reason)
     return plane
   }
 
-  private constructor(
-    options: ControlPlaneOptions,
-    host: Host,
-    closeDatastore: () => Promise<void>,
-    standing: Standing,
-  ) {
+  private constructor(options: ControlPlaneOptions, created: CreatedHost, standing: Standing) {
+    const { host, redials, closeDatastore } = created
     const endpoints = (options.bootstrap ?? []).map(parseEndpoint)
     this.peerId = options.identity.peerId
     this.#options = options
     this.#logger = options.logger
     this.#host = host
+    this.#redials = redials
     this.#closeDatastore = closeDatastore
     this.#standing = standing
     const inbound = new InboundMeter({
@@ -374,6 +373,7 @@ export class Libp2pControlPlane implements ControlPlane {
 
   async #connect(addresses: Multiaddr[], signal: AbortSignal, peerId?: string): Promise<Connection> {
     try {
+      if (peerId !== undefined) this.#redials.allow(peerId)
       const target = addresses.length > 0 || peerId === undefined ? addresses : peerIdFromString(peerId)
       return await this.#host.dial(target, { signal })
     } catch (error) {

@@ -51,13 +51,20 @@ export interface HostInit {
   isRefused: (peerId: string) => boolean
 }
 
-/** A node that is not started yet, and what closes its datastore. */
-export async function createHost(init: HostInit): Promise<{ host: Host; closeDatastore: () => Promise<void> }> {
+export interface CreatedHost {
+  /** Not started yet. */
+  host: Host
+  /** Holds libp2p's own dialling back; who has a pace of his own allows his. */
+  redials: RedialPace
+  closeDatastore: () => Promise<void>
+}
+
+export async function createHost(init: HostInit): Promise<CreatedHost> {
   const level = init.datastorePath === undefined ? undefined : await openDatastore(init.datastorePath)
   const datastore = new DhtDatastore(level)
   await datastore.load()
   const isRefused = (peerId: { toString(): string }): boolean => init.isRefused(peerId.toString())
-  const pace = new RedialPace()
+  const redials = new RedialPace()
   const host: Host = await createLibp2p({
     start: false,
     privateKey: init.identity.privateKey,
@@ -98,7 +105,7 @@ export async function createHost(init: HostInit): Promise<{ host: Host; closeDat
     connectionGater: {
       // The default refuses to dial private addresses in some environments: a cluster has no others.
       denyDialMultiaddr: () => false,
-      denyDialPeer: (peerId) => isRefused(peerId) || pace.mustWait(peerId.toString(), performance.now()),
+      denyDialPeer: (peerId) => isRefused(peerId) || redials.mustWait(peerId.toString(), performance.now()),
       denyInboundEncryptedConnection: (peerId) =>
         isRefused(peerId) || host.getConnections(peerId).length >= CONNECTIONS_PER_PEER,
       denyOutboundEncryptedConnection: isRefused,
@@ -121,11 +128,11 @@ export async function createHost(init: HostInit): Promise<{ host: Host; closeDat
       }),
     },
   })
-  keepPace(host, pace)
+  keepPace(host, redials)
   const closeDatastore = async (): Promise<void> => {
     await level?.close()
   }
-  return { host, closeDatastore }
+  return { host, redials, closeDatastore }
 }
 
 /** Tells `pace` of the connections that this host has dialled. */

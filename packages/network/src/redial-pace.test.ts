@@ -29,3 +29,11 @@ test('others are not kept waiting, and the oldest are forgotten', () => {
   for (let n = 0; n < 5_000; n++) pace.closed(`peer ${n}`, 0, 10)
   assert.equal(pace.mustWait('peer', 10), false)
 })
+
+test('who has a pace of his own need not wait, and the next wait is as long as it would have been', () => {
+  const pace = new RedialPace()
+  waitAfter(pace, 4)
+  pace.allow('peer')
+  assert.equal(pace.mustWait('peer', 10), false)
+  assert.equal(waitAfter(pace, 1), 4000)
+})

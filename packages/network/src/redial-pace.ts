@@ -32,6 +32,12 @@ export class RedialPace {
     }
   }
 
+  /** Somebody with a pace of his own wants the peer: it may be dialled now, and what is known of it stays known. */
+  allow(peerId: string): void {
+    const closings = this.#peers.get(peerId)
+    if (closings !== undefined) closings.notBeforeMs = -Infinity
+  }
+
   /** Whether the peer may not be dialled yet. */
   mustWait(peerId: string, nowMs: number): boolean {
     return nowMs < (this.#peers.get(peerId)?.notBeforeMs ?? -Infinity)
