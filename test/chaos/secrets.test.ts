@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { chmodSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -13,7 +13,7 @@ import { Daemon } from '../support/daemon.ts'
 import { fetchAll } from '../support/http.ts'
 import { freePorts } from '../support/ports.ts'
 import { shoalCommand, writeConfig, writeSwarmKey } from '../support/shoal.ts'
-import { until } from '../support/until.ts'
+import { until, within } from '../support/until.ts'
 
 const PLANTED = {
   'password of a registry': 'planted-registry-password-1',
@@ -152,21 +152,29 @@ test('no planted secret is in logs, metrics, errors, the status page or the argu
   }
 })
 
-test('a key file that others may read keeps the agent from starting, and its message does not hold the key', async (t) => {
+test('a key file that others may read keeps a daemon from starting, also beside good ones, and its message does not hold the key', async (t) => {
   const folder = mkdtempSync(join(tmpdir(), 'shoal-loose-'))
   t.after(() => rmSync(folder, { recursive: true, force: true, maxRetries: 5 }))
-  const loose = join(folder, 'swarm.key')
-  const key = readFileSync(writeSwarmKey(join(folder, 'made.key')), 'utf8')
-  writeFileSync(loose, key, { mode: 0o644 })
-  const config = writeConfig(join(folder, 'agent.yaml'), {
-    dataDirectory: join(folder, 'agent'),
-    swarmKeyFiles: [loose],
-    ...{ mirrorPort: 0, p2pPort: 0, transferPort: 0, adminPort: 0 },
-  })
-  const command = shoalCommand('agent', '--config', config)
-  const agent = new Daemon({ name: 'agent', command, logFile: join(folder, 'agent.log') })
-  t.after(() => agent.stop())
-  assert.notEqual(await agent.ended, 0)
-  assert.match(agent.log(), /swarm\.key has mode 644.*chmod 600/)
-  assert.ok(!agent.log().includes(key.trim().slice('shoal-swarm-key-v1:'.length)))
+  const [good, loose] = [writeSwarmKey(join(folder, 'good.key')), writeSwarmKey(join(folder, 'loose.key'))]
+  chmodSync(loose, 0o644)
+  const ports = { agent: ['mirrorPort', 'p2pPort', 'transferPort', 'adminPort'], tracker: ['p2pPort', 'httpPort'] }
+  for (const kind of ['agent', 'tracker'] as const) {
+    for (const swarmKeyFiles of [[loose], [loose, good], [good, loose]]) {
+      const config = writeConfig(join(folder, 'config.yaml'), {
+        dataDirectory: join(folder, kind),
+        swarmKeyFiles,
+        ...Object.fromEntries(ports[kind].map((port) => [port, 0])),
+      })
+      const logFile = join(folder, 'log')
+      rmSync(logFile, { force: true })
+      const daemon = new Daemon({ name: kind, command: shoalCommand(kind, '--config', config), logFile })
+      t.after(() => daemon.stop())
+      assert.notEqual(await within(daemon.ended, 30_000, `end of the ${kind}`), 0)
+      assert.match(daemon.log(), /loose\.key has mode 644.*chmod 600 \S*loose\.key/)
+      for (const file of [good, loose]) {
+        const key = readFileSync(file, 'utf8').trim().slice('shoal-swarm-key-v1:'.length)
+        assert.ok(!daemon.log().includes(key), `the key is in the log of the ${kind}`)
+      }
+    }
+  }
 })

@@ -45,6 +45,20 @@ suite('swarm key', () => {
     }
   })
 
+  test('one loose file among several is refused by its name, whichever it is', async (t) => {
+    const paths = await Promise.all([0o600, 0o440, 0o600].map((mode) => keyFile(t, generateSwarmKey(), mode)))
+    await loadSwarmKeys(paths)
+    for (const loose of paths) {
+      await chmod(loose, 0o644)
+      await assert.rejects(loadSwarmKeys(paths), (error: Error) => {
+        assert.equal(error.name, 'SwarmKeyError')
+        assert.ok(error.message.includes(`${loose} has mode 644`) && error.message.includes(`"chmod 600 ${loose}"`))
+        return true
+      })
+      await chmod(loose, 0o600)
+    }
+  })
+
   test('what is no key is named by line, and never printed', async (t) => {
     const good = generateSwarmKey()
     const secret = Buffer.alloc(31, 7).toString('base64')
