@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
+import { setImmediate as turn } from 'node:timers/promises'
 import type { Digest } from '@shoal/oci'
 import { NetworkError } from './errors.ts'
 import { createIdentity, verifySignature } from './identity.ts'
@@ -200,6 +201,8 @@ suite('control plane', () => {
         assert.ok(node.multiaddrs.length > 0)
         found.add(node.peerId)
       }
+      // Without a connection the search ends at once, and no connection can come while only promises settle.
+      await turn()
     }
     assert.deepEqual(found, new Set([first.peerId, second.peerId]))
     for await (const node of first.findProviders(DIGEST, patience(3000))) assert.notEqual(node.peerId, first.peerId)
