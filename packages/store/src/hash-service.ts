@@ -29,29 +29,55 @@ interface Pending {
   reject: (error: Error) => void
 }
 
-/** Hashes in a thread of its own. If the thread cannot run, it goes on inline: slower, but right. */
+/** A thread takes 8 MB and is there in 50 ms: it is not kept for the next pull. */
+const IDLE_MS = 30_000
+
+export interface ThreadHashOptions {
+  /** What runs in the thread. */
+  script?: URL
+  /** After so long without a job, and without the hash of a whole that is not finished, the thread ends. @default 30000 */
+  idleMs?: number
+}
+
+/**
+ * Hashes in a thread of its own, which is there while there is something to hash. If the thread cannot run, it goes on
+ * inline: slower, but right.
+ */
 export class ThreadHashService implements HashService {
   readonly #log: Logger
+  readonly #script: URL
+  readonly #idleMs: number
   readonly #pending = new Map<number, Pending>()
+  /** Whose hashes so far are in the thread. */
+  readonly #wholes = new Set<number>()
   #worker: Worker | undefined
+  #idle: NodeJS.Timeout | undefined
   readonly #inline = new InlineHashService()
   #nextId = 1
+  #broken = false
   #closed = false
 
-  constructor(log: Logger, script: URL = new URL('./hash-thread.ts', import.meta.url)) {
+  constructor(log: Logger, { script, idleMs = IDLE_MS }: ThreadHashOptions = {}) {
     this.#log = log
-    const worker = new Worker(script, { name: 'shoal-hash' })
-    this.#worker = worker
-    worker.unref()
-    worker.on('message', (reply: HashThreadReply) => this.#settle(reply))
-    worker.on('error', (error: Error) => this.#lost(error))
-    worker.on('exit', (code) => this.#lost(new Error(`the hash thread ended with code ${code}`)))
+    this.#script = script ?? new URL('./hash-thread.ts', import.meta.url)
+    this.#idleMs = idleMs
+  }
+
+  /** Whether the thread is there. */
+  get running(): boolean {
+    return this.#worker !== undefined
   }
 
   async run(job: HashJob): Promise<HashResult> {
     if (this.#closed) throw new StoreClosedError('the store is closed')
-    const worker = this.#worker
-    if (worker === undefined) return this.#inline.run(job)
+    if (this.#broken) return this.#inline.run(job)
+    if (job.kind === 'drop') {
+      if (!this.#wholes.delete(job.whole.id)) return { hash: undefined, accepted: true, wholeBytes: 0 }
+    } else if (job.whole !== undefined) {
+      this.#wholes.add(job.whole.id)
+    }
+    const worker = (this.#worker ??= this.#start())
+    clearTimeout(this.#idle)
     return new Promise((resolve, reject) => {
       const id = this.#nextId++
       this.#pending.set(id, { job, resolve, reject })
@@ -61,17 +87,36 @@ export class ThreadHashService implements HashService {
     })
   }
 
+  #start(): Worker {
+    const worker = new Worker(this.#script, { name: 'shoal-hash' })
+    worker.unref()
+    worker.on('message', (reply: HashThreadReply) => this.#settle(reply))
+    worker.on('error', (error: Error) => this.#lost(worker, error))
+    worker.on('exit', (code) => this.#lost(worker, new Error(`the hash thread ended with code ${code}`)))
+    return worker
+  }
+
   #settle(reply: HashThreadReply): void {
     const pending = this.#pending.get(reply.id)
     this.#pending.delete(reply.id)
-    if (this.#pending.size === 0) this.#worker?.unref()
+    if (this.#pending.size === 0) {
+      this.#worker?.unref()
+      if (this.#wholes.size === 0) this.#idle = setTimeout(() => this.#rest(), this.#idleMs).unref()
+    }
     if ('result' in reply) pending?.resolve(reply.result)
     else pending?.reject(Object.assign(new Error(reply.error.message), { code: reply.error.code }))
   }
 
-  #lost(error: Error): void {
-    if (this.#worker === undefined) return
+  #rest(): void {
+    const worker = this.#worker
     this.#worker = undefined
+    void worker?.terminate()
+  }
+
+  #lost(worker: Worker, error: Error): void {
+    if (this.#worker !== worker) return
+    this.#worker = undefined
+    this.#broken = true
     if (!this.#closed) this.#log.warn({ err: error }, 'the hash thread is lost; hashing goes on in the main thread')
     for (const { job, resolve, reject } of this.#pending.values()) {
       // What needs the lost hash of a whole fails there, and its owner begins again.
@@ -83,8 +128,10 @@ export class ThreadHashService implements HashService {
 
   async close(): Promise<void> {
     this.#closed = true
+    clearTimeout(this.#idle)
     const worker = this.#worker
-    this.#lost(new StoreClosedError('the store is closed'))
-    await worker?.terminate()
+    if (worker === undefined) return
+    this.#lost(worker, new StoreClosedError('the store is closed'))
+    await worker.terminate()
   }
 }

@@ -201,7 +201,7 @@ test('a lost hash thread does not stop the store', async (t) => {
   const { ThreadHashService } = await import('./hash-service.ts')
   const lines: string[] = []
   const log = pino({ level: 'warn' }, { write: (line: string) => lines.push(line) })
-  const service = new ThreadHashService(log, new URL('./no-such-thread.ts', import.meta.url))
+  const service = new ThreadHashService(log, { script: new URL('./no-such-thread.ts', import.meta.url) })
   t.after(() => service.close())
   const { BlobFile } = await import('./blob-file.ts')
   const path = join(await temporaryFolder(t), 'file')
