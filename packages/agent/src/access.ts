@@ -2,7 +2,7 @@
 // whose own credentials the origin has accepted for that repository. Where bytes lie (store, peers) opens nothing.
 // The rules and the other ways that were considered: docs/decisions/0009-who-may-read.md.
 import { createHmac, randomBytes } from 'node:crypto'
-import { blobsOf, childrenOf, isForeignLayer, parseManifest, parseRegistry, type Digest } from '@shoal/oci'
+import { entryLimit, blobsOf, childrenOf, isForeignLayer, parseManifest, parseRegistry, type Digest } from '@shoal/oci'
 import { UpstreamError, type RepositoryTarget } from '@shoal/upstream'
 import { LRUCache } from 'lru-cache'
 import { imageKey } from './names.ts'
@@ -53,9 +53,9 @@ export class Access {
   readonly #now: () => number
   /** Credentials are remembered as a hash under a key that nobody else has and that ends with the process. */
   readonly #secret = randomBytes(32)
-  readonly #members = new LRUCache<string, true>({ max: REMEMBERED_MEMBERS })
+  readonly #members = new LRUCache<string, true>({ ...entryLimit(REMEMBERED_MEMBERS) })
   /** By repository for everyone, by keyed hash of repository and credentials for a client. */
-  readonly #readers = new LRUCache<string, Standing>({ max: REMEMBERED_READERS })
+  readonly #readers = new LRUCache<string, Standing>({ ...entryLimit(REMEMBERED_READERS) })
   /** Repositories that the origin refused to everyone lately. */
   readonly #closed: LRUCache<string, true>
   readonly #checking = new Map<string, Promise<Requester>>()
@@ -63,7 +63,7 @@ export class Access {
   constructor(options: AccessOptions) {
     this.#options = options
     this.#now = options.now ?? (() => performance.now())
-    this.#closed = new LRUCache({ max: REMEMBERED_READERS, ttl: Math.max(1, options.ttlMs) })
+    this.#closed = new LRUCache({ ...entryLimit(REMEMBERED_READERS), ttl: Math.max(1, options.ttlMs) })
     const entries = Object.entries(options.registries)
     const namesOf = (chosen: typeof entries) => new Set(chosen.map(([registry]) => parseRegistry(registry)))
     this.#openToNode = namesOf(entries.filter(([, { access }]) => access === 'node'))

@@ -3,7 +3,7 @@
 // everyone, and whoever has one gets a handle, which turns into the login again for the registry that a request names.
 // The rules and the other ways that were considered: docs/decisions/0011-logins-at-the-agent.md.
 import { createCipheriv, createDecipheriv, randomBytes } from 'node:crypto'
-import { OciError, parseRegistry } from '@shoal/oci'
+import { entryLimit, OciError, parseRegistry } from '@shoal/oci'
 import type { IssuedToken, RequestContext, TokenRequest } from '@shoal/registry'
 import { basicAuthorization, parseBasicAuthorization, type RepositoryTarget, type Upstream } from '@shoal/upstream'
 import { LRUCache } from 'lru-cache'
@@ -86,7 +86,7 @@ export class ClientLogins {
   constructor(options: ClientLoginsOptions) {
     this.#options = options
     this.#sealed = new LRUCache({
-      max: MAX_LOGINS,
+      ...entryLimit(MAX_LOGINS),
       maxSize: MAX_LOGINS_BYTES,
       sizeCalculation: (sealed) => sealed.length,
       ttl: LIFETIME_MS + GRACE_MS,

@@ -1,7 +1,7 @@
 // How large content is that is asked for by digest. What a manifest or the origin says is certain; what other nodes say
 // may be a lie, so it is remembered who said it, and it is forgotten when the content cannot be got with it.
 import { setTimeout as delay } from 'node:timers/promises'
-import type { Digest } from '@shoal/oci'
+import { entryLimit, type Digest } from '@shoal/oci'
 import type { Swarm } from '@shoal/swarm'
 import { UpstreamError } from '@shoal/upstream'
 import { LRUCache } from 'lru-cache'
@@ -37,9 +37,9 @@ interface Known extends Descriptor {
 /** The descriptors that this node knows. */
 export class Descriptors {
   readonly #swarm: Pick<Swarm, 'askSize' | 'blame' | 'connectedAgents'>
-  readonly #known = new LRUCache<Digest, Known>({ max: KNOWN_DESCRIPTORS })
+  readonly #known = new LRUCache<Digest, Known>({ ...entryLimit(KNOWN_DESCRIPTORS) })
   /** What was said before, for naming who said it once the right size is proven. */
-  readonly #doubted = new LRUCache<Digest, Known>({ max: DOUBTED })
+  readonly #doubted = new LRUCache<Digest, Known>({ ...entryLimit(DOUBTED) })
 
   readonly #limitMs: number
 

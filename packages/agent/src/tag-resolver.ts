@@ -1,7 +1,7 @@
 // From tag to digest: the origin's word while it answers, asked once for the whole cluster; the last known one, marked
 // as stale, while it does not. What the origin tells everyone and what it tells only to a login are kept apart, here and
 // in what agents and trackers tell each other (docs/decisions/0009-who-may-read.md).
-import { isDigest, type Digest } from '@shoal/oci'
+import { entryLimit, isDigest, type Digest } from '@shoal/oci'
 import type { StoreRecords } from '@shoal/store'
 import { mostNamed, type Swarm, type TagFound, type TagMemory } from '@shoal/swarm'
 import { UpstreamError, type RepositoryTarget, type Upstream } from '@shoal/upstream'
@@ -66,11 +66,11 @@ export class TagResolver {
   readonly #cache: LRUCache<string, ResolvedTag>
   readonly #running = new Map<string, Promise<ResolvedTag>>()
   /** Registries that did not answer lately. */
-  readonly #outages = new LRUCache<string, true>({ max: 1000, ttl: OUTAGE_MEMORY_MS })
+  readonly #outages = new LRUCache<string, true>({ ...entryLimit(1000), ttl: OUTAGE_MEMORY_MS })
 
   constructor(options: TagResolverOptions) {
     this.#options = options
-    this.#cache = new LRUCache({ max: CACHED_TAGS, ttl: Math.max(1, options.ttlMs) })
+    this.#cache = new LRUCache({ ...entryLimit(CACHED_TAGS), ttl: Math.max(1, options.ttlMs) })
   }
 
   /**

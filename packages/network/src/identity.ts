@@ -6,6 +6,7 @@ import { dirname } from 'node:path'
 import { generateKeyPair, privateKeyFromProtobuf, privateKeyToProtobuf } from '@libp2p/crypto/keys'
 import type { Ed25519PrivateKey, PrivateKey } from '@libp2p/interface'
 import { peerIdFromPrivateKey, peerIdFromString } from '@libp2p/peer-id'
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { codeOf, IdentityError, messageOf } from './errors.ts'
@@ -26,7 +27,7 @@ const SIGNATURE_BYTES = 64
 /** An Ed25519 id has 52 characters; what is much longer is no id and not worth parsing. */
 const MAX_PEER_ID_LENGTH = 128
 
-const publicKeys = new LRUCache<string, KeyObject>({ max: CACHED_KEYS })
+const publicKeys = new LRUCache<string, KeyObject>({ ...entryLimit(CACHED_KEYS) })
 
 function identityOf(privateKey: Ed25519PrivateKey): Identity {
   const raw = Buffer.from(privateKey.raw)

@@ -1,5 +1,6 @@
 // How much a peer may make this node read. Who sends more is not cut off but read more slowly, so that flow control
 // holds it back and an honest burst merely takes its time; who is held back for long is flooding.
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 
 export interface InboundMeterInit {
@@ -26,7 +27,7 @@ const MAX_PEERS = 10_000
 /** One account for each peer, whatever number of streams or connections it uses. */
 export class InboundMeter {
   readonly #init: InboundMeterInit
-  readonly #accounts = new LRUCache<string, Account>({ max: MAX_PEERS })
+  readonly #accounts = new LRUCache<string, Account>({ ...entryLimit(MAX_PEERS) })
 
   constructor(init: InboundMeterInit) {
     this.#init = init

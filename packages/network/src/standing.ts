@@ -1,5 +1,6 @@
 // What is held against other members. Who breaks the protocol again and again, floods this node, or was caught by the
 // swarm room is banned for a while: both planes refuse it, and logs and metrics name it.
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
@@ -40,7 +41,7 @@ interface Ban {
 export class Standing {
   readonly #init: StandingInit
   readonly #bans = new Map<string, Ban>()
-  readonly #offences = new LRUCache<string, number>({ max: MAX_PEERS, ttl: OFFENCE_TTL_MS })
+  readonly #offences = new LRUCache<string, number>({ ...entryLimit(MAX_PEERS), ttl: OFFENCE_TTL_MS })
   readonly #counters: { bans: Counter<'reason'>; offences: Counter<'reason'> } | undefined
 
   constructor(init: StandingInit) {

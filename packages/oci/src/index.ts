@@ -1,4 +1,5 @@
 export * from './digest.ts'
+export * from './entry-limit.ts'
 export * from './errors.ts'
 export * from './json.ts'
 export * from './manifest.ts'

@@ -1,7 +1,7 @@
 // What repositories say of themselves, for those who search: the annotation or label that image builders write
 // (org.opencontainers.image.description, OCI image specification, "Annotations"). Read from the newest tag when first asked
 // for, so nothing has to be kept beside the images.
-import type { Digest } from '@shoal/oci'
+import { entryLimit, type Digest } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import { blobPath } from './layout.ts'
 import type { Place, Places } from './places.ts'
@@ -23,7 +23,7 @@ interface ReadManifest {
 
 export class Descriptions {
   readonly #places: Places
-  readonly #known = new LRUCache<string, string>({ max: REMEMBERED, ttl: FRESH_MS })
+  readonly #known = new LRUCache<string, string>({ ...entryLimit(REMEMBERED), ttl: FRESH_MS })
 
   constructor(places: Places) {
     this.#places = places

@@ -3,7 +3,7 @@
 import type { Readable } from 'node:stream'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
-import type { Digest } from '@shoal/oci'
+import { entryLimit, type Digest } from '@shoal/oci'
 import type { BlobFile } from './blob-file.ts'
 import type { ChunkCheck } from './blob-trust.ts'
 import { BlobStream, type StreamSource } from './blob-stream.ts'
@@ -44,7 +44,7 @@ export class OpenBlobs {
   constructor(log: Logger) {
     this.#log = log
     this.#idle = new LRUCache<Digest, Shared>({
-      max: IDLE_FILES,
+      ...entryLimit(IDLE_FILES),
       ttl: IDLE_MS,
       ttlAutopurge: true,
       dispose: (shared) => {

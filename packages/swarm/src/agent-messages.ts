@@ -12,7 +12,7 @@ import type {
   SwarmJoin,
   TagKnown,
 } from '@shoal/network'
-import type { Digest } from '@shoal/oci'
+import { entryLimit, type Digest } from '@shoal/oci'
 import { chunkCountFor, type Store, type StoredBlob } from '@shoal/store'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
@@ -49,7 +49,10 @@ export class AgentMessages {
   readonly sizes: SizeQuestions
   readonly tags: TagQuestions
   readonly #options: AgentMessagesOptions
-  readonly #interest = new LRUCache<Digest, Map<string, NodeAddress>>({ max: INTERESTS, ttl: INTEREST_TTL_MS })
+  readonly #interest = new LRUCache<Digest, Map<string, NodeAddress>>({
+    ...entryLimit(INTERESTS),
+    ttl: INTEREST_TTL_MS,
+  })
 
   constructor(options: AgentMessagesOptions) {
     const { control, trackers } = options

@@ -12,6 +12,7 @@ import type {
   SwarmRefuse,
 } from '@shoal/network'
 import { ChunkMap, type PartialBlob } from '@shoal/store'
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import type { ChunkBoard } from './chunk-board.ts'
 import type { SwarmContext } from './context.ts'
@@ -58,7 +59,7 @@ export class Neighbourhood {
   /** What peers were told that were asked to become neighbours and have not answered yet. */
   readonly #toldAtJoin = new Map<string, ChunkMap>()
   /** Peers that did not deliver: until when they are left alone, and how often that was. */
-  readonly #givenUp = new LRUCache<string, { untilMs: number; times: number }>({ max: 1024 })
+  readonly #givenUp = new LRUCache<string, { untilMs: number; times: number }>({ ...entryLimit(1024) })
   #batch: NodeJS.Timeout | undefined
   #closed = false
 

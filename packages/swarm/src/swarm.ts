@@ -1,5 +1,5 @@
 // The swarm room's front: the downloads of this node, what it serves, and whom it refuses.
-import type { Digest } from '@shoal/oci'
+import { entryLimit, type Digest } from '@shoal/oci'
 import type {
   ControlChannel,
   ControlPlane,
@@ -79,7 +79,7 @@ export class Swarm {
     const timings = { ...DEFAULT_TIMINGS, ...options.timings }
     this.#options = options
     this.limits = options.limits
-    this.#banned = new LRUCache({ max: 10_000, ttl: timings.banMs })
+    this.#banned = new LRUCache({ ...entryLimit(10_000), ttl: timings.banMs })
     const holdings = () =>
       [...store.list()].filter(({ complete }) => complete).sort((a, b) => b.lastUsedMs - a.lastUsedMs)
     this.trackers = new TrackerClient({ control, addresses: options.trackers, holdings, logger })

@@ -1,5 +1,5 @@
 // Turns the messages of agents into entries in the books, and the books' decisions into messages.
-import type { Digest } from '@shoal/oci'
+import { entryLimit, type Digest } from '@shoal/oci'
 import type { ControlChannel, ControlMessage, LeaseDone, PeerReport, TrackerJoin } from '@shoal/network'
 import { DEFAULT_PARAMETERS, type SwarmParameters } from '@shoal/swarm'
 import { LRUCache } from 'lru-cache'
@@ -46,10 +46,10 @@ export class Coordinator {
   readonly #origins: OriginPace
   readonly #budgets: NodeBudgets
   /** Whom a node has reported. */
-  readonly #reported = new LRUCache<string, Set<string>>({ max: 10_000, ttl: REPORT_TTL_MS })
-  readonly #reports = new LRUCache<string, Set<string>>({ max: 10_000, ttl: REPORT_TTL_MS })
+  readonly #reported = new LRUCache<string, Set<string>>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
+  readonly #reports = new LRUCache<string, Set<string>>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
   /** Peers that were caught lying by enough others. */
-  readonly #outcasts = new LRUCache<string, true>({ max: 10_000, ttl: REPORT_TTL_MS })
+  readonly #outcasts = new LRUCache<string, true>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
   readonly #sweep: NodeJS.Timeout
   readonly #dirty = new Set<TrackedSwarm>()
   /** Those in which something may happen by itself. Most have nothing but members that have everything. */

@@ -1,6 +1,6 @@
 // How much of the tracker's memory one node may take: the books on a blob cost some bytes for each of its chunks, and
 // nobody checks that a blob of a terabyte exists. What is beyond a node's share is not entered, and its name is told.
-import type { Digest } from '@shoal/oci'
+import { entryLimit, type Digest } from '@shoal/oci'
 import { chunkCountFor, MAX_BLOB_BYTES } from '@shoal/store'
 import { LRUCache } from 'lru-cache'
 
@@ -20,7 +20,7 @@ export class NodeBudgets {
   readonly #memberships = new Map<string, number>()
   readonly #foundedChunks = new Map<string, number>()
   readonly #founders = new Map<string, { peerId: string; chunks: number }>()
-  readonly #named = new LRUCache<string, true>({ max: 10_000, ttl: NAMED_TTL_MS })
+  readonly #named = new LRUCache<string, true>({ ...entryLimit(10_000), ttl: NAMED_TTL_MS })
 
   /** @param refused called for the first refusal of a node within a minute */
   constructor(refused: (peerId: string, reason: RefusalReason) => void) {

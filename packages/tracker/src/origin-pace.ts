@@ -1,5 +1,6 @@
 // How fast each origin is asked: how many leases are out, how long a chunk takes, and whether it asked for a pause.
 import { originLeaseLimit, usualTime, type SwarmParameters } from '@shoal/swarm'
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 
 /** Members' word keeps all from an origin for so long at most, in milliseconds. */
@@ -22,8 +23,8 @@ export class OriginPace {
   readonly #parameters: Readonly<SwarmParameters>
   readonly #outstanding = new Map<string, number>()
   /** Moving average of the time from a grant to its chunk, in milliseconds. */
-  readonly #usualChunkMs = new LRUCache<string, number>({ max: ORIGINS })
-  readonly #pauses = new LRUCache<string, Pause>({ max: ORIGINS })
+  readonly #usualChunkMs = new LRUCache<string, number>({ ...entryLimit(ORIGINS) })
+  readonly #pauses = new LRUCache<string, Pause>({ ...entryLimit(ORIGINS) })
 
   constructor(parameters: Readonly<SwarmParameters>) {
     this.#parameters = parameters

@@ -2,6 +2,7 @@
 // so that no single node says what a tag is for all. What an origin said last is remembered for the time when it does
 // not answer.
 import type { ControlChannel, TagAsk, TagResult } from '@shoal/network'
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import { TagVoices, type TagWord } from './tag-voices.ts'
 
@@ -51,7 +52,7 @@ export class TagTable {
   readonly #voices = new TagVoices()
   readonly #rounds = new Map<string, Round>()
   /** Who was asked to look up what, and when. What nobody asked for is not believed. */
-  readonly #asked = new LRUCache<string, number>({ max: ASKED })
+  readonly #asked = new LRUCache<string, number>({ ...entryLimit(ASKED) })
 
   constructor(options: TagTableOptions) {
     this.#ttlMs = options.ttlMs

@@ -1,6 +1,7 @@
 // What nodes have said of tags. The word of one node may be a lie; what two nodes have said alike is confirmed, and goes
 // to others (docs/decisions/0012-two-nodes-for-a-tag.md).
 import type { TagAnswer } from '@shoal/network'
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 
 /** References that are remembered. */
@@ -22,7 +23,7 @@ interface Known {
 
 /** The words of nodes about references. */
 export class TagVoices {
-  readonly #known = new LRUCache<string, Known>({ max: KNOWN_TAGS })
+  readonly #known = new LRUCache<string, Known>({ ...entryLimit(KNOWN_TAGS) })
 
   get size(): number {
     return this.#known.size

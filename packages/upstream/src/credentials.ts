@@ -1,6 +1,7 @@
 // Which login is used at a registry: the client's own, the configured one, docker's, or none.
 import { createHash } from 'node:crypto'
 import { readFile } from 'node:fs/promises'
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { askCredentialHelper } from './credential-helper.ts'
@@ -29,7 +30,7 @@ export class Credentials {
     this.#dockerConfig = sources.dockerConfigFile === undefined ? undefined : new DockerConfig(sources.dockerConfigFile)
     this.#helperTimeoutMs = sources.helperTimeoutMs
     this.#logger = sources.logger
-    this.#helperAnswers = new LRUCache({ max: MAX_HELPER_ANSWERS, ttl: Math.max(1, sources.cacheMs) })
+    this.#helperAnswers = new LRUCache({ ...entryLimit(MAX_HELPER_ANSWERS), ttl: Math.max(1, sources.cacheMs) })
   }
 
   /** The configured login; undefined is anonymous. A source that fails is logged and counts as empty. */

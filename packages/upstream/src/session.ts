@@ -1,5 +1,6 @@
 // Requests to a registry in the name of somebody: finds out how it wants to be asked, answers its challenge once, tries
 // again what is safe to try again, and turns bad answers into errors.
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { readStart } from './body.ts'
@@ -64,11 +65,11 @@ type Identity = { kind: 'header'; authorization: string } | { kind: 'login'; cre
 export class Session {
   readonly #parts: SessionParts
   /** Saves asking in vain: known from the last challenge. */
-  readonly #schemes = new LRUCache<string, Scheme>({ max: MAX_REMEMBERED_REGISTRIES })
+  readonly #schemes = new LRUCache<string, Scheme>({ ...entryLimit(MAX_REMEMBERED_REGISTRIES) })
   /** Scopes that registries ask for in words of their own, by registry and the scope that was expected. */
-  readonly #scopes = new LRUCache<string, string>({ max: MAX_REMEMBERED_SCOPES })
+  readonly #scopes = new LRUCache<string, string>({ ...entryLimit(MAX_REMEMBERED_SCOPES) })
   /** Registries whose answers say that they are Shoal's own origin. */
-  readonly #shoalOrigins = new LRUCache<string, true>({ max: MAX_REMEMBERED_REGISTRIES })
+  readonly #shoalOrigins = new LRUCache<string, true>({ ...entryLimit(MAX_REMEMBERED_REGISTRIES) })
 
   constructor(parts: SessionParts) {
     this.#parts = parts

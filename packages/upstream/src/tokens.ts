@@ -1,6 +1,7 @@
 // Bearer tokens for registries (distribution token specification; OAuth2 form of docker's authorization service).
 // Tokens are kept by registry, scope and login until shortly before they expire; who needs one that is being fetched
 // waits for that fetch.
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { readBody, readStart } from './body.ts'
@@ -55,8 +56,8 @@ export class Tokens {
   constructor(parts: TokensParts) {
     this.#parts = parts
     const clock = { perf: { now: parts.now }, ttlResolution: 0 }
-    this.#cache = new LRUCache({ max: MAX_TOKENS, ...clock })
-    this.#refusals = new LRUCache({ max: MAX_REFUSALS, ttl: REFUSAL_MEMORY_MS, ...clock })
+    this.#cache = new LRUCache({ ...entryLimit(MAX_TOKENS), ...clock })
+    this.#refusals = new LRUCache({ ...entryLimit(MAX_REFUSALS), ttl: REFUSAL_MEMORY_MS, ...clock })
   }
 
   /** A token from the cache or from the token service. @throws UpstreamError; the signal's reason */

@@ -4,6 +4,7 @@ import { createHmac, randomBytes } from 'node:crypto'
 import { open, readFile, realpath, rename, rm, stat } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import bcrypt from 'bcryptjs'
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { KeyedLock } from '@shoal/store'
@@ -30,7 +31,7 @@ export class InvalidAccountError extends Error {
 export class HtpasswdFile {
   readonly #path: string
   readonly #cacheKey = randomBytes(32)
-  readonly #verified = new LRUCache<string, true>({ max: CACHE_ENTRIES, ttl: CACHE_MS })
+  readonly #verified = new LRUCache<string, true>({ ...entryLimit(CACHE_ENTRIES), ttl: CACHE_MS })
   readonly #lock = new KeyedLock<'compare'>()
   #users = new Map<string, string>()
   #version = ''

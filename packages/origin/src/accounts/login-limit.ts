@@ -1,4 +1,5 @@
 // Slows down who guesses passwords: after some failures an address has to wait, longer each time.
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 
 const FREE_FAILURES = 10
@@ -13,7 +14,7 @@ interface Failures {
 }
 
 export class LoginLimit {
-  readonly #failures = new LRUCache<string, Failures>({ max: MAX_ADDRESSES, ttl: FORGET_MS })
+  readonly #failures = new LRUCache<string, Failures>({ ...entryLimit(MAX_ADDRESSES), ttl: FORGET_MS })
 
   /** How long this address has to wait before its next try, in ms; 0 when it need not. */
   waitMs(address: string, nowMs: number): number {

@@ -5,6 +5,7 @@ import { mkdir, open, readFile, rename } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { IssuedToken } from '@shoal/registry'
 import { exportJWK, generateKeyPair, importJWK, jwtVerify, SignJWT, type CryptoKey, type JWK } from 'jose'
+import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import { ACTIONS, type Action } from './rules.ts'
 
@@ -25,7 +26,7 @@ export class Tokens {
   readonly #service: string
   readonly #lifetimeSeconds: number
   /** A pull shows the same token with every request. */
-  readonly #verified = new LRUCache<string, { grant: Grant; expiresMs: number }>({ max: 1_000 })
+  readonly #verified = new LRUCache<string, { grant: Grant; expiresMs: number }>({ ...entryLimit(1_000) })
 
   private constructor(privateKey: CryptoKey, publicKey: CryptoKey, service: string, lifetimeMs: number) {
     this.#privateKey = privateKey
