@@ -4,7 +4,7 @@
 // Annotations beside JSON Schema's own: `unit` (the value is a number of it; people write 30s, 10GiB, 100mbit),
 // `format: 'path'` (relative to the file it is written in), `mustBe` (the rule in words), `secret` (never shown),
 // `section` (heading in the reference).
-import { Type, type Static } from 'typebox'
+import { Type, type Static } from '@shoal/oci'
 import { registrySettingsSchema } from './registry-settings.ts'
 
 const HOST_PATTERN =

@@ -1,8 +1,8 @@
 // Limits of a running agent, told and changed through its admin API. What is changed holds until the next start.
+import { Type, type Static } from '@shoal/oci'
 import type { RateLimits, Uploads } from '@shoal/swarm'
 import type { Upstream } from '@shoal/upstream'
 import type { FastifyInstance } from 'fastify'
-import { Type, type Static } from 'typebox'
 import { agentConfigSchema } from './config.ts'
 
 export interface LimitsApiOptions {

@@ -1,6 +1,6 @@
 // What an operator can say of one origin registry; the annotations are those of config.ts.
+import { Type } from '@shoal/oci'
 import { loginKeys, reachRules, tlsKeys, urlFormat } from '@shoal/upstream'
-import { Type } from 'typebox'
 
 /** How one origin registry is reached. */
 export const registrySettingsSchema = Type.Object(

@@ -1,6 +1,6 @@
 // The schemas of what there may be several of in the registry's configuration; the annotations are those of config.ts.
+import { Type } from '@shoal/oci'
 import { loginKeys, reachRules, tlsKeys } from '@shoal/upstream'
-import { Type } from 'typebox'
 import { ACTIONS, REPOSITORY_PATTERN, USER_IN_RULE_PATTERN } from './accounts/rules.ts'
 
 /** Patterns of repository names without a user in them. */

@@ -1,6 +1,6 @@
 // Every key the embedded registry can be configured with. The command line, the environment, the reference in docs/ and
 // the checks of a configuration file all follow from this schema. Annotations: see the agent's config.ts.
-import { Type, type Static } from 'typebox'
+import { Type, type Static } from '@shoal/oci'
 import {
   accessRuleSchema,
   notificationSchema,

@@ -110,7 +110,7 @@ export class ThreadHashService implements HashService {
   #rest(): void {
     const worker = this.#worker
     this.#worker = undefined
-    void worker?.terminate()
+    worker?.terminate().catch(() => undefined)
   }
 
   #lost(worker: Worker, error: Error): void {

@@ -1,6 +1,6 @@
 // Every key a tracker can be configured with. The command line, the environment, the reference in docs/ and the checks
 // of a configuration file all follow from this schema. Annotations: see the agent's config.ts.
-import { Type, type Static } from 'typebox'
+import { Type, type Static } from '@shoal/oci'
 
 const HOST_PATTERN =
   '^(\\[[0-9A-Fa-f:.]+\\]|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40}|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$'

@@ -1,10 +1,10 @@
 // The tracker's HTTP side: health, metrics and what it knows, as JSON.
+import { Type, type Static } from '@shoal/oci'
 import type { FastifyInstance } from 'fastify'
 import type { ControlPlane } from '@shoal/network'
 import { createApiServer, type ApiTokens, type ServerTls } from '@shoal/registry'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
-import { Type, type Static } from 'typebox'
 import { trackerConfigSchema } from './config.ts'
 import type { Coordinator } from './coordinator.ts'
 import { addPreheatApi } from './preheat-api.ts'

@@ -1,7 +1,6 @@
 // `/api/v1/preheats`: orders preheats, tells how far they are, and ends them.
-import { formatPlatform, formatReference, parsePlatform, parseReference } from '@shoal/oci'
+import { formatPlatform, formatReference, parsePlatform, parseReference, Type, type Static } from '@shoal/oci'
 import type { FastifyInstance } from 'fastify'
-import { Type, type Static } from 'typebox'
 import type { NodeState, Preheat, Preheats } from './preheats.ts'
 
 /** Nodes that are told one by one: those that failed first. */

@@ -1,6 +1,6 @@
 // What an operator can say, in a configuration file, of how a registry is reached and who logs in there. The annotations
 // are those of the daemons' config.ts files, which take these keys into their own schemas.
-import { Type } from 'typebox'
+import { Type } from '@shoal/oci'
 
 /** A URL, in words and as a pattern. */
 export const urlFormat = {
