@@ -3,6 +3,7 @@
 import type { Logger } from 'pino'
 import { EXIT_FAILED, EXIT_OK } from '../exit-codes.ts'
 import { isHarmless } from './harmless.ts'
+import { collectWhenQuiet } from './quiet-collection.ts'
 
 export interface Daemon {
   start(): Promise<void>
@@ -86,6 +87,7 @@ export async function runDaemon({ create, logger, closeLimitMs, ports }: RunOpti
     if (stopReason === undefined) await daemon.start()
   })()
 
+  const endCollecting = collectWhenQuiet(logger)
   let exitCode = EXIT_OK
   let limit: NodeJS.Timeout | undefined
   try {
@@ -114,6 +116,7 @@ export async function runDaemon({ create, logger, closeLimitMs, ports }: RunOpti
     await daemon?.close().catch((closeError: unknown) => logger.debug({ err: closeError }, 'closing failed too'))
   } finally {
     clearTimeout(limit)
+    endCollecting()
     for (const signal of SIGNALS) process.off(signal, onSignal)
     process.off('uncaughtException', onUncaught)
     process.off('unhandledRejection', onRejection)
