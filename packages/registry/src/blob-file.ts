@@ -2,6 +2,7 @@
 // used again and again. Measured against a stream over the same file (docs/decisions): half the CPU, and memory that
 // does not depend on when garbage is collected.
 import type { ServerResponse } from 'node:http'
+import { readBuffer } from '@shoal/oci'
 import type { BlobFile } from './backend.ts'
 import { BodyLengthError, cutConnection, type BlobBodyOptions, type BlobBodyResult } from './blob-body.ts'
 
@@ -28,7 +29,7 @@ export async function sendBlobFile(
   response.once('close', () => {
     for (const settle of onWay) settle()
   })
-  const buffers = lengthBytes < BUFFER_BYTES ? [Buffer.allocUnsafeSlow(lengthBytes)] : [takeBuffer(), takeBuffer()]
+  const buffers = lengthBytes < BUFFER_BYTES ? [readBuffer(lengthBytes)] : [takeBuffer(), takeBuffer()]
   const writes: Promise<WriteEnd>[] = []
   let sent = 0
   let end: WriteEnd = response.destroyed ? 'client-gone' : 'written'
@@ -92,7 +93,7 @@ function write(
 }
 
 function takeBuffer(): Buffer {
-  return spareBuffers.pop() ?? Buffer.allocUnsafeSlow(BUFFER_BYTES)
+  return spareBuffers.pop() ?? readBuffer(BUFFER_BYTES)
 }
 
 function giveBack(buffers: Buffer[]): void {

@@ -1,5 +1,6 @@
 // A readable stream over a blob, whole or arriving. It reads a MiB at a time: measured best for serving.
 import { addAbortSignal, Readable } from 'node:stream'
+import { READ_BUFFER_OFFSET_BYTES, readBuffer } from '@shoal/oci'
 import type { ReadOptions } from './store.ts'
 
 /** Largest buffer that a stream hands out, and how far it reads ahead of its consumer. */
@@ -75,12 +76,17 @@ export class BlobStream extends Readable {
    */
   recycle(piece: Buffer): void {
     const whole = piece.buffer
-    if (whole.byteLength !== STREAM_BUFFER_BYTES || this.#kept.length >= KEPT_BUFFERS || this.destroyed) return
-    this.#kept.push(Buffer.from(whole as ArrayBuffer))
+    if (
+      whole.byteLength !== STREAM_BUFFER_BYTES + READ_BUFFER_OFFSET_BYTES ||
+      this.#kept.length >= KEPT_BUFFERS ||
+      this.destroyed
+    )
+      return
+    this.#kept.push(Buffer.from(whole as ArrayBuffer, READ_BUFFER_OFFSET_BYTES))
   }
 
   #buffer(left: number): Buffer {
-    return this.#kept.pop() ?? Buffer.allocUnsafeSlow(Math.min(left, STREAM_BUFFER_BYTES))
+    return this.#kept.pop() ?? readBuffer(Math.min(left, STREAM_BUFFER_BYTES))
   }
 
   async #fill(buffer: Buffer): Promise<void> {

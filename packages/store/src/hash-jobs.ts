@@ -3,6 +3,7 @@
 // of its chunk and that of the whole blob. So neither is on the main thread and no buffer changes hands.
 import { createHash, type Hash } from 'node:crypto'
 import { readSync } from 'node:fs'
+import { readBuffer } from '@shoal/oci'
 
 const PIECE_BYTES = 256 * 1024
 
@@ -55,7 +56,7 @@ interface Whole {
 
 export class HashJobs {
   readonly #wholes = new Map<number, Whole>()
-  readonly #piece = Buffer.allocUnsafeSlow(PIECE_BYTES)
+  readonly #piece = readBuffer(PIECE_BYTES)
 
   run(job: HashJob): HashResult {
     if (job.kind === 'drop') {

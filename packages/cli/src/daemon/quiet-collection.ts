@@ -9,7 +9,7 @@ const QUIET_PERCENT = 5
 /** A pause between two layers is not the end of a pull. */
 const QUIET_LOOKS = 3
 /** A collection stops the daemon for some 100 ms: not for less than this. */
-const WORTHWHILE_BYTES = 4 * 1024 * 1024
+const WORTHWHILE_BYTES = 8 * 1024 * 1024
 
 /** What is looked at, and done. */
 export interface Process {
