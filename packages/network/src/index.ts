@@ -8,6 +8,7 @@ export { createIdentity, loadOrCreateIdentity, signBytes, verifySignature } from
 export type { Identity } from './identity.ts'
 export * from './messages.ts'
 export type * from './network.ts'
+export { countByPeer } from './peer-counts.ts'
 export type { Offence } from './standing.ts'
 export { generateSwarmKey, loadSwarmKeys, parseSwarmKeys, SwarmKeys } from './swarm-key.ts'
 export { createTransferPlane } from './transfer-plane.ts'

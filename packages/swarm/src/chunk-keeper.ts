@@ -6,6 +6,7 @@ import type { ChunkBoard } from './chunk-board.ts'
 import type { SwarmContext } from './context.ts'
 import { Disputes } from './disputes.ts'
 import { DownloadError } from './errors.ts'
+import type { GivenUpReason } from './metrics.ts'
 import type { Neighbourhood } from './neighbourhood.ts'
 import type { Readers } from './readers.ts'
 import { repair } from './repair.ts'
@@ -21,7 +22,7 @@ export interface ChunkKeeperOptions {
   neighbourhood: Neighbourhood
   readers: Readers
   /** A peer does not deliver what it should. */
-  giveUp: (peerId: string) => void
+  giveUp: (peerId: string, reason: GivenUpReason) => void
 }
 
 /** Who sent a chunk. */
@@ -103,7 +104,7 @@ export class ChunkKeeper {
       context.metrics.rejected.inc({ reason: 'hash' })
       giver.withdraws(chunk)
       const isOpen = await this.#disputes.refuse(chunk, giver.peerId, data)
-      if (isOpen && giver.strike(performance.now())) giveUp(giver.peerId)
+      if (isOpen && giver.strike(performance.now())) giveUp(giver.peerId, 'disputed')
       return false
     }
   }

@@ -10,6 +10,7 @@ import { Crossings } from './crossings.ts'
 import { Discovery } from './discovery.ts'
 import type { DownloadOptions, DownloadProgress } from './download-options.ts'
 import { DownloadError } from './errors.ts'
+import type { GivenUpReason } from './metrics.ts'
 import { Neighbourhood } from './neighbourhood.ts'
 import { OriginRuns, type RunOwner } from './origin-runs.ts'
 import { PeerRequests } from './peer-requests.ts'
@@ -96,7 +97,7 @@ export class Download implements RunOwner {
       book: this.book,
       neighbourhood: this.neighbourhood,
       readers: this.#readers,
-      giveUp: (peerId) => this.giveUp(peerId),
+      giveUp: (peerId, reason) => this.giveUp(peerId, reason),
     })
     this.#unsubscribe = this.partial.onChunk((chunk) => this.#chunkKept(chunk))
     context.budget.join(this)
@@ -211,8 +212,10 @@ export class Download implements RunOwner {
   }
 
   /** A peer does not deliver: it is left for a while, and the tracker is told, which counts on what it says it has. */
-  giveUp(peerId: string): void {
+  giveUp(peerId: string, reason: GivenUpReason): void {
     const { context, digest } = this
+    context.metrics.givenUp(peerId, reason)
+    context.logger.warn({ peer: peerId, digest, reason }, 'peer given up for a while')
     this.neighbourhood.giveUp(peerId, performance.now())
     context.trackers.send(digest, { type: 'peer-report', digest, peerId, reason: 'undelivered' })
   }
@@ -236,6 +239,7 @@ export class Download implements RunOwner {
     if (this.isOver || this.#finishing) return
     const now = performance.now()
     this.neighbourhood.resume(now)
+    for (const peerId of this.neighbourhood.unvouched(now)) this.giveUp(peerId, 'unvouched')
     this.#requests.abortStalled(now)
     this.#discovery.look(now)
     const silentMs = this.silentMs(now)

@@ -182,10 +182,10 @@ test('a byte now and then is no progress, a slow link is no trickle', () => {
     lastBytesMs: receivedBytes === 0 ? 0 : tookMs,
     receivedBytes,
   })
-  assert.equal(isTrickling(request(9000, 9), 100, 9000), false)
-  assert.equal(isTrickling(request(11_000, 11), 100, 11_000), true)
+  assert.equal(isTrickling(request(2900, 29), 100, 2900), false)
+  assert.equal(isTrickling(request(3100, 31), 100, 3100), true)
   // Nothing at all is a stall, and judged as that.
-  assert.equal(isTrickling(request(11_000, 0), 100, 11_000), false)
+  assert.equal(isTrickling(request(3100, 0), 100, 3100), false)
   // 1 Mbit/s, shared by eight requests.
   assert.equal(isTrickling(request(60_000, 60 * 15_000), 20_000, 60_000), false)
   // Where everything takes minutes, nobody is judged in seconds.

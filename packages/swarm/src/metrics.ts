@@ -1,5 +1,17 @@
 // Counters of the swarm room, by the names that DESIGN fixes.
+import { countByPeer } from '@shoal/network'
 import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
+
+/** Why a peer was given up for a while; a label in metrics. */
+export type GivenUpReason =
+  /** Its chunks do not come. */
+  | 'undelivered'
+  /** It says that it has chunks, and has not got them. */
+  | 'missing'
+  /** It says that it has chunks whose hash nobody knows, and tells none. */
+  | 'unvouched'
+  /** It sent bytes that do not match, and it is not clear yet who is at fault. */
+  | 'disputed'
 
 export interface SwarmMetrics {
   /** Chunk bytes that were checked and kept, by where they came from. */
@@ -12,6 +24,8 @@ export interface SwarmMetrics {
   busy: Counter<'side'>
   /** Requests to peers that ended without a chunk, by reason. */
   failed: Counter<'reason'>
+  /** A peer was given up for a while: counted by reason, and by its name. */
+  givenUp: (peerId: string, reason: GivenUpReason) => void
   chunkSeconds: Histogram
   runSeconds: Histogram
   downloadSeconds: Histogram<'outcome'>
@@ -20,7 +34,22 @@ export interface SwarmMetrics {
 /** Registers the metrics of one swarm; call it once for each registry. */
 export function createSwarmMetrics(registry: Registry): SwarmMetrics {
   const registers = [registry]
+  const givenUp = new Counter({
+    name: 'shoal_peers_given_up_total',
+    help: 'Times that a peer was left alone for a while because it did not deliver, by reason.',
+    labelNames: ['reason'],
+    registers,
+  })
+  const givenUpByPeer = countByPeer(
+    registry,
+    'shoal_peer_given_up',
+    'Times that a peer was left alone for a while because it did not deliver, by peer and reason; the last 100.',
+  )
   const metrics: SwarmMetrics = {
+    givenUp: (peerId, reason) => {
+      givenUp.inc({ reason })
+      givenUpByPeer(peerId, reason)
+    },
     received: new Counter({
       name: 'shoal_chunk_bytes_received_total',
       help: 'Bytes of chunks that were checked and kept, by source.',

@@ -75,6 +75,38 @@ test('after a failure it is left alone, longer each time, and given up after thr
   assert.equal(neighbour.strike(0), true)
 })
 
+test('who never gave anything is given up at once while others do', () => {
+  const { neighbour } = setUp()
+  assert.equal(neighbour.strike(0, true), true)
+  const other = setUp().neighbour
+  other.hasDelivered = true
+  assert.equal(other.strike(0, true), false)
+})
+
+test('it is noted since when a neighbour says that it has what nobody vouches for', () => {
+  const { book, neighbour } = setUp()
+  neighbour.offers([])
+  assert.equal(neighbour.unvouchedSinceMs, undefined)
+  neighbour.offers([1, 2])
+  const since = neighbour.unvouchedSinceMs
+  assert.notEqual(since, undefined)
+  book.add(voucher([1]))
+  neighbour.hashKnown(1)
+  // One hash does not make up for the other.
+  assert.equal(neighbour.unvouchedSinceMs, since)
+  neighbour.withdraws(2)
+  assert.equal(neighbour.unvouchedSinceMs, undefined)
+})
+
+test('a hash that was forgotten is not held against those who told it', () => {
+  const { book, neighbour } = setUp()
+  book.add(voucher([1]))
+  neighbour.offers([1])
+  book.distrust('signer')
+  neighbour.hashForgotten(1)
+  assert.equal(neighbour.unvouchedSinceMs, undefined)
+})
+
 test('while it is left alone, its chunks count as being at the origin only', () => {
   const { board, book, neighbour } = setUp()
   book.add(voucher([0]))

@@ -2,12 +2,9 @@
 import type { ChunkVoucher, ControlChannel, Have, NodeAddress } from '@shoal/network'
 import { ChunkMap } from '@shoal/store'
 import type { Digest } from '@shoal/oci'
-import { textHash, type NeighbourView } from './policy/index.ts'
+import { isToBeLeft, textHash, type NeighbourView } from './policy/index.ts'
 import type { ChunkBoard } from './chunk-board.ts'
 import type { VoucherBook } from './voucher-book.ts'
-
-/** Failures in a row after which a neighbour is given up. */
-const MAX_STRIKES = 3
 
 /** A neighbour in one swarm. Keeps the board's availability right for what it offers. */
 export class Neighbour implements NeighbourView {
@@ -28,6 +25,10 @@ export class Neighbour implements NeighbourView {
   readonly claims = new Map<number, number>()
   /** When it claimed a chunk first that it has not told to have since. */
   readonly claimedSinceMs = new Map<number, number>()
+  /** It has given a chunk. */
+  hasDelivered = false
+  /** Since when it has said that it has chunks whose hashes neither it nor anybody else has told. */
+  unvouchedSinceMs: number | undefined
   /** Chunks in a row that it said it has and did not have. */
   missed = 0
   /** Chunks that it has and whose hash is known here: those that can be asked for. */
@@ -71,6 +72,7 @@ export class Neighbour implements NeighbourView {
       this.claimedSinceMs.delete(chunk)
       if (this.#book.hash(chunk) !== undefined) this.#usable(chunk)
     }
+    this.#noteUnvouched()
   }
 
   /** It says it is fetching a chunk from the origin. */
@@ -90,17 +92,21 @@ export class Neighbour implements NeighbourView {
     if (chunk >= this.#said.length) return
     this.#said.delete(chunk)
     this.#unusable(chunk)
+    this.#noteUnvouched()
   }
 
   /** The hash of a chunk has become known: it can be asked for now if this neighbour has it. */
   hashKnown(chunk: number): void {
-    if (this.#said.has(chunk)) this.#usable(chunk)
+    if (!this.#said.has(chunk)) return
+    this.#usable(chunk)
+    this.#noteUnvouched()
   }
 
   /** The hash of a chunk is not known any more (its signer lied). */
   hashForgotten(chunk: number): void {
     this.#hashTold.delete(chunk)
     this.#unusable(chunk)
+    this.#noteUnvouched()
   }
 
   /** Notes which hashes it knows, so that they are not told to it again. */
@@ -131,12 +137,12 @@ export class Neighbour implements NeighbourView {
    * A request to it failed: it is left alone for a while, longer each time, and what it has is taken from others or the
    * origin meanwhile. Returns whether to give it up.
    */
-  strike(nowMs: number): boolean {
+  strike(nowMs: number, othersDeliver = false): boolean {
     this.strikes++
     if (!this.#suspended) for (const chunk of this.chunks.indices()) this.#board.offered(chunk, this.remote, -1)
     this.#suspended = true
     this.notBeforeMs = nowMs + 500 * 2 ** this.strikes
-    return this.strikes >= MAX_STRIKES
+    return isToBeLeft({ failures: this.strikes, hasDelivered: this.hasDelivered }, othersDeliver)
   }
 
   /** Counts it again when the wait after a failure is over. */
@@ -149,6 +155,12 @@ export class Neighbour implements NeighbourView {
   /** Takes everything that it offers off the board. */
   leave(): void {
     for (const chunk of [...this.chunks.indices()]) this.withdraws(chunk)
+  }
+
+  /** An honest neighbour tells the hash together with the chunk, but it may believe that a forgotten one is known. */
+  #noteUnvouched(): void {
+    if (this.#said.count === this.chunks.count || this.#book.hasForgotten) this.unvouchedSinceMs = undefined
+    else this.unvouchedSinceMs ??= performance.now()
   }
 
   #usable(chunk: number): void {

@@ -350,6 +350,14 @@ export class Neighbourhood {
     return false
   }
 
+  /** Peers that have said for a while that they have chunks, and nobody has told the hashes: they cannot be asked for. */
+  unvouched(nowMs: number): string[] {
+    const { stallTimeoutMs } = this.#options.context.timings
+    return this.all().flatMap(({ peerId, unvouchedSinceMs }) =>
+      nowMs - (unvouchedSinceMs ?? nowMs) > stallTimeoutMs ? [peerId] : [],
+    )
+  }
+
   /** Takes those into account again that have been left alone long enough after a failure. */
   resume(nowMs: number): void {
     for (const neighbour of this.#neighbours.values()) neighbour.resume(nowMs)

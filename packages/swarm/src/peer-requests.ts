@@ -36,6 +36,8 @@ export class PeerRequests {
   readonly #download: Download
   #retry: NodeJS.Timeout | undefined
   #retryAtMs = Infinity
+  /** When a peer last gave a chunk. */
+  #deliveredMs = -Infinity
   /** What this node has to bring into its zone, and the members of the zone for which that holds. */
   #toBring: { mates: string; chunks: ChunkMap } | undefined
 
@@ -114,12 +116,14 @@ export class PeerRequests {
         neighbour.withdraws(chunk)
         neighbour.missed++
         context.metrics.failed.inc({ reason: 'missing' })
-        if (neighbour.missed >= MAX_MISSED) this.#download.giveUp(neighbour.peerId)
+        if (neighbour.missed >= MAX_MISSED) this.#download.giveUp(neighbour.peerId, 'missing')
       } else {
         await context.limits.download(into.length, signal)
         if (!this.#download.isOver) kept = await this.#download.keeper.keepFromPeer(neighbour, chunk, into, hash)
         if (kept) {
           neighbour.strikes = 0
+          neighbour.hasDelivered = true
+          this.#deliveredMs = performance.now()
           if (neighbour.remote) context.metrics.crossed.inc(into.length)
           neighbour.missed = 0
           context.metrics.chunkSeconds.observe((performance.now() - startedMs) / 1000)
@@ -127,7 +131,7 @@ export class PeerRequests {
       }
     } catch (error) {
       if (!signal.aborted && !(error instanceof TransferError)) throw error
-      this.#failed(neighbour, signal.aborted ? signal.reason : error)
+      this.#failed(neighbour, startedMs, signal.aborted ? signal.reason : error)
     } finally {
       neighbour.outstanding--
       context.pool.give(buffer)
@@ -137,14 +141,16 @@ export class PeerRequests {
     }
   }
 
-  #failed(neighbour: Neighbour, error: unknown): void {
+  #failed(neighbour: Neighbour, startedMs: number, error: unknown): void {
     const { context, digest } = this.#download
     if (error instanceof Superseded || error instanceof PeerLeft || this.#download.isOver) return
     const reason =
       error instanceof Stalled ? 'stalled' : error instanceof TransferError ? error.code.toLowerCase() : 'other'
     context.metrics.failed.inc({ reason })
     context.logger.debug({ err: error, peer: neighbour.peerId, digest }, 'a peer did not deliver')
-    if (neighbour.strike(performance.now())) this.#download.giveUp(neighbour.peerId)
+    // A peer that never delivered cannot be the one that did meanwhile.
+    const othersDeliver = this.#deliveredMs > startedMs
+    if (neighbour.strike(performance.now(), othersDeliver)) this.#download.giveUp(neighbour.peerId, 'undelivered')
   }
 
   /** Chunks that neighbours of other zones may be asked for; undefined for none. */

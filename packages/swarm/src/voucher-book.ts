@@ -29,6 +29,7 @@ export class VoucherBook {
   readonly #hashes: (Uint8Array | undefined)[]
   readonly #distrusted = new Set<string>()
   #known = 0
+  #hasForgotten = false
 
   constructor(options: VoucherBookOptions) {
     this.#options = options
@@ -39,6 +40,11 @@ export class VoucherBook {
   /** How many chunks have a known hash. */
   get known(): number {
     return this.#known
+  }
+
+  /** Whether hashes were forgotten: then those who told them once may not know that they are missing. */
+  get hasForgotten(): boolean {
+    return this.#hasForgotten
   }
 
   hash(chunk: number): Uint8Array | undefined {
@@ -103,6 +109,7 @@ export class VoucherBook {
   /** Forgets all that a signer said, for good. Returns the chunks whose hash is unknown now. */
   distrust(signer: string): number[] {
     this.#distrusted.add(signer)
+    this.#hasForgotten = true
     const chunks: number[] = []
     this.#byChunk.forEach((voucher, index) => {
       if (voucher?.signer === signer) chunks.push(index)
@@ -113,6 +120,7 @@ export class VoucherBook {
 
   /** Forgets the hashes of some chunks, whoever said them. */
   forget(indices: Iterable<number>): void {
+    this.#hasForgotten = true
     for (const index of indices) this.#forget(index)
   }
 

@@ -25,7 +25,7 @@ export function isStalled(request: RequestView, usualMs: number, stallTimeoutMs:
 /** Below this rate, in bytes a second, a chunk is not coming but held up: no link that pulls images is so slow. */
 const TRICKLE_BYTES_PER_SECOND = 2048
 /** No peer is judged by its speed before, in milliseconds. */
-const TRICKLE_AFTER_MS = 10_000
+const TRICKLE_AFTER_MS = 3000
 
 /**
  * Whether a request gets a few bytes now and then, so that it is neither stalled nor ever over. A slow link alone is no
@@ -33,7 +33,7 @@ const TRICKLE_AFTER_MS = 10_000
  */
 export function isTrickling(request: RequestView & { receivedBytes: number }, usualMs: number, nowMs: number): boolean {
   const tookMs = nowMs - request.startedMs
-  if (request.lastBytesMs === request.startedMs || tookMs < Math.max(TRICKLE_AFTER_MS, usualMs * 2)) return false
+  if (request.lastBytesMs === request.startedMs || tookMs < Math.max(TRICKLE_AFTER_MS, usualMs * 4)) return false
   return request.receivedBytes * 1000 < TRICKLE_BYTES_PER_SECOND * tookMs
 }
 

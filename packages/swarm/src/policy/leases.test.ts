@@ -2,7 +2,7 @@ import { strict as assert } from 'node:assert'
 import { test } from 'node:test'
 import { ChunkMap } from '@shoal/store'
 import fc from 'fast-check'
-import { grantOriginLease, leaseRun, originLeaseLimit, type LeaseCandidate } from './leases.ts'
+import { grantOriginLease, isLeaseLate, leaseRun, originLeaseLimit, type LeaseCandidate } from './leases.ts'
 import { DEFAULT_PARAMETERS } from './parameters.ts'
 
 function randomOf(seed: number): () => number {
@@ -113,4 +113,17 @@ test('an unknown member starts with one chunk, and one that is known to be slow 
   const quick = { chunks, granted: 9, held: 0, chunkMs: 120 }
   assert.equal(grantOriginLease(view, [slow, quick], DEFAULT_PARAMETERS, () => 0)?.candidate, 1)
   assert.equal(grantOriginLease(view, [slow], DEFAULT_PARAMETERS, () => 0)?.candidate, 0)
+})
+
+test('a lease is late by what its chunks usually take, never while that is unknown, and never at once', () => {
+  const { lateLeaseFactor, lateLeaseMinMs } = DEFAULT_PARAMETERS
+  const isLate = (count: number, usualMs: number, nowMs: number) =>
+    isLeaseLate({ grantedMs: 0, count }, usualMs, DEFAULT_PARAMETERS, nowMs)
+  assert.equal(isLate(1, 0, 1e9), false)
+  assert.equal(isLate(1, 10, lateLeaseMinMs), false)
+  assert.equal(isLate(1, 10, lateLeaseMinMs + 1), true)
+  // A slow link, and a long run of chunks.
+  assert.equal(isLate(1, 20_000, 20_000 * lateLeaseFactor), false)
+  assert.equal(isLate(4, 20_000, 20_000 * lateLeaseFactor + 1), false)
+  assert.equal(isLate(1, 20_000, 20_000 * lateLeaseFactor + 1), true)
 })

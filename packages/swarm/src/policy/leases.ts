@@ -120,3 +120,18 @@ export function originLeaseLimit(usualChunkMs: number, parameters: Readonly<Swar
   const fitting = Math.floor(leasesPerOrigin * Math.min(1, fastLeaseMs / usualChunkMs))
   return Math.min(leasesPerOrigin, Math.max(leasesPerSlowOrigin, fitting))
 }
+
+/**
+ * Whether a lease is late, so that its chunks may be given to a second member where nothing else is left to fetch. Whatever
+ * its holder says of progress, the swarm does not wait for it alone; what a link can do shows in `usualChunkMs`.
+ */
+export function isLeaseLate(
+  lease: { readonly grantedMs: number; readonly count: number },
+  usualChunkMs: number,
+  parameters: Readonly<SwarmParameters>,
+  nowMs: number,
+): boolean {
+  const { lateLeaseFactor, lateLeaseMinMs } = parameters
+  if (usualChunkMs <= 0) return false
+  return nowMs - lease.grantedMs > Math.max(lateLeaseMinMs, usualChunkMs * lease.count * lateLeaseFactor)
+}

@@ -39,6 +39,10 @@ export interface SwarmParameters {
   leasesPerSlowOrigin: number
   /** An origin is fast enough for more leases while a chunk takes less than so long, in milliseconds. @default 150 */
   fastLeaseMs: number
+  /** A lease that takes so many times what its chunks usually take is late: then another may fetch them, too. @default 3 */
+  lateLeaseFactor: number
+  /** No lease is late before, in milliseconds. @default 1000 */
+  lateLeaseMinMs: number
   /** Chunks that may be on their way into a zone under a zone lease: as many as keep the border busy. @default 24 */
   leasesPerZone: number
   /** Starved for so long, a node asks neighbours of other zones without a zone lease, in milliseconds. @default 500 */
@@ -69,6 +73,8 @@ export const DEFAULT_PARAMETERS: Readonly<SwarmParameters> = Object.freeze({
   leasesPerOrigin: 32,
   leasesPerSlowOrigin: 8,
   fastLeaseMs: 150,
+  lateLeaseFactor: 3,
+  lateLeaseMinMs: 1000,
   leasesPerZone: 24,
   crossZoneAfterMs: 500,
   originWindowChunks: 96,

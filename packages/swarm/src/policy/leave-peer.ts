@@ -1,0 +1,21 @@
+// When a peer that does not deliver is left for a while.
+
+/** What a node knows of a peer of which a request has just failed. */
+export interface PeerRecord {
+  /** Requests in a row that brought nothing, with the last one. */
+  readonly failures: number
+  /** It has given a chunk of this blob before. */
+  readonly hasDelivered: boolean
+}
+
+/** Failures in a row that a peer may have before it is left. */
+const FAILURES_UNTIL_LEFT = 3
+
+/**
+ * Whether to leave a peer for a while. One that has delivered before, or in a moment when nobody delivers, may have been held
+ * up and has three tries. One that never gave anything while others do has one: what only a dead or hostile peer has, the swarm
+ * has to fetch anew, and until then it waits (docs/decisions/0014-liars.md).
+ */
+export function isToBeLeft({ failures, hasDelivered }: PeerRecord, othersDeliver: boolean): boolean {
+  return failures >= (othersDeliver && !hasDelivered ? 1 : FAILURES_UNTIL_LEFT)
+}
