@@ -9,7 +9,7 @@ import { NodeBudgets } from './node-budgets.ts'
 import { OriginPace } from './origin-pace.ts'
 import { SwarmTable } from './swarm-table.ts'
 import { TagTable } from './tag-table.ts'
-import type { Member } from './member.ts'
+import type { Lapse, Lease, Member } from './member.ts'
 import { TrackedSwarm } from './tracked-swarm.ts'
 
 const SWEEP_INTERVAL_MS = 250
@@ -156,6 +156,7 @@ export class Coordinator {
         parameters: this.#parameters,
         leaseIdleMs: this.#options.leaseIdleMs,
         random: Math.random,
+        onLapse: (lease, how) => this.#lapsed(digest, lease, how),
       })
       this.swarms.add(swarm)
     }
@@ -215,7 +216,7 @@ export class Coordinator {
     if (!this.#mayReport(reporter, peerId)) return
     if (reason === UNDELIVERED) {
       if (swarm?.complaint(reporter, peerId, Math.min(REPORTS_NEEDED, members.size - 1)) !== true) return
-      this.#options.logger.warn({ peer: peerId, digest }, 'a peer does not deliver what it says it has')
+      this.#fault(peerId, UNDELIVERED, { digest }, 'a peer does not deliver what it says it has')
       this.#grantSoon(swarm)
       return
     }
@@ -229,8 +230,19 @@ export class Coordinator {
     this.#options.logger.warn({ peer: peerId, reporter, reason, reporters: reporters.size }, 'a peer was reported')
     if (reporters.size < Math.min(REPORTS_NEEDED, members.size - 1)) return
     this.#outcasts.set(peerId, true)
-    this.#options.logger.warn({ peer: peerId }, 'a peer is left out of all swarms')
+    this.#fault(peerId, 'reported', { reason }, 'a peer is left out of all swarms')
     for (const swarm of this.swarms) if (swarm.members.has(peerId)) this.#leave(swarm, peerId, nowMs)
+  }
+
+  #lapsed(digest: Digest, { member, kind }: Lease, how: Lapse): void {
+    const text = 'a node has lost a lease that it did not use'
+    this.#fault(member.channel.peerId, `lease_${how}`, { digest, kind, how }, text)
+  }
+
+  /** Names a node that others have to do without. */
+  #fault(peer: string, reason: string, more: object, text: string): void {
+    this.#options.metrics.fault(peer, reason)
+    this.#options.logger.warn({ peer, ...more }, text)
   }
 
   #mayReport(reporter: string, peerId: string): boolean {
@@ -330,9 +342,9 @@ export class Coordinator {
     if (lease === undefined) return false
     this.#nextLeaseId++
     this.#outstandingChanged(swarm.originHost, 1)
-    this.#options.metrics.leases.inc({ kind: lease.rescue ? 'rescue' : 'regular' })
-    const { id, first, count, rescue } = lease
-    this.#options.logger.debug({ lease: id, peer: lease.member.channel.peerId, first, count, rescue }, 'lease granted')
+    const { id, first, count, kind } = lease
+    this.#options.metrics.leases.inc({ kind })
+    this.#options.logger.debug({ lease: id, peer: lease.member.channel.peerId, first, count, kind }, 'lease granted')
     lease.member.channel.send({
       type: 'lease-grant',
       digest: swarm.digest,

@@ -7,22 +7,23 @@ import { InvalidMessageError } from '@shoal/network'
 import { digestOf, type Digest } from '@shoal/oci'
 import { MAX_BLOB_BYTES } from '@shoal/store'
 import { DEFAULT_PARAMETERS } from '@shoal/swarm'
-import { FakeChannel } from '@shoal/swarm/testing'
+import { FakeChannel, until } from '@shoal/swarm/testing'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
 import { Coordinator } from './coordinator.ts'
 import { createTrackerMetrics } from './metrics.ts'
 import { TagTable } from './tag-table.ts'
-import { TrackedSwarm } from './tracked-swarm.ts'
+import type { Lease } from './member.ts'
+import { TrackedSwarm, type TrackedSwarmOptions } from './tracked-swarm.ts'
 
 const CHUNK = 256 * 1024
 const DIGEST: Digest = digestOf('blob')
 
-function setUp(t: TestContext) {
+function setUp(t: TestContext, leaseIdleMs = 60_000) {
   const registry = new Registry()
   const metrics = createTrackerMetrics(registry, { swarms: () => 0, nodes: () => 0, members: () => 0 })
   const logger = pino({ level: 'silent' })
-  const coordinator = new Coordinator({ originConcurrency: 8, leaseIdleMs: 60_000, tagTtlMs: 1000, logger, metrics })
+  const coordinator = new Coordinator({ originConcurrency: 8, leaseIdleMs, tagTtlMs: 1000, logger, metrics })
   t.after(() => coordinator.close())
   return { coordinator, registry }
 }
@@ -35,7 +36,7 @@ function join(digest: Digest, sizeBytes: number, more: object = {}) {
 const report = (peerId: string, reason: string) => ({ type: 'peer-report', digest: DIGEST, peerId, reason }) as const
 const channel = (name: string) => new FakeChannel(name)
 
-function swarmOf(chunks: number): TrackedSwarm {
+function swarmOf(chunks: number, onLapse: TrackedSwarmOptions['onLapse'] = () => undefined): TrackedSwarm {
   return new TrackedSwarm({
     digest: DIGEST,
     sizeBytes: chunks * CHUNK,
@@ -43,6 +44,7 @@ function swarmOf(chunks: number): TrackedSwarm {
     parameters: DEFAULT_PARAMETERS,
     leaseIdleMs: 2000,
     random: () => 0,
+    onLapse,
   })
 }
 
@@ -96,6 +98,42 @@ test('a holder that tells of progress for ever without an end loses its lease', 
     swarm.expire(nowMs, 100)
     assert.ok(nowMs <= 31_000, 'a lease is held for ever by telling of a byte now and then')
   }
+})
+
+test('who only tells of progress keeps nobody waiting: what is left in the end another fetches as well', () => {
+  const lapses: [string, string][] = []
+  const swarm = swarmOf(4, (lease, how) => lapses.push([lease.member.channel.peerId, how]))
+  swarm.join(channel('liar'), join(DIGEST, 4 * CHUNK), 0)
+  const first = swarm.grant(1, 100, 0)
+  swarm.join(channel('honest'), join(DIGEST, 4 * CHUNK), 0)
+  let id = 1
+  let nowMs = 0
+  const seconds: Lease[] = []
+  while (swarm.coveredChunks < 4 && nowMs < 10_000) {
+    nowMs += 250
+    swarm.leaseProgress(1, 'liar', nowMs, nowMs)
+    const lease = swarm.grant(++id, 100, nowMs)
+    if (lease === undefined || lease.member.channel.peerId === 'liar') continue
+    if (lease.kind === 'second') seconds.push(lease)
+    const outcome = { fetched: [lease.first], failed: false, originBackoffMs: 0 }
+    swarm.leaseDone({ type: 'lease-done', digest: DIGEST, leaseId: lease.id, ...outcome }, 'honest', nowMs)
+  }
+  assert.ok(swarm.coveredChunks === 4 && nowMs <= 2000, `${swarm.coveredChunks} chunks after ${nowMs} ms`)
+  assert.ok(seconds.some((lease) => lease.first === first?.first))
+  swarm.expire(nowMs, 100)
+  assert.deepEqual(lapses[0], ['liar', 'overtaken'])
+})
+
+test('a node that loses its leases is named in metrics', async (t) => {
+  const { coordinator, registry } = setUp(t, 10)
+  coordinator.receive(channel('liar'), join(DIGEST, 10 * CHUNK))
+  const named = /^shoal_tracker_peer_faults\{peer="liar",reason="lease_idle"\} 2$/m
+  let page = ''
+  const isNamed = () => {
+    registry.metrics().then((text) => (page = text), assert.ifError)
+    return named.test(page)
+  }
+  await until(isNamed, 'the liar is named')
 })
 
 test('who takes leases and does nothing gets no more while others would take them', () => {

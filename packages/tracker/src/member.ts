@@ -58,9 +58,17 @@ interface LiveLease {
 export interface Lease extends LiveLease {
   readonly first: number
   readonly count: number
-  /** A rescue repeats chunks that the books say are there. */
-  readonly rescue: boolean
+  readonly kind: LeaseKind
 }
+
+/**
+ * Why a lease was granted: nobody had the chunk; the holder of its lease is late; or the books say that the chunk is there, but
+ * the holder could not get it.
+ */
+export type LeaseKind = 'regular' | 'second' | 'rescue'
+
+/** How a lease was lost: no news came, another brought the chunks meanwhile, or news came for ever. */
+export type Lapse = 'idle' | 'overtaken' | 'too_old'
 
 /** The duty of one member to bring a chunk into its zone. */
 export interface ZoneLease extends LiveLease {

@@ -1,4 +1,5 @@
 // Counters of the tracker.
+import { countByPeer } from '@shoal/network'
 import { Counter, Gauge, type Registry } from 'prom-client'
 
 export interface TrackerMetrics {
@@ -7,6 +8,8 @@ export interface TrackerMetrics {
   expired: Counter
   reports: Counter
   refused: Counter<'reason'>
+  /** A node did what makes others wait, or worse: counted by its name. */
+  fault: (peerId: string, reason: string) => void
 }
 
 /** Registers the tracker's metrics; the gauges read from what is passed in. */
@@ -36,7 +39,7 @@ export function createTrackerMetrics(
     }),
     leases: new Counter({
       name: 'shoal_tracker_leases_total',
-      help: 'Leases granted: regular at the origin, a rescue of a member that could not get a chunk, or into a zone.',
+      help: 'Leases granted: regular at the origin, a second one for what is late, a rescue of a member that could not get a chunk, or into a zone.',
       labelNames: ['kind'],
       registers,
     }),
@@ -45,6 +48,11 @@ export function createTrackerMetrics(
       help: 'Leases taken away because their holder made no progress.',
       registers,
     }),
+    fault: countByPeer(
+      registry,
+      'shoal_tracker_peer_faults',
+      'Leases that a node lost, and what others found it at, by node and reason; the last 100.',
+    ),
     refused: new Counter({
       name: 'shoal_tracker_refused_total',
       help: 'Things that nodes told and that were not taken, by reason: too many blobs, a blob too large, too many reports.',

@@ -1,8 +1,8 @@
 // Who may fetch which chunks of one blob from the origin: decisions are the policy's, this class keeps the books.
 import { ChunkMap } from '@shoal/store'
-import { grantOriginLease, IndexedSet, type Random, type SwarmParameters } from '@shoal/swarm'
+import { grantOriginLease, IndexedSet, isLeaseLate, type Random, type SwarmParameters } from '@shoal/swarm'
 import type { Coverage } from './coverage.ts'
-import { isIdle, type Lease, type Member } from './member.ts'
+import { isIdle, type Lapse, type Lease, type LeaseKind, type Member } from './member.ts'
 
 /** A starved member is helped past what the books say when it has been starved for so long, in milliseconds. */
 export const RESCUE_AFTER_MS = 4000
@@ -28,6 +28,8 @@ export interface OriginLeasesOptions {
   parameters: Readonly<SwarmParameters>
   leaseIdleMs: number
   random: Random
+  /** A member has lost a lease. */
+  onLapse: (lease: Lease, how: Lapse) => void
 }
 
 /** The origin leases of one blob. */
@@ -51,12 +53,17 @@ export class OriginLeases {
 
   /** Whether a member could take a lease if the origin had room. */
   get wanted(): boolean {
-    return (this.#options.coverage.completeMembers === 0 && this.#unleased.count > 0) || this.#starved.size > 0
+    const isIncomplete = this.#options.coverage.completeMembers === 0
+    return (isIncomplete && (this.#unleased.count > 0 || this.live.size > 0)) || this.#starved.size > 0
   }
 
   /** Grants one, if there is a chunk and a member for it. `usualChunkMs`: what a chunk of this origin takes. */
   grant(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
-    return this.#grantRegular(id, usualChunkMs, nowMs) ?? this.#grantRescue(id, nowMs)
+    return (
+      this.#grantRegular(id, usualChunkMs, nowMs) ??
+      this.#grantSecond(id, usualChunkMs, nowMs) ??
+      this.#grantRescue(id, nowMs)
+    )
   }
 
   /** A lease is over; what was not fetched under it is free again. */
@@ -68,7 +75,7 @@ export class OriginLeases {
     const { coverage } = this.#options
     for (let chunk = lease.first; chunk < lease.first + lease.count; chunk++) {
       coverage.zones.promises(lease.member.zone, chunk, -1)
-      if (!coverage.hasCopy(chunk)) this.#unleased.add(chunk)
+      if (!coverage.hasCopy(chunk) && !this.#isLeased(chunk)) this.#unleased.add(chunk)
     }
   }
 
@@ -76,16 +83,26 @@ export class OriginLeases {
   expire(nowMs: number, usualChunkMs: number): number {
     let expired = 0
     for (const lease of [...this.live.values()]) {
-      const usualMs = usualChunkMs * lease.count
-      const ageLimitMs = usualMs === 0 ? Infinity : Math.max(LEASE_AGE_MIN_MS, usualMs * LEASE_AGE_FACTOR)
-      if (!isIdle(lease, this.#options.leaseIdleMs, nowMs) && nowMs - lease.grantedMs <= ageLimitMs) continue
+      const how = this.#lapseOf(lease, usualChunkMs, nowMs)
+      if (how === undefined) continue
       this.end(lease)
       // Silent now, so it gets no other until it tells of itself again.
       this.setCredit(lease.member, 0)
       lease.member.lapses++
       expired++
+      this.#options.onLapse(lease, how)
     }
     return expired
+  }
+
+  #lapseOf(lease: Lease, usualChunkMs: number, nowMs: number): Lapse | undefined {
+    const { coverage, leaseIdleMs, parameters } = this.#options
+    if (isIdle(lease, leaseIdleMs, nowMs)) return 'idle'
+    if (usualChunkMs === 0) return undefined
+    const usualMs = usualChunkMs * lease.count
+    if (nowMs - lease.grantedMs > Math.max(LEASE_AGE_MIN_MS, usualMs * LEASE_AGE_FACTOR)) return 'too_old'
+    const isOvertaken = lease.kind === 'regular' && chunksOf(lease).every((chunk) => coverage.hasCopy(chunk))
+    return isOvertaken && isLeaseLate(lease, usualChunkMs, parameters, nowMs) ? 'overtaken' : undefined
   }
 
   /** A member is gone: what it held, and what it alone had, is free again. */
@@ -138,13 +155,35 @@ export class OriginLeases {
     const { coverage, members, parameters, random } = this.#options
     if (coverage.completeMembers > 0 || this.#unleased.count === 0) return undefined
     const willing = this.#able.draw(LEASE_SAMPLE, ({ channel }) => channel.isOpen, random)
-    const reliable = willing.filter(({ lapses }) => lapses < LAPSES_UNTIL_UNRELIABLE)
+    const reliable = willing.filter(isReliable)
     // Somebody unreliable is better than nobody.
     const sample = reliable.length > 0 ? reliable : willing
     const view = { unleased: this.#unleased, incompleteMembers: members.size, usualChunkMs }
     const decision = grantOriginLease(view, sample, parameters, random)
     if (decision === undefined) return undefined
-    return this.#enter(id, sample[decision.candidate]!, decision.first, decision.count, false, nowMs)
+    return this.#enter(id, sample[decision.candidate]!, decision.first, decision.count, 'regular', nowMs)
+  }
+
+  /** Nothing else is left to fetch: what the holder of a late lease has not brought, another fetches as well. */
+  #grantSecond(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
+    const { coverage, members, parameters, random } = this.#options
+    if (coverage.completeMembers > 0 || this.#unleased.count > 0) return undefined
+    const late = new ChunkMap(coverage.chunkCount)
+    const holders = new Set<Member>()
+    for (const lease of this.live.values()) {
+      if (lease.kind !== 'regular' || !isLeaseLate(lease, usualChunkMs, parameters, nowMs)) continue
+      holders.add(lease.member)
+      for (const chunk of chunksOf(lease)) if (!coverage.hasCopy(chunk)) late.add(chunk)
+    }
+    for (const lease of this.live.values())
+      if (lease.kind !== 'regular') for (const chunk of chunksOf(lease)) late.delete(chunk)
+    if (late.count === 0) return undefined
+    const isUsable = (member: Member) => member.channel.isOpen && isReliable(member) && !holders.has(member)
+    const sample = this.#able.draw(LEASE_SAMPLE, isUsable, random)
+    const view = { unleased: late, incompleteMembers: members.size, usualChunkMs }
+    const decision = grantOriginLease(view, sample, parameters, random)
+    if (decision === undefined) return undefined
+    return this.#enter(id, sample[decision.candidate]!, decision.first, decision.count, 'second', nowMs)
   }
 
   /**
@@ -164,7 +203,7 @@ export class OriginLeases {
       const run = this.#rescueRun(member, 2 ** doublings, nowMs)
       if (run === undefined) continue
       member.rescues++
-      return (member.rescue = this.#enter(id, member, run.first, run.count, true, nowMs))
+      return (member.rescue = this.#enter(id, member, run.first, run.count, 'rescue', nowMs))
     }
     this.#noRescueBeforeMs = nowMs + RESCUE_PAUSE_MS
     return undefined
@@ -187,9 +226,9 @@ export class OriginLeases {
     return undefined
   }
 
-  #enter(id: number, member: Member, first: number, count: number, rescue: boolean, nowMs: number): Lease {
+  #enter(id: number, member: Member, first: number, count: number, kind: LeaseKind, nowMs: number): Lease {
     this.lastId = id
-    const lease: Lease = { id, member, first, count, rescue, grantedMs: nowMs, newsMs: nowMs, receivedBytes: 0 }
+    const lease: Lease = { id, member, first, count, kind, grantedMs: nowMs, newsMs: nowMs, receivedBytes: 0 }
     this.live.set(id, lease)
     member.held++
     member.granted++
@@ -205,4 +244,13 @@ export class OriginLeases {
     for (const { first, count } of this.live.values()) if (chunk >= first && chunk < first + count) return true
     return false
   }
+}
+
+/** Whether a member is among those who get leases first. */
+function isReliable({ lapses, discredited }: Member): boolean {
+  return lapses < LAPSES_UNTIL_UNRELIABLE && !discredited
+}
+
+function chunksOf({ first, count }: Lease): number[] {
+  return Array.from({ length: count }, (_, at) => first + at)
 }

@@ -12,7 +12,7 @@ import {
 import { ChunkMap, chunkCountFor } from '@shoal/store'
 import { chooseNeighbours, MemberPool, usualTime, type Random, type SwarmParameters } from '@shoal/swarm'
 import { Coverage } from './coverage.ts'
-import { Member, noteProgress, type Lease, type ZoneLease } from './member.ts'
+import { Member, noteProgress, type Lapse, type Lease, type ZoneLease } from './member.ts'
 import { OriginLeases, RESCUE_AFTER_MS } from './origin-leases.ts'
 import { ZoneLeases } from './zone-leases.ts'
 
@@ -23,6 +23,8 @@ export interface TrackedSwarmOptions {
   parameters: Readonly<SwarmParameters>
   leaseIdleMs: number
   random: Random
+  /** A member has lost a lease at the origin. */
+  onLapse?: ((lease: Lease, how: Lapse) => void) | undefined
 }
 
 /** The books on one blob. */
@@ -40,7 +42,7 @@ export class TrackedSwarm {
   readonly #zoneLeases: ZoneLeases
 
   constructor(options: TrackedSwarmOptions) {
-    const { parameters, leaseIdleMs, random } = options
+    const { parameters, leaseIdleMs, random, onLapse = () => undefined } = options
     const { members } = this
     this.#options = options
     this.digest = options.digest
@@ -48,7 +50,7 @@ export class TrackedSwarm {
     this.originHost = options.originHost
     const coverage = new Coverage(chunkCountFor(options.sizeBytes))
     this.#coverage = coverage
-    this.#originLeases = new OriginLeases({ coverage, members, parameters, leaseIdleMs, random })
+    this.#originLeases = new OriginLeases({ coverage, members, parameters, leaseIdleMs, random, onLapse })
     this.#zoneLeases = new ZoneLeases({ coverage, members, pool: this.#pool, parameters, leaseIdleMs, random })
   }
 
