@@ -7,6 +7,7 @@ import { betweenTwoAgents } from './between-agents.ts'
 import { dht } from './dht.ts'
 import { renderSection, type SectionResult } from './figures.ts'
 import { idle } from './idle.ts'
+import { liars } from './liars.ts'
 import { lone } from './lone.ts'
 import { lookaheadGain } from './lookahead.ts'
 import { mirror } from './mirror.ts'
@@ -27,12 +28,14 @@ sections (all of them if none is named):
   idle      memory and CPU of an idle agent and tracker
   memory    peak memory of an agent while a large blob passes through
   rollout   cold rollouts of 2 to 24 agents beside straight pulls, a pull-through cache, and the simulator
+  liars     what one agent of eight that lies costs a cold rollout, for each kind of lie
   tracker   messages of 1000 to 15 000 nodes against one tracker
   dht       announcing and finding among 10, 30 and 60 processes
   registry  a layer of 1 GB pushed to Shoal's registry and pulled, beside docker-registry
   registry-memory  peak memory of the registry while a large layer goes in and out, with a folder and a bucket
 
-  --rounds N   rounds of transfer (7), lone (7), lookahead (7), agents (5), mirror (3) and registry (3)
+  --rounds N   rounds of transfer (7), lone (7), lookahead (7), agents (5), mirror (3), registry (3)
+               and liars (1)
   --nodes N    agents of idle (10)
   --out FILE   the report goes there, too
   --gib N      size of the blob of memory and registry-memory (8)
@@ -56,6 +59,7 @@ const SECTIONS: Record<string, (options: Options) => Promise<SectionResult>> = {
   idle: ({ nodes }) => idle(nodes),
   memory: ({ gib }) => peakMemory(gib),
   rollout: () => coldRollouts(),
+  liars: ({ rounds = 1 }) => liars(rounds),
   tracker: () => tracker(),
   dht: () => dht(),
   registry: ({ rounds = 3 }) => registry(rounds),

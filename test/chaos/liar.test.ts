@@ -1,15 +1,14 @@
 // An agent answers with flipped bits, in the middle of a cold rollout and as a node that has everything: it is found
 // out, counted and left, and everybody else ends with right digests.
 import assert from 'node:assert/strict'
-import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { withLab, type LabAgent } from '../lab/lab.ts'
 import { rollout } from '../lab/rollout.ts'
 import { MiB } from '../support/images.ts'
 import { requires } from '../support/requirements.ts'
+import { lying } from './lies.ts'
 
 const LIAR = 2
-const LYING = join(import.meta.dirname, 'lying-agent.ts')
 
 async function rejectedBy(agents: readonly LabAgent[]): Promise<number> {
   const each = await Promise.all(agents.map((agent) => agent.metric('shoal_chunks_rejected_total', { reason: 'hash' })))
@@ -26,7 +25,7 @@ async function withLiar(
   }) => Promise<void>,
 ): Promise<void> {
   if (!requires(t, 'namespaces', 'docker-registry')) return
-  const agentPreload = (index: number) => (index === LIAR ? LYING : undefined)
+  const agentPreload = (index: number) => (index === LIAR ? lying('flips') : undefined)
   await withLab(name, { agents: 8, rate: '100mbit', agentPreload }, async (lab) => {
     const honest = lab.agents.filter(({ index }) => index !== LIAR)
     await work({ lab, honest, liar: lab.agent(LIAR) })

@@ -16,6 +16,8 @@ export interface RolloutOptions {
   idleLimitMs?: number
   /** A pull that takes longer has failed. @default 180000 */
   limitMs?: number
+  /** A pull that breaks off is made again so often, as runtimes do. @default 0 */
+  retries?: number
   onProgress?: (agent: LabAgent, bytes: number) => void
 }
 
@@ -75,7 +77,8 @@ function agentTimes(agents: readonly LabAgent[]): Map<number, number> {
 
 /** Never rejects because a pull failed: that is in the outcomes. */
 export async function rollout(lab: Lab, options: RolloutOptions): Promise<RolloutResult> {
-  const { image, withinMs = 1000, agents = lab.agents, idleLimitMs = 60_000, limitMs = 180_000, onProgress } = options
+  const { image, withinMs = 1000, agents = lab.agents, idleLimitMs = 60_000, limitMs = 180_000 } = options
+  const { retries = 0, onProgress } = options
   const contentBefore = await lab.origin.contentBytesSent()
   const linkBefore = lab.counters().get('origin')?.sentBytes ?? 0
   const originBefore = await receivedBy(agents, 'origin')
@@ -90,12 +93,16 @@ export async function rollout(lab: Lab, options: RolloutOptions): Promise<Rollou
       const endedMs = performance.now() - begin
       return { name: agent.name, startedMs, endedMs, durationMs: endedMs - startedMs, ...rest }
     }
+    const pull = async (left: number): Promise<PullResult> => {
+      try {
+        return await agent.pull(image, { idleLimitMs, limitMs, onProgress: (bytes) => onProgress?.(agent, bytes) })
+      } catch (error) {
+        if (left === 0) throw error
+        return await pull(left - 1)
+      }
+    }
     try {
-      const result = await agent.pull(image, {
-        idleLimitMs,
-        limitMs,
-        onProgress: (bytes) => onProgress?.(agent, bytes),
-      })
+      const result = await pull(retries)
       const whole = result.bytes === image.totalBytes && result.manifestDigest === image.digest
       return end({ verified: whole && result.blobs.every(({ verified }) => verified), result })
     } catch (error) {

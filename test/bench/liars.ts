@@ -1,0 +1,105 @@
+// What one agent of eight that lies costs the others in a cold rollout, for each kind of lie: beside the same rollout with
+// eight honest ones.
+import { LIES, lying, peerIdOf, whoNames, type Lie } from '../chaos/lies.ts'
+import { withLab } from '../lab/lab.ts'
+import { rollout } from '../lab/rollout.ts'
+import { MiB } from '../support/images.ts'
+import { median, type SectionResult, type Target } from './figures.ts'
+
+/** As in the bench of rollouts: the links are the limit on two cores, not the processor. */
+const RATE = '25mbit'
+const LAYER_BYTES = 32 * MiB
+const AGENTS = 8
+const LIAR = 2
+/** Issue: one liar in eight slows a rollout by at most 30 %. */
+const SLOWDOWN_LIMIT = 1.3
+
+interface Measured {
+  /** Of the honest agents, in milliseconds. */
+  lastMs: number
+  medianMs: number
+  rejected: number
+  copies: number
+  namedBy: number
+}
+
+/** @param lies which ones; all if none is named */
+export async function liars(rounds: number, lies: readonly Lie[] = Object.keys(LIES) as Lie[]): Promise<SectionResult> {
+  const honest: Measured[] = []
+  const lied = new Map<Lie, Measured[]>(lies.map((lie) => [lie, []]))
+  for (let round = 0; round < rounds; round++) {
+    honest.push(await measured(undefined))
+    for (const lie of lies) lied.get(lie)?.push(await measured(lie))
+  }
+  const base = middle(honest)
+  const rows = [rowOf('nobody lies', base, base)]
+  const targets: Target[] = []
+  for (const [lie, runs] of lied) {
+    const one = middle(runs)
+    rows.push(rowOf(`${lie}: ${LIES[lie]}`, one, base))
+    targets.push({
+      what: `${lie}: the last honest agent within ${SLOWDOWN_LIMIT} of the honest rollout`,
+      met: one.lastMs <= base.lastMs * SLOWDOWN_LIMIT,
+    })
+    targets.push({ what: `${lie}: the liar is named`, met: runs.every(({ namedBy }) => namedBy > 0) })
+  }
+  return {
+    title: 'One liar in eight',
+    method:
+      `${AGENTS} agents, one layer of ${LAYER_BYTES / MiB} MiB, everybody at ${RATE} each way, all asked within a second, the eighth first. ` +
+      `Times are of the seven honest agents, to those of the same seven when the eighth is honest, too; ` +
+      `medians of ${rounds} rounds in turns. “Named by” counts the daemons (seven agents and the tracker) that name the liar ` +
+      'in log and metrics.',
+    columns: ['the eighth agent', 'last', 'median', 'chunks rejected', 'images from the origin', 'named by'],
+    rows,
+    targets,
+  }
+}
+
+function rowOf(name: string, one: Measured, base: Measured): string[] {
+  return [
+    name,
+    (one.lastMs / base.lastMs).toFixed(2),
+    (one.medianMs / base.medianMs).toFixed(2),
+    String(one.rejected),
+    one.copies.toFixed(3),
+    String(one.namedBy),
+  ]
+}
+
+function middle(runs: readonly Measured[]): Measured {
+  const of = (figure: (run: Measured) => number): number => median(runs.map(figure))
+  return {
+    lastMs: of(({ lastMs }) => lastMs),
+    medianMs: of(({ medianMs }) => medianMs),
+    rejected: of(({ rejected }) => rejected),
+    copies: of(({ copies }) => copies),
+    namedBy: of(({ namedBy }) => namedBy),
+  }
+}
+
+export async function measured(lie: Lie | undefined): Promise<Measured> {
+  const agentPreload = (index: number) => (index === LIAR && lie !== undefined ? lying(lie) : undefined)
+  return await withLab(`bench liars ${lie}`, { agents: AGENTS, rate: RATE, agentPreload }, async (lab) => {
+    const others = lab.agents.filter(({ index }) => index !== LIAR)
+    const liar = await peerIdOf(lab.agent(LIAR))
+    // Agents of a running cluster have met; what is cold is the image. The liar has had no occasion to lie.
+    await rollout(lab, { image: await lab.pushImage({ name: 'earlier', layers: [16 * MiB] }), agents: others })
+    const image = await lab.pushImage({ layers: [LAYER_BYTES] })
+    // The liar may well not get it.
+    const itself = lab.agent(LIAR).pull(image)
+    itself.catch(() => undefined)
+    const result = await rollout(lab, { image, agents: others, retries: 2 })
+    const { outcomes } = result
+    const failed = outcomes.filter(({ verified }) => !verified)
+    if (failed.length > 0) throw new Error(`${failed.length} honest pulls failed: ${failed[0]?.error?.message}`)
+    const rejected = await Promise.all(others.map((agent) => agent.metric('shoal_chunks_rejected_total')))
+    return {
+      lastMs: Math.max(...outcomes.map(({ endedMs }) => endedMs)),
+      medianMs: median(outcomes.map(({ durationMs }) => durationMs)),
+      rejected: rejected.reduce((sum, count) => sum + count, 0),
+      copies: result.originContentBytes / result.imageBytes,
+      namedBy: lie === undefined ? 0 : (await whoNames(liar, [...others, lab.tracker!])).length,
+    }
+  })
+}
