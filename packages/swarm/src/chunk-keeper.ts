@@ -23,6 +23,8 @@ export interface ChunkKeeperOptions {
   readers: Readers
   /** A peer does not deliver what it should. */
   giveUp: (peerId: string, reason: GivenUpReason) => void
+  /** Chunks that were here are not here any more. */
+  dropped: () => void
 }
 
 /** Who sent a chunk. */
@@ -67,7 +69,7 @@ export class ChunkKeeper {
     let hash = await partial.writeChunk(chunk, data)
     // A peer's copy may have been written meanwhile. What this node vouches for must be the origin's own bytes.
     if (suspect && !createHash('sha256').update(data).digest().equals(hash)) {
-      await partial.discard([chunk])
+      await this.#drop([chunk])
       hash = await partial.writeChunk(chunk, data)
     }
     this.fromOriginBytes += data.length
@@ -128,10 +130,20 @@ export class ChunkKeeper {
       partial,
       resumed: this.#resumed.splice(0),
       mismatch,
+      self: context.control.peerId,
       fetchChunk,
       drop: (chunks) => this.#drop(chunks),
-      distrust: (signer) => this.#distrust(signer),
+      expose: (chunk, data) => this.#expose(chunk, data),
     })
+  }
+
+  /** The origin's bytes of a chunk are not those that somebody vouched for: the others are to look there, too. */
+  async #expose(chunk: number, data: Uint8Array): Promise<void> {
+    const { context, partial, book, neighbourhood } = this.#options
+    await this.keepFromOrigin(chunk, data)
+    const vouchers = book.vouchersFor([chunk])
+    const freeSlots = context.freeSlots()
+    neighbourhood.tell({ type: 'have', digest: partial.digest, indices: [], vouchers, complete: false, freeSlots })
   }
 
   /** A chunk was kept under a hash that does not hold any more. */
@@ -146,6 +158,7 @@ export class ChunkKeeper {
     const { partial, board, book, neighbourhood, readers } = this.#options
     const { digest } = partial
     await partial.discard(chunks)
+    this.#options.dropped()
     for (const chunk of chunks) if (!partial.chunks.has(chunk)) board.lost(chunk)
     neighbourhood.hashesForgotten(chunks.filter((chunk) => book.hash(chunk) === undefined))
     neighbourhood.tell({ type: 'lost', digest, indices: chunks })

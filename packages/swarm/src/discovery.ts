@@ -137,6 +137,11 @@ export class Discovery implements TrackerSession {
     this.#connect()
   }
 
+  /** What this node has is less than the tracker believes: others may have to fetch it. */
+  tellNow(): void {
+    this.#toldMs = -Infinity
+  }
+
   /** The blob is whole: the tracker and, in time, the DHT are told. */
   completed(): void {
     const { context, digest } = this.#download

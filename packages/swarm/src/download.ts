@@ -98,6 +98,7 @@ export class Download implements RunOwner {
       neighbourhood: this.neighbourhood,
       readers: this.#readers,
       giveUp: (peerId, reason) => this.giveUp(peerId, reason),
+      dropped: () => this.#discovery.tellNow(),
     })
     this.#unsubscribe = this.partial.onChunk((chunk) => this.#chunkKept(chunk))
     context.budget.join(this)

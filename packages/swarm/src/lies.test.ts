@@ -1,6 +1,7 @@
 // Members that hold the swarm key and lie about what they have, what others have and who they are. Each was a hole once.
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import type { ChunkHandler, ControlPlane, NodeAddress } from '@shoal/network'
 import type { Digest } from '@shoal/oci'
 import { isTrickling } from './policy/index.ts'
@@ -113,6 +114,54 @@ test('who says it has everything and has nothing is asked a few times, and left'
   assert.deepEqual(await victim!.bytes(digest), origin.content(digest))
   assert.ok(asked <= 4, `the liar was asked ${asked} times`)
   assert.deepEqual(victim!.swarm.banned(), [])
+})
+
+test('who says it is complete and vouches for nothing is left and named', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(2 * MIB)
+  const gate = Promise.withResolvers<void>()
+  origin.mood = () => gate.promise
+  const [liar, victim] = await startNodes(t, 2, { timings: { stallTimeoutMs: 100 } })
+  await meetAll([liar!, victim!])
+  const download = await victim!.download(origin, digest)
+  const join = { type: 'swarm-join', digest, sizeBytes: 2 * MIB, mediaType: '', complete: true } as const
+  const { peerId } = liar!.control
+  liar!.control
+    .openChannel(victim!.control.peerId)
+    ?.send({ ...join, chunks: new Uint8Array(), vouchers: [], reply: false, freeSlots: 7 })
+  await until(() => download.neighbourhood.has(peerId), 'it is a neighbour')
+  await until(() => !download.neighbourhood.has(peerId), 'it is left')
+  assert.equal(await victim!.metric('shoal_peers_given_up_total', { reason: 'unvouched' }), 1)
+  assert.equal(await victim!.metric('shoal_peer_given_up', { peer: peerId, reason: 'unvouched' }), 1)
+  gate.resolve()
+  await download.done
+  assert.deepEqual(await victim!.bytes(digest), origin.content(digest))
+})
+
+test('who never answers is asked for one chunk, left at its first silence while others deliver, and named', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(8 * MIB)
+  const slowly =
+    (honest: ChunkHandler): ChunkHandler =>
+    async (request) => {
+      await delay(50)
+      return await honest(request)
+    }
+  let asked = 0
+  const never = (): ChunkHandler => () => {
+    asked++
+    return new Promise(() => undefined)
+  }
+  const seed = await startNode(t, { handler: slowly })
+  const liar = await startNode(t, { handler: never })
+  const victim = await startNode(t, { timings: { stallTimeoutMs: 200 } })
+  for (const node of [seed, liar]) await node.fetch(origin, digest)
+  await meetAll([seed, liar, victim])
+  await victim.fetch(origin, digest, false)
+  assert.deepEqual(await victim.bytes(digest), origin.content(digest))
+  assert.ok(asked <= 2, `it was asked ${asked} times`)
+  const named = { peer: liar.control.peerId, reason: 'undelivered' }
+  assert.equal(await victim.metric('shoal_peer_given_up', named), 1)
 })
 
 test('who claims all chunks again and again, and fetches none, keeps nobody from the origin', async (t) => {

@@ -1,19 +1,14 @@
 // What to do when all chunks of a blob are here, but together they do not have its digest.
 import type { PartialBlob } from '@shoal/store'
-import { findLiars } from './audit.ts'
+import { findLiars, type Audit } from './audit.ts'
 import { DownloadError } from './errors.ts'
-import type { VoucherBook } from './voucher-book.ts'
 
-export interface Repair {
-  book: VoucherBook
+export interface Repair extends Audit {
   partial: PartialBlob
   /** Chunks of an earlier run of this node: it is not known any more who vouched for them. */
   resumed: number[]
   mismatch: Error
-  /** One chunk from the origin, to compare with. */
-  fetchChunk: (chunk: number) => Promise<Uint8Array>
   drop: (chunks: number[]) => Promise<void>
-  distrust: (signer: string) => Promise<void>
 }
 
 /**
@@ -21,7 +16,7 @@ export interface Repair {
  * @throws DownloadError(CORRUPT) when nobody but the origin can be at fault, or there is no origin to compare with
  */
 export async function repair(options: Repair): Promise<void> {
-  const { book, partial, resumed, drop, distrust } = options
+  const { book, partial, resumed, drop } = options
   // Chunks that were kept on a word that was withdrawn meanwhile.
   const stale = [...partial.chunks.indices()].filter((chunk) => {
     const hash = book.hash(chunk)
@@ -29,7 +24,6 @@ export async function repair(options: Repair): Promise<void> {
   })
   if (stale.length > 0) return await drop(stale)
   const liars = await caught(options)
-  for (const signer of liars) await distrust(signer)
   if (liars.size > 0) return
   if (resumed.length > 0) {
     book.forget(resumed)
@@ -40,9 +34,9 @@ export async function repair(options: Repair): Promise<void> {
   throw new DownloadError('CORRUPT', partial.digest, message, options.mismatch)
 }
 
-async function caught({ book, partial, fetchChunk }: Repair): Promise<Set<string>> {
+async function caught({ partial, ...audit }: Repair): Promise<Set<string>> {
   try {
-    return await findLiars(book, fetchChunk)
+    return await findLiars(audit)
   } catch (error) {
     const message = 'the blob does not match its digest, and there was no origin to compare it with'
     throw new DownloadError('CORRUPT', partial.digest, message, error)

@@ -28,6 +28,8 @@ export class VoucherBook {
   readonly #byChunk: (ChunkVoucher | undefined)[]
   readonly #hashes: (Uint8Array | undefined)[]
   readonly #distrusted = new Set<string>()
+  /** Chunks of whose hash others have said otherwise. */
+  readonly #doubts = new Set<number>()
   #known = 0
   #hasForgotten = false
 
@@ -63,13 +65,17 @@ export class VoucherBook {
       hashes.length === indices.length * HASH_BYTES &&
       indices.every((index) => index < this.#options.chunkCount)
     if (!fits) return { learned: [], invalid: true }
+    const contradicted = indices.filter((index, at) => {
+      const known = this.#hashes[index]
+      return known !== undefined && Buffer.compare(known, hashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES)) !== 0
+    })
+    const isKnown = contradicted.length === 0 && indices.every((index) => this.#hashes[index] !== undefined)
     // Nothing new in it: no need to check a signature (the usual case, every neighbour tells the same).
-    if (this.#distrusted.has(signer) || indices.every((index) => this.#hashes[index] !== undefined)) {
-      return { learned: [], invalid: false }
-    }
+    if (this.#distrusted.has(signer) || isKnown) return { learned: [], invalid: false }
     if (!this.#options.verify(signer, signedBytes(this.#options.digest, indices, hashes), voucher.signature)) {
       return { learned: [], invalid: true }
     }
+    for (const index of contradicted) this.#doubts.add(index)
     return { learned: this.#enter(voucher, false), invalid: false }
   }
 
@@ -126,9 +132,20 @@ export class VoucherBook {
 
   #forget(index: number): void {
     if (this.#hashes[index] === undefined) return
+    this.#doubts.delete(index)
     this.#hashes[index] = undefined
     this.#byChunk[index] = undefined
     this.#known--
+  }
+
+  /** Chunks of whose hash two nodes have said different things, and it is not known yet who is right. */
+  doubts(): number[] {
+    return [...this.#doubts].filter((index) => this.signer(index) !== this.#options.self)
+  }
+
+  /** The chunk was compared with the origin. */
+  settleDoubt(index: number): void {
+    this.#doubts.delete(index)
   }
 
   /** All signers but this node, with the chunks they vouch for. */
