@@ -27,6 +27,13 @@ import { vouchForBlob } from './voucher-book.ts'
 const INTERESTS = 512
 const INTERESTED_PEERS = 32
 const INTEREST_TTL_MS = 60_000
+/**
+ * How often a peer is answered that asks about one blob within ten seconds. An answer can be a thousand times as long as the
+ * question; honest nodes ask again only after a reconnect, or when somebody was caught lying.
+ */
+const MAX_ANSWERS = 8
+const ANSWERS_TTL_MS = 10_000
+const ANSWERED = 10_000
 
 export interface AgentMessagesOptions {
   control: ControlPlane
@@ -53,6 +60,9 @@ export class AgentMessages {
     ...entryLimit(INTERESTS),
     ttl: INTEREST_TTL_MS,
   })
+
+  /** By peer and blob. */
+  readonly #answers = new LRUCache<string, number>({ max: ANSWERED, ttl: ANSWERS_TTL_MS, noUpdateTTL: true })
 
   constructor(options: AgentMessagesOptions) {
     const { control, trackers } = options
@@ -147,8 +157,9 @@ export class AgentMessages {
     }
   }
 
-  #onJoin(channel: ControlChannel, message: SwarmJoin): void {
-    const { digest } = message
+  #onJoin(channel: ControlChannel, said: SwarmJoin): void {
+    const { digest } = said
+    const message = said.reply && !this.#mayAnswer(channel.peerId, digest) ? { ...said, reply: false } : said
     if (message.complete || message.chunks.length > 0) this.sizes.answered(channel.peerId, message)
     const download = this.#options.downloads.get(digest)
     if (download !== undefined && !download.isOver) {
@@ -164,6 +175,13 @@ export class AgentMessages {
     }
     if (!message.complete && message.sizeBytes !== 0) this.#noteInterest(channel, digest)
     channel.send({ type: 'swarm-refuse', digest, reason: 'unknown', others: [] })
+  }
+
+  #mayAnswer(peerId: string, digest: Digest): boolean {
+    const key = `${peerId} ${digest}`
+    const answers = (this.#answers.get(key) ?? 0) + 1
+    this.#answers.set(key, answers)
+    return answers <= MAX_ANSWERS
   }
 
   #onHashQuery(channel: ControlChannel, message: HashQuery): void {

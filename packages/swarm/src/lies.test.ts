@@ -164,6 +164,31 @@ test('who never answers is asked for one chunk, left at its first silence while 
   assert.equal(await victim.metric('shoal_peer_given_up', named), 1)
 })
 
+test('who asks the same again and again is answered a few times', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(2 * MIB)
+  const last = origin.add(MIB)
+  const [liar, seed] = await startNodes(t, 2)
+  for (const each of [digest, last]) await seed!.fetch(origin, each)
+  await meetAll([liar!, seed!])
+  // A stored blob is opened for each answer.
+  const opened: Digest[] = []
+  const open = seed!.store.open.bind(seed!.store)
+  seed!.store.open = (asked) => {
+    opened.push(asked)
+    return open(asked)
+  }
+  const ask = (about: Digest) => {
+    const join = { type: 'swarm-join', digest: about, sizeBytes: 0, mediaType: '', chunks: new Uint8Array() } as const
+    const more = { complete: false, vouchers: [], reply: true, freeSlots: 7 }
+    liar!.control.openChannel(seed!.control.peerId)?.send({ ...join, ...more })
+  }
+  for (let at = 0; at < 500; at++) ask(digest)
+  ask(last)
+  await until(() => opened.includes(last), 'the last question is answered')
+  assert.equal(opened.filter((asked) => asked === digest).length, 8)
+})
+
 test('who claims all chunks again and again, and fetches none, keeps nobody from the origin', async (t) => {
   const origin = new MemoryOrigin()
   const digest = origin.add(4 * MIB)
