@@ -14,7 +14,7 @@ export const LIES = {
   vouches: 'breaks what it fetches from the origin and vouches for it',
   hoards: 'takes leases and fetches nothing',
   pretends: 'takes leases, fetches nothing and tells of progress',
-  floods: 'sends ten thousand messages a second to everybody',
+  floods: 'sends five thousand messages a second to everybody',
 } as const
 
 export type Lie = keyof typeof LIES

@@ -68,12 +68,13 @@ const PATCHES: Record<Lie, Patch[]> = {
       await new Promise<void>((resolve, reject) => {`,
     },
   ],
+  // Not of manifests, or it could not go on itself.
   vouches: [
     {
       file: '/swarm/src/origin-runs.ts',
       place: '      await this.#owner.keepFromOrigin(chunk, data)',
       text: `
-      data[data.length >> 1]! ^= 1
+      if (data.length > 65_536) data[data.length >> 1]! ^= 1
       await this.#owner.keepFromOrigin(chunk, data)`,
     },
   ],
@@ -95,7 +96,7 @@ const PATCHES: Record<Lie, Patch[]> = {
     this.#stream.send(bytes)
     if (message.type !== 'swarm-join' || this.flooding !== undefined) return
     this.flooding = setInterval(() => {
-      for (let at = 0; at < 100 && this.#stream.queuedBytes < 1_000_000; at++) this.#stream.send(bytes)
+      for (let at = 0; at < 50 && this.#stream.queuedBytes < 1_000_000; at++) this.#stream.send(bytes)
     }, 10)`,
     },
   ],

@@ -43,7 +43,7 @@ const STREAMS_PER_PEER = 4
 /** Enough for every interface that leads anywhere. */
 const MAX_TOLD_ADDRESSES = 16
 /** Far above what a download of many blobs says; what is more is read later. */
-const INBOUND: Omit<InboundMeterInit, 'onFlood'> = { ratePerSecond: 3000, burst: 12_000, floodAfterMs: 30_000 }
+const INBOUND: Omit<InboundMeterInit, 'onFlood'> = { ratePerSecond: 3000, burst: 12_000, floodAfterMs: 10_000 }
 const INBOUND_UNIT_BYTES = 1024
 /** Providers that one peer's answer may name: more than a blob needs, too few to keep a node busy with dead addresses. */
 const MAX_PROVIDERS_PER_ANSWER = 20

@@ -116,6 +116,8 @@ export interface FetchOptions {
   into: Uint8Array
   requestId: string
   signal: AbortSignal
+  /** Called when the peer has said that the chunk comes. */
+  onAccepted?: () => void
   /** Called as bytes arrive. A stall is the absence of this call. */
   onBytes?: (bytes: number) => void
 }

@@ -253,6 +253,7 @@ export class ClientConnection {
         throw protocolError(`a chunk of ${lengthBytes} bytes where ${pending.expectedBytes} are expected`)
       }
       pending.lengthBytes = lengthBytes
+      pending.options?.onAccepted?.()
       return
     }
     const outcome = this.#outcomeOf(kind, payload, pending)

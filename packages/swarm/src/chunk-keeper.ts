@@ -75,7 +75,11 @@ export class ChunkKeeper {
     this.fromOriginBytes += data.length
     context.metrics.received.inc({ source: 'origin' }, data.length)
     const { contradicted } = book.vouch([chunk], hash)
-    if (contradicted.size > 0) this.#disputes.forget([chunk])
+    if (contradicted.size > 0) {
+      this.#disputes.forget([chunk])
+      // What was told of it before was another hash.
+      neighbourhood.hashesForgotten([chunk])
+    }
     this.#disputes.settle(chunk)
     neighbourhood.hashKnown(chunk)
     neighbourhood.tellSoon(chunk)

@@ -5,7 +5,7 @@ import { createHash } from 'node:crypto'
 import type { VoucherBook } from './voucher-book.ts'
 
 export interface DisputesOptions {
-  book: Pick<VoucherBook, 'signer'>
+  book: Pick<VoucherBook, 'signer' | 'voiceOf'>
   /** Own peer id: what this node itself fetched from the origin is right. */
   self: string
   /** A peer sent wrong bytes. */
@@ -37,11 +37,14 @@ export class Disputes {
       blame(peerId)
       return false
     }
+    const sha256 = createHash('sha256').update(data).digest('hex')
+    // Who believed somebody else's word and passes it on is not one voice more.
+    const voice = book.voiceOf(chunk, sha256, peerId)
+    if (voice === undefined) return false
     let senders = this.#refused.get(chunk)
     if (senders === undefined) this.#refused.set(chunk, (senders = new Map<string, string>()))
-    const sha256 = createHash('sha256').update(data).digest('hex')
-    const isConfirmed = [...senders].some(([other, sent]) => other !== peerId && sent === sha256)
-    senders.set(peerId, sha256)
+    const isConfirmed = [...senders].some(([other, sent]) => other !== voice && sent === sha256)
+    senders.set(voice, sha256)
     if (!isConfirmed) return true
     await distrust(signer)
     return false

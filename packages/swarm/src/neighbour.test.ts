@@ -66,6 +66,21 @@ test('hashes are told once, and never back to who told them', () => {
   assert.deepEqual(second?.vouchers, [])
 })
 
+test('who was told, or has told, a hash that is forgotten since is told the right one', () => {
+  const { book, channel, neighbour } = setUp()
+  book.add(voucher([0], 'liar'))
+  neighbour.tellHave(digest, [0], false, 3)
+  book.distrust('liar')
+  neighbour.hashForgotten(0)
+  // It does not know of the lie yet, and repeats it.
+  neighbour.toldHashes([voucher([0], 'liar')])
+  const right = { ...voucher([0]), hashes: new Uint8Array(32).fill(8) }
+  book.add(right)
+  neighbour.tellHave(digest, [0], false, 3)
+  const [, second] = channel.take('have')
+  assert.deepEqual(second?.vouchers, [right])
+})
+
 test('after a failure it is left alone, longer each time, and given up after three in a row', () => {
   const { neighbour } = setUp()
   assert.equal(neighbour.strike(0), false)

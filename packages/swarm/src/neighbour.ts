@@ -27,6 +27,8 @@ export class Neighbour implements NeighbourView {
   readonly claimedSinceMs = new Map<number, number>()
   /** It has given a chunk. */
   hasDelivered = false
+  /** It has never answered a request, or answers with a byte now and then. */
+  isSilent = true
   /** Since when it has said that it has chunks whose hashes neither it nor anybody else has told. */
   unvouchedSinceMs: number | undefined
   /** Chunks in a row that it said it has and did not have. */
@@ -109,10 +111,12 @@ export class Neighbour implements NeighbourView {
     this.#noteUnvouched()
   }
 
-  /** Notes which hashes it knows, so that they are not told to it again. */
+  /** Notes which hashes it knows, so that they are not told to it again. Another hash than this node's is no such hash. */
   toldHashes(vouchers: Iterable<ChunkVoucher>): void {
     for (const voucher of vouchers) {
-      for (const chunk of voucher.indices) if (chunk < this.#hashTold.length) this.#hashTold.add(chunk)
+      voucher.indices.forEach((chunk, at) => {
+        if (this.#book.agrees(chunk, voucher.hashes, at)) this.#hashTold.add(chunk)
+      })
     }
   }
 
@@ -142,7 +146,10 @@ export class Neighbour implements NeighbourView {
     if (!this.#suspended) for (const chunk of this.chunks.indices()) this.#board.offered(chunk, this.remote, -1)
     this.#suspended = true
     this.notBeforeMs = nowMs + 500 * 2 ** this.strikes
-    return isToBeLeft({ failures: this.strikes, hasDelivered: this.hasDelivered }, othersDeliver)
+    return isToBeLeft(
+      { failures: this.strikes, hasDelivered: this.hasDelivered, isSilent: this.isSilent },
+      othersDeliver,
+    )
   }
 
   /** Counts it again when the wait after a failure is over. */

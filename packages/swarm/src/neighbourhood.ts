@@ -308,7 +308,6 @@ export class Neighbourhood {
 
   #learn(peerId: string, vouchers: readonly ChunkVoucher[]): void {
     const { book, context, partial } = this.#options
-    this.#neighbours.get(peerId)?.toldHashes(vouchers)
     for (const voucher of vouchers) {
       const { learned, invalid } = book.add(voucher)
       if (invalid) {
@@ -316,6 +315,7 @@ export class Neighbourhood {
         context.blame(peerId, partial.digest, 'forged_voucher')
         return
       }
+      this.#neighbours.get(peerId)?.toldHashes([voucher])
       for (const chunk of learned) this.hashKnown(chunk)
     }
   }

@@ -19,8 +19,10 @@ const MAX_MISSED = 4
 
 class Stalled extends Error {
   override readonly name = 'Stalled'
-  constructor() {
-    super('the peer has sent nothing for too long')
+  readonly isTrickling: boolean
+  constructor(isTrickling: boolean) {
+    super('the peer has sent nothing, or next to nothing, for too long')
+    this.isTrickling = isTrickling
   }
 }
 
@@ -70,7 +72,8 @@ export class PeerRequests {
     for (const request of board.pending()) {
       if (request.peerId === undefined) continue
       const stalled = isStalled(request, board.usualMs, context.timings.stallTimeoutMs, nowMs)
-      if (stalled || isTrickling(request, board.usualMs, nowMs)) request.abort.abort(new Stalled())
+      const trickling = isTrickling(request, board.usualMs, nowMs)
+      if (stalled || trickling) request.abort.abort(new Stalled(trickling))
     }
   }
 
@@ -100,6 +103,7 @@ export class PeerRequests {
         into,
         requestId: this.#download.requestId,
         signal,
+        onAccepted: () => (neighbour.isSilent = false),
         onBytes: (bytes) => {
           request.receivedBytes += bytes
           request.lastBytesMs = performance.now()
@@ -107,6 +111,7 @@ export class PeerRequests {
         },
       })
       const now = performance.now()
+      neighbour.isSilent = false
       if (outcome.status === 'busy') {
         context.metrics.busy.inc({ side: 'received' })
         neighbour.freeSlots = 0
@@ -147,6 +152,7 @@ export class PeerRequests {
     const reason =
       error instanceof Stalled ? 'stalled' : error instanceof TransferError ? error.code.toLowerCase() : 'other'
     context.metrics.failed.inc({ reason })
+    if (error instanceof Stalled && error.isTrickling) neighbour.isSilent = true
     context.logger.debug({ err: error, peer: neighbour.peerId, digest }, 'a peer did not deliver')
     // A peer that never delivered cannot be the one that did meanwhile.
     const othersDeliver = this.#deliveredMs > startedMs

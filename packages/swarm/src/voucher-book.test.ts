@@ -187,6 +187,23 @@ test('several liars are found one by one; where the origin agrees with all, nobo
   assert.equal(asked.length, 3)
 })
 
+test('who sends what another has signed speaks with the voice of that one, and with none when it was caught', async () => {
+  const book = makeBook()
+  const [carol, wrong] = [await createIdentity(), hashOf('wrong')]
+  const voice = (chunk: number, sender: string) => book.voiceOf(chunk, wrong.toString('hex'), sender)
+  book.add(voucher(alice, [0]))
+  assert.equal(voice(0, 'sender'), 'sender')
+  book.add(voucher(bob, [0], [wrong]))
+  assert.equal(voice(0, 'sender'), bob.peerId)
+  // Two who have signed it on their own are two.
+  book.add(voucher(carol, [0], [wrong]))
+  assert.equal(voice(0, carol.peerId), carol.peerId)
+  book.add(voucher(bob, [1], [wrong]))
+  book.distrust(bob.peerId)
+  assert.equal(voice(1, 'sender'), undefined)
+  assert.equal(voice(0, 'sender'), carol.peerId)
+})
+
 test('what others have found is looked at first, and each node begins with another signer', async () => {
   const book = makeBook()
   const signers = [alice, bob].sort((one, other) => (one.peerId < other.peerId ? -1 : 1))

@@ -4,6 +4,8 @@ import type { Digest } from '@shoal/oci'
 import type { ChunkVoucher, VerifySignature } from '@shoal/network'
 
 const HASH_BYTES = 32
+/** Other words on one chunk that are kept, and signers of each. */
+const MAX_OTHER_WORDS = 8
 
 export interface VoucherBookOptions {
   digest: Digest
@@ -28,6 +30,8 @@ export class VoucherBook {
   readonly #byChunk: (ChunkVoucher | undefined)[]
   readonly #hashes: (Uint8Array | undefined)[]
   readonly #distrusted = new Set<string>()
+  /** Who has said of a chunk that it has another hash, by that hash in hex: the caught, and who contradicted the first word. */
+  readonly #otherWords = new Map<number, Map<string, Set<string>>>()
   /** Chunks of whose hash others have said otherwise. */
   readonly #doubts = new Set<number>()
   #known = 0
@@ -37,6 +41,13 @@ export class VoucherBook {
     this.#options = options
     this.#byChunk = new Array<ChunkVoucher | undefined>(options.chunkCount)
     this.#hashes = new Array<Uint8Array | undefined>(options.chunkCount)
+  }
+
+  /** Whether the hash at a place in a voucher is the one that is known of the chunk. */
+  agrees(chunk: number, hashes: Uint8Array, at: number): boolean {
+    const known = this.#hashes[chunk]
+    const said = hashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES)
+    return known !== undefined && Buffer.compare(known, said) === 0
   }
 
   /** How many chunks have a known hash. */
@@ -65,17 +76,20 @@ export class VoucherBook {
       hashes.length === indices.length * HASH_BYTES &&
       indices.every((index) => index < this.#options.chunkCount)
     if (!fits) return { learned: [], invalid: true }
-    const contradicted = indices.filter((index, at) => {
-      const known = this.#hashes[index]
-      return known !== undefined && Buffer.compare(known, hashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES)) !== 0
-    })
+    const contradicted = indices.filter(
+      (index, at) => this.#hashes[index] !== undefined && !this.agrees(index, hashes, at),
+    )
     const isKnown = contradicted.length === 0 && indices.every((index) => this.#hashes[index] !== undefined)
     // Nothing new in it: no need to check a signature (the usual case, every neighbour tells the same).
     if (this.#distrusted.has(signer) || isKnown) return { learned: [], invalid: false }
     if (!this.#options.verify(signer, signedBytes(this.#options.digest, indices, hashes), voucher.signature)) {
       return { learned: [], invalid: true }
     }
-    for (const index of contradicted) this.#doubts.add(index)
+    for (const index of contradicted) {
+      const at = indices.indexOf(index)
+      this.#noteOtherWord(index, hashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES), signer)
+      this.#doubts.add(index)
+    }
     return { learned: this.#enter(voucher, false), invalid: false }
   }
 
@@ -120,8 +134,30 @@ export class VoucherBook {
     this.#byChunk.forEach((voucher, index) => {
       if (voucher?.signer === signer) chunks.push(index)
     })
-    for (const index of chunks) this.#forget(index)
+    for (const index of chunks) {
+      this.#noteOtherWord(index, this.#hashes[index]!, signer)
+      this.#forget(index)
+    }
     return chunks
+  }
+
+  /**
+   * Whose voice it is when a peer sends bytes with another hash (in hex) than the known one: its own, or that of the signer
+   * whose word it believed. Undefined when that one was caught.
+   */
+  voiceOf(index: number, sha256: string, sender: string): string | undefined {
+    const signers = this.#otherWords.get(index)?.get(sha256)
+    if (signers === undefined || signers.has(sender)) return sender
+    return [...signers].find((signer) => !this.#distrusted.has(signer))
+  }
+
+  #noteOtherWord(index: number, hash: Uint8Array, signer: string): void {
+    const words = this.#otherWords.get(index) ?? new Map<string, Set<string>>()
+    this.#otherWords.set(index, words)
+    const sha256 = Buffer.from(hash).toString('hex')
+    const signers = words.get(sha256) ?? new Set()
+    if (words.size >= MAX_OTHER_WORDS || signers.size >= MAX_OTHER_WORDS) return
+    words.set(sha256, signers.add(signer))
   }
 
   /** Forgets the hashes of some chunks, whoever said them. */

@@ -98,9 +98,9 @@ export class OriginLeases {
   #lapseOf(lease: Lease, usualChunkMs: number, nowMs: number): Lapse | undefined {
     const { coverage, leaseIdleMs, parameters } = this.#options
     if (isIdle(lease, leaseIdleMs, nowMs)) return 'idle'
-    if (usualChunkMs === 0) return undefined
     const usualMs = usualChunkMs * lease.count
-    if (nowMs - lease.grantedMs > Math.max(LEASE_AGE_MIN_MS, usualMs * LEASE_AGE_FACTOR)) return 'too_old'
+    const ageLimitMs = usualMs === 0 ? Infinity : Math.max(LEASE_AGE_MIN_MS, usualMs * LEASE_AGE_FACTOR)
+    if (nowMs - lease.grantedMs > ageLimitMs) return 'too_old'
     const isOvertaken = lease.kind === 'regular' && chunksOf(lease).every((chunk) => coverage.hasCopy(chunk))
     return isOvertaken && isLeaseLate(lease, usualChunkMs, parameters, nowMs) ? 'overtaken' : undefined
   }

@@ -132,6 +132,7 @@ export function isLeaseLate(
   nowMs: number,
 ): boolean {
   const { lateLeaseFactor, lateLeaseMinMs } = parameters
-  if (usualChunkMs <= 0) return false
-  return nowMs - lease.grantedMs > Math.max(lateLeaseMinMs, usualChunkMs * lease.count * lateLeaseFactor)
+  // While it is unknown, a chunk too many is better than all waiting for the first holder.
+  const usualMs = usualChunkMs > 0 ? usualChunkMs : lateLeaseMinMs
+  return nowMs - lease.grantedMs > Math.max(lateLeaseMinMs, usualMs * lease.count * lateLeaseFactor)
 }

@@ -6,16 +6,19 @@ export interface PeerRecord {
   readonly failures: number
   /** It has given a chunk of this blob before. */
   readonly hasDelivered: boolean
+  /** It has never answered a request, not even that it is busy, or it sends a byte now and then. */
+  readonly isSilent: boolean
 }
 
 /** Failures in a row that a peer may have before it is left. */
 const FAILURES_UNTIL_LEFT = 3
 
 /**
- * Whether to leave a peer for a while. One that has delivered before, or in a moment when nobody delivers, may have been held
- * up and has three tries. One that never gave anything while others do has one: what only a dead or hostile peer has, the swarm
- * has to fetch anew, and until then it waits (docs/decisions/0014-liars.md).
+ * Whether to leave a peer for a while. One that has delivered before, or that fails when nobody delivers, may have been held
+ * up and has three tries; so has one that accepted the request, for its bytes may queue behind those for others. One that is
+ * silent from the beginning while others deliver has one try: what only a dead or hostile peer has, the swarm has to fetch
+ * anew, and until then it waits (docs/decisions/0013-liars.md).
  */
-export function isToBeLeft({ failures, hasDelivered }: PeerRecord, othersDeliver: boolean): boolean {
-  return failures >= (othersDeliver && !hasDelivered ? 1 : FAILURES_UNTIL_LEFT)
+export function isToBeLeft({ failures, hasDelivered, isSilent }: PeerRecord, othersDeliver: boolean): boolean {
+  return failures >= (othersDeliver && isSilent && !hasDelivered ? 1 : FAILURES_UNTIL_LEFT)
 }
