@@ -6,6 +6,7 @@ import { createServer, type AddressInfo } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { MemoryOrigin, startNode, SWARM_KEY, until, type NodeOptions, type TestNode } from '@shoal/swarm/testing'
 import { pino } from 'pino'
 import { trackerConfig } from './config.ts'
@@ -83,6 +84,28 @@ test('many blobs of every size at once: each costs one copy', async (t) => {
   await Promise.all(nodes.flatMap((node) => digests.map((digest) => node.fetch(origin, digest))))
   const total = digests.reduce((sum, digest) => sum + origin.size(digest), 0)
   assert.equal(origin.sentBytes, total)
+})
+
+test('who breaks what it fetches from the origin, and vouches for it, is the only one that is left', async (t) => {
+  const tracker = await startTracker(t)
+  const [liar, ...honest] = await startMembers(t, 6, [tracker])
+  const origin = new MemoryOrigin()
+  const digest = origin.add(8 * MIB)
+  const evil = new MemoryOrigin()
+  const bytes = Buffer.from(origin.content(digest))
+  for (let at = 0; at < bytes.length; at += 256 * 1024) bytes[at]! ^= 1
+  evil.blobs.set(digest, bytes)
+  for (const each of [origin, evil]) each.pace = () => delay(5)
+  const lie = await liar!.download(evil, digest)
+  lie.done.catch(() => undefined)
+  await until(() => lie.partial.chunks.count > 0, 'the liar has something to lie about')
+  await Promise.all(honest.map((node) => node.fetch(origin, digest)))
+  for (const node of honest) {
+    assert.deepEqual(await node.bytes(digest), origin.content(digest))
+    // Honest nodes that had believed it were taken for witnesses against whoever told the truth next.
+    assert.deepEqual(node.swarm.banned(), [[liar!.control.peerId, 'wrong_hash']])
+  }
+  assert.ok(origin.sentBytes <= 2 * origin.size(digest), `${origin.sentBytes} bytes left the origin`)
 })
 
 test('a latecomer finds the swarm through the tracker and needs no origin', async (t) => {
