@@ -41,7 +41,7 @@ export interface SwarmParameters {
   fastLeaseMs: number
   /** A lease that takes so many times what its chunks usually take is late: then another may fetch them, too. @default 3 */
   lateLeaseFactor: number
-  /** No lease is late before, in milliseconds. @default 1000 */
+  /** No lease is late before, in milliseconds. @default 2000 */
   lateLeaseMinMs: number
   /** Chunks that may be on their way into a zone under a zone lease: as many as keep the border busy. @default 24 */
   leasesPerZone: number
@@ -74,7 +74,7 @@ export const DEFAULT_PARAMETERS: Readonly<SwarmParameters> = Object.freeze({
   leasesPerSlowOrigin: 8,
   fastLeaseMs: 150,
   lateLeaseFactor: 3,
-  lateLeaseMinMs: 1000,
+  lateLeaseMinMs: 2000,
   leasesPerZone: 24,
   crossZoneAfterMs: 500,
   originWindowChunks: 96,
