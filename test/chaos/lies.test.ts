@@ -16,7 +16,7 @@ const LIAR = 1
 interface Finding {
   /** Where the liar is named: with this metric. */
   metric: string
-  /** Images that leave the origin at most. What only the liar had is fetched again, what it spoiled, too. */
+  /** Images that leave the origin at most: a liar that keeps to itself what it fetched may have taken a whole one. */
   copies: number
   /** What else is counted. */
   counted?: [name: string, labels: Record<string, string>]
@@ -25,18 +25,18 @@ interface Finding {
 const FOUND: Record<Lie, Finding> = {
   flips: {
     metric: 'shoal_peer_ban_seconds',
-    copies: 1.6,
+    copies: 2.1,
     counted: ['shoal_chunks_rejected_total', { reason: 'hash' }],
   },
-  claims: { metric: 'shoal_peer_given_up', copies: 1.6, counted: ['shoal_peers_given_up_total', {}] },
+  claims: { metric: 'shoal_peer_given_up', copies: 2.1, counted: ['shoal_peers_given_up_total', {}] },
   silent: {
     metric: 'shoal_peer_given_up',
-    copies: 1.6,
+    copies: 2.1,
     counted: ['shoal_chunk_requests_failed_total', { reason: 'stalled' }],
   },
   trickles: {
     metric: 'shoal_peer_given_up',
-    copies: 1.6,
+    copies: 2.1,
     counted: ['shoal_chunk_requests_failed_total', { reason: 'stalled' }],
   },
   vouches: {
