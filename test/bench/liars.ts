@@ -20,6 +20,8 @@ interface Measured {
   medianMs: number
   rejected: number
   copies: number
+  /** Of them, to honest agents. */
+  honestCopies: number
   namedBy: number
 }
 
@@ -50,7 +52,15 @@ export async function liars(rounds: number, lies: readonly Lie[] = Object.keys(L
       `Times are of the seven honest agents, to those of the same seven when the eighth is honest, too; ` +
       `medians of ${rounds} rounds in turns. “Named by” counts the daemons (seven agents and the tracker) that name the liar ` +
       'in log and metrics.',
-    columns: ['the eighth agent', 'last', 'median', 'chunks rejected', 'images from the origin', 'named by'],
+    columns: [
+      'the eighth agent',
+      'last',
+      'median',
+      'chunks rejected',
+      'images from the origin',
+      'to the honest',
+      'named by',
+    ],
     rows,
     targets,
   }
@@ -63,6 +73,7 @@ function rowOf(name: string, one: Measured, base: Measured): string[] {
     (one.medianMs / base.medianMs).toFixed(2),
     String(one.rejected),
     one.copies.toFixed(3),
+    one.honestCopies.toFixed(3),
     String(one.namedBy),
   ]
 }
@@ -74,6 +85,7 @@ function middle(runs: readonly Measured[]): Measured {
     medianMs: of(({ medianMs }) => medianMs),
     rejected: of(({ rejected }) => rejected),
     copies: of(({ copies }) => copies),
+    honestCopies: of(({ honestCopies }) => honestCopies),
     namedBy: of(({ namedBy }) => namedBy),
   }
 }
@@ -99,6 +111,7 @@ export async function measured(lie: Lie | undefined): Promise<Measured> {
       medianMs: median(outcomes.map(({ durationMs }) => durationMs)),
       rejected: rejected.reduce((sum, count) => sum + count, 0),
       copies: result.originContentBytes / result.imageBytes,
+      honestCopies: result.fromOriginBytes / result.imageBytes,
       namedBy: lie === undefined ? 0 : (await whoNames(liar, [...others, lab.tracker!])).length,
     }
   })
