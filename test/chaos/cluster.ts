@@ -19,7 +19,6 @@ export const REGISTRY = `${ORIGIN_NAME}:${FAULTY_TLS_PORT}`
 /** Nobody has this address: a name server that never answers. */
 const DEAD_NAME_SERVER = '10.77.255.254'
 export const LINK_BITS = 25e6
-const NEWER = join(import.meta.dirname, 'newer-agent.ts')
 
 export const QUOTA_BYTES = 40 * MiB
 const DISK_BYTES = 72 * MiB
@@ -39,7 +38,7 @@ export class ChaosCluster {
   readonly lab: Lab
   readonly unexpectedEnds: UnexpectedEnd[] = []
   readonly #disks: AgentDisk[]
-  readonly #newer = new Set<LabNode>()
+  readonly #imports = new Map<string, Set<string>>()
   /** How many faults hold a node down. */
   readonly #held = new Map<LabNode, number>()
   readonly #wanted = new Map<string, Fault>()
@@ -100,13 +99,13 @@ export class ChaosCluster {
   /** Names of its own, and a clock that is set through a file, for one process. */
   #wrap(name: string, folder: string, clock: string): string[] {
     const mounts = 'mount --bind "$0" /etc/hosts && mount --bind "$1" /etc/resolv.conf && shift && exec "$@"'
-    const newer = [...this.#newer].some((node) => node.name === name)
+    const options = [...(this.#imports.get(name) ?? [])].map((module) => `--import=${module}`)
     return [
       ...['unshare', '--mount', '--propagation', 'slave', 'sh', '-c', mounts],
       ...[join(folder, 'hosts'), join(folder, 'resolv'), 'env', `LD_PRELOAD=${clock}`],
       ...[`FAKETIME_TIMESTAMP_FILE=${join(folder, 'clock')}`, 'FAKETIME_CACHE_DURATION=1'],
       'FAKETIME_DONT_FAKE_MONOTONIC=1',
-      ...(newer ? [`NODE_OPTIONS=--import=${NEWER}`] : []),
+      ...(options.length > 0 ? [`NODE_OPTIONS=${options.join(' ')}`] : []),
     ]
   }
 
@@ -121,10 +120,14 @@ export class ChaosCluster {
     writeFileSync(join(folder, 'hosts'), `127.0.0.1 localhost\n${origin}`)
   }
 
-  /** From its next start on. */
-  setNewer(node: LabNode, newer: boolean): void {
-    if (newer) this.#newer.add(node)
-    else this.#newer.delete(node)
+  /** Restarts a node as one that imports a module before anything else, or no longer does. */
+  async restartWith(node: LabNode, module: string, imported: boolean): Promise<void> {
+    await this.putDown(node)
+    const modules = this.#imports.get(node.name) ?? new Set()
+    this.#imports.set(node.name, modules)
+    if (imported) modules.add(module)
+    else modules.delete(module)
+    this.letUp(node)
   }
 
   /** Kills a node and keeps it down until it is let up as often as it was put down. */

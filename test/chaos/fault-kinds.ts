@@ -22,6 +22,7 @@ export const FAULT_KINDS = {
   'agent-no-descriptors': { on: 'agent' },
   'agent-slow-link': { on: 'agent' },
   'agent-no-dns': { on: 'agent' },
+  'agent-lies': { on: 'agent' },
   'tracker-killed': { on: 'tracker' },
   'tracker-stopped': { on: 'tracker', lasting: true },
   'tracker-empty-disk': { on: 'tracker' },

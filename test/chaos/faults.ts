@@ -12,6 +12,7 @@ import type { Link } from '../lab/network.ts'
 import { LINK_BITS, type ChaosCluster } from './cluster.ts'
 import { clearFolder, flipBytes, pickFile, truncateFile } from './disk.ts'
 import type { FaultName } from './fault-kinds.ts'
+import { LIES, lying, type Lie } from './lies.ts'
 import { randomOf, shuffled } from './schedule.ts'
 
 export interface FaultContext {
@@ -35,6 +36,8 @@ export class ImpossibleHere extends Error {
 }
 
 const HOUR_SECONDS = 3600
+/** Makes an agent one of a later version. */
+const NEWER = join(import.meta.dirname, 'newer-agent.ts')
 
 async function running(node: LabNode): Promise<number> {
   return until(() => node.pid, { what: `running ${node.name}`, deadlineMs: 10_000 })
@@ -168,6 +171,12 @@ const FAULTS: Record<FaultName, Begin> = {
     cluster.resolveNames(agent.folder, false)
     return () => cluster.resolveNames(agent.folder, true)
   },
+  // Its own clients are served as ever: a liar wrongs other agents.
+  'agent-lies': async ({ cluster, agent, random }) => {
+    const [lie = 'flips'] = shuffled(Object.keys(LIES) as Lie[], random)
+    await cluster.restartWith(agent, lying(lie), true)
+    return () => cluster.restartWith(agent, lying(lie), false)
+  },
   'tracker-killed': killed(theTracker),
   'tracker-stopped': stopped(theTracker),
   'tracker-empty-disk': torn(theTracker, (_context, data) => clearFolder(data)),
@@ -197,11 +206,7 @@ const FAULTS: Record<FaultName, Begin> = {
     const { agents } = cluster.lab
     const half = shuffled(agents, random).slice(0, agents.length >> 1)
     const upgrade = async (newer: boolean): Promise<void> => {
-      for (const agent of half) {
-        await cluster.putDown(agent)
-        cluster.setNewer(agent, newer)
-        cluster.letUp(agent)
-      }
+      for (const agent of half) await cluster.restartWith(agent, NEWER, newer)
     }
     await upgrade(true)
     return () => upgrade(false)
