@@ -17,7 +17,7 @@ const FAILURES_UNTIL_LEFT = 3
  * Whether to leave a peer for a while. One that has delivered before, or that fails when nobody delivers, may have been held
  * up and has three tries; so has one that accepted the request, for its bytes may queue behind those for others. One that is
  * silent from the beginning while others deliver has one try: what only a dead or hostile peer has, the swarm has to fetch
- * anew, and until then it waits (docs/decisions/0013-liars.md).
+ * anew, and until then it waits (docs/decisions/0014-liars.md).
  */
 export function isToBeLeft({ failures, hasDelivered, isSilent }: PeerRecord, othersDeliver: boolean): boolean {
   return failures >= (othersDeliver && isSilent && !hasDelivered ? 1 : FAILURES_UNTIL_LEFT)
