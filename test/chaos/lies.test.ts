@@ -31,7 +31,8 @@ const FOUND: Record<Lie, Finding> = {
   claims: { metric: 'shoal_peer_given_up', copies: 2.1, counted: ['shoal_peers_given_up_total', {}] },
   silent: {
     metric: 'shoal_peer_given_up',
-    copies: 2.1,
+    // And what the tracker lets others fetch again that only the liar had (docs/decisions/0014-liars.md): 2.04 were seen.
+    copies: 2.6,
     counted: ['shoal_chunk_requests_failed_total', { reason: 'stalled' }],
   },
   trickles: {
