@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { mkdtemp, open, readdir, rm, stat } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { open, readdir, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import test from 'node:test'
 import { digestOf } from '@shoal/oci'
 import { pino } from 'pino'
+import { cleanUp, temporaryFolder } from './store-fixture.ts'
 import { HASHES, PARTIAL_HASHES, put, StoreIndex } from './store-index.ts'
 
 /** LevelDB notices damage in compressed blocks only. */
@@ -14,9 +14,7 @@ const compressible = () => Buffer.concat([randomBytes(1500), Buffer.alloc(1500)]
 const silent = pino({ level: 'silent' })
 
 test('damage that shows only when tables are merged stops no write, and costs only the rows that it hit', async (t) => {
-  const folder = await mkdtemp(join(tmpdir(), 'shoal-index-'))
-  t.after(() => rm(folder, { recursive: true, force: true }))
-  const location = join(folder, 'index')
+  const location = join(await temporaryFolder(t), 'index')
   const key = (name: string, row: number) => digestOf(`${name} ${row}`)
   const rows = (name: string) => Array.from({ length: 400 }, (_, row) => put(HASHES, key(name, row), compressible()))
 
@@ -42,7 +40,8 @@ test('damage that shows only when tables are merged stops no write, and costs on
     await index.close()
   }
   const index = await StoreIndex.open(location, silent)
-  t.after(() => index.close())
+  // LevelDB goes on merging, and makes files in its folder, until it is closed.
+  cleanUp(t, () => index.close())
   for (let round = 0; round < 20; round++) await index.write(rows(`round ${round}`), true)
   for (let life = 0; life < 8; life++) {
     assert.equal((await index.get(PARTIAL_HASHES, `row ${life}`))?.byteLength, 4)

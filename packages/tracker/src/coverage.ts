@@ -41,9 +41,10 @@ export class Coverage {
     return this.#coveredMs[chunk]!
   }
 
-  /** A member has a chunk. Returns whether that is news. */
+  /** A member has a chunk. Returns whether that is news. Of a discredited one it is noted, and counts for nobody else. */
   cover(member: Member, chunk: number, nowMs: number): boolean {
-    if (member.discredited || !member.chunks.add(chunk)) return false
+    if (!member.chunks.add(chunk)) return false
+    if (member.discredited) return true
     if (this.#copies[chunk]!++ === 0) this.#coveredMs[chunk] = nowMs
     this.zones.copies(member.zone, chunk, 1)
     return true
@@ -52,6 +53,7 @@ export class Coverage {
   /** A member does not have a chunk any more. Returns whether that is news. */
   uncover(member: Member, chunk: number): boolean {
     if (!member.chunks.delete(chunk)) return false
+    if (member.discredited) return true
     this.#copies[chunk]!--
     this.zones.copies(member.zone, chunk, -1)
     return true

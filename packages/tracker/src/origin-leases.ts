@@ -7,6 +7,11 @@ import { isIdle, type Lapse, type Lease, type LeaseKind, type Member } from './m
 /** A starved member is helped past what the books say when it has been starved for so long, in milliseconds. */
 export const RESCUE_AFTER_MS = 4000
 /**
+ * And for so many times what a chunk usually takes from the origin. Where links or processors are slow nobody gets a chunk
+ * for seconds: what a rescue brings then is a copy more, and makes all of them slower.
+ */
+const RESCUE_AFTER_CHUNKS = 4
+/**
  * With each rescue after which it is starved again, the wait is halved and the chunks are twice as many, up to so often.
  * Nodes that refuse each other (each took the other's wrong bytes for its fault, where the origin's were wrong) would get
  * a chunk in four seconds for ever.
@@ -62,7 +67,7 @@ export class OriginLeases {
     return (
       this.#grantRegular(id, usualChunkMs, nowMs) ??
       this.#grantSecond(id, usualChunkMs, nowMs) ??
-      this.#grantRescue(id, nowMs)
+      this.#grantRescue(id, usualChunkMs, nowMs)
     )
   }
 
@@ -190,17 +195,18 @@ export class OriginLeases {
    * The books say that a chunk is in the swarm, but a member has been unable to get anything for a while: whoever has it
    * does not serve it. It may fetch such chunks itself, one at first.
    */
-  #grantRescue(id: number, nowMs: number): Lease | undefined {
+  #grantRescue(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
     if (nowMs < this.#noRescueBeforeMs) return undefined
+    const patienceMs = Math.max(RESCUE_AFTER_MS, RESCUE_AFTER_CHUNKS * usualChunkMs)
     for (const member of this.#starved) {
       if (nowMs - member.starvedSaidMs > RESCUE_AFTER_MS) {
         this.#starved.delete(member)
         continue
       }
       const doublings = Math.min(member.rescues, RESCUE_DOUBLINGS)
-      const starving = nowMs - member.starvedSinceMs >= RESCUE_AFTER_MS / 2 ** doublings
-      if (!starving || member.held > 0 || member.credit === 0) continue
-      const run = this.#rescueRun(member, 2 ** doublings, nowMs)
+      const waitMs = Math.max(patienceMs / 2 ** doublings, usualChunkMs)
+      if (nowMs - member.starvedSinceMs < waitMs || member.held > 0 || member.credit === 0) continue
+      const run = this.#rescueRun(member, 2 ** doublings, nowMs - patienceMs)
       if (run === undefined) continue
       member.rescues++
       return (member.rescue = this.#enter(id, member, run.first, run.count, 'rescue', nowMs))
@@ -209,14 +215,15 @@ export class OriginLeases {
     return undefined
   }
 
-  /** The first chunks in a row that a member lacks and that were to be had elsewhere long enough. */
-  #rescueRun(member: Member, most: number, nowMs: number): { first: number; count: number } | undefined {
+  /** The first chunks in a row that a member lacks, that were to be had elsewhere by then, and that nobody is bringing. */
+  #rescueRun(member: Member, most: number, coveredByMs: number): { first: number; count: number } | undefined {
     const { coverage } = this.#options
     const isDue = (chunk: number): boolean =>
       chunk < coverage.chunkCount &&
-      nowMs - coverage.coveredMs(chunk) >= RESCUE_AFTER_MS &&
+      coverage.coveredMs(chunk) <= coveredByMs &&
       !member.chunks.has(chunk) &&
-      !this.#isLeased(chunk)
+      !this.#isLeased(chunk) &&
+      !coverage.zones.isPromised(member.zone, chunk)
     for (let first = 0; first < coverage.chunkCount; first++) {
       if (!isDue(first)) continue
       let count = 1

@@ -205,6 +205,51 @@ test('a member to whom nobody gives anything has the whole blob from the origin 
   assert.ok(now <= 12_000, `after ${now} ms`)
 })
 
+test('where a chunk takes seconds, a member that gets none for as long is not helped past the books', () => {
+  const { swarm, join, grant } = setUp(32)
+  join(0, [...Array(32).keys()], 0, { leaseCredit: 0 })
+  join(1)
+  const usualMs = 3000
+  const granted: number[] = []
+  for (let now = 0; now <= 60_000; now += 500) {
+    const member = swarm.members.get('peer1')!
+    swarm.starved(member, now)
+    const lease = grant(now, usualMs)
+    if (lease === undefined) continue
+    granted.push(now)
+    swarm.leaseDone(done(lease, chunksOf(lease)), 'peer1', now)
+  }
+  assert.ok(granted[0]! >= 4 * usualMs)
+  for (let at = 1; at < granted.length; at++) assert.ok(granted[at]! - granted[at - 1]! >= usualMs)
+})
+
+test('a member whose word does not count is given what it lacks, and never the same twice', () => {
+  const { swarm, join, grant } = setUp(32)
+  const all = [...Array(32).keys()]
+  join(0, all, 0, { leaseCredit: 0 })
+  const member = join(1, [0, 1, 2])
+  assert.ok(swarm.complaint('peer0', 'peer1', 1))
+  assert.equal(swarm.coveredChunks, 32)
+  swarm.leave('peer0', 0)
+  // What only it has counts as missing.
+  assert.equal(swarm.coveredChunks, 0)
+  join(2, all, 0, { leaseCredit: 0 })
+  swarm.progress('peer1', progressMessage(32, [0, 1, 2]), 0)
+  const got: number[] = []
+  for (let now = 0; member.chunks.count < 32 && now < 120_000; now += 500) {
+    swarm.starved(member, now)
+    const lease = grant(now)
+    if (lease === undefined) continue
+    got.push(...chunksOf(lease))
+    swarm.leaseDone(done(lease, chunksOf(lease)), 'peer1', now)
+  }
+  assert.deepEqual(got, all.slice(3))
+  swarm.leave('peer2', 0)
+  assert.equal(swarm.coveredChunks, 0)
+  swarm.leave('peer1', 0)
+  assert.equal(swarm.coveredChunks, 0)
+})
+
 test('neighbours are named evenly, never the asker, the excluded or the gone', () => {
   const { swarm, join, channels } = setUp(4)
   for (const at of [0, 1, 2, 3, 4, 5]) join(at)

@@ -215,8 +215,8 @@ export class TrackedSwarm {
     if (member === undefined || member.discredited || !this.members.has(complainant)) return false
     member.complainants.add(complainant)
     if (member.complainants.size < needed) return false
-    member.discredited = true
     this.#coverage.forget(member)
+    member.discredited = true
     this.#originLeases.recompute()
     return true
   }
@@ -231,11 +231,7 @@ export class TrackedSwarm {
   }
 
   #update(member: Member, message: TrackerJoin | TrackerProgress, map: ChunkMap, nowMs: number): void {
-    if (member.discredited) {
-      this.#originLeases.setCredit(member, message.leaseCredit)
-      return
-    }
-    this.#coverage.setComplete(member, message.complete)
+    if (!member.discredited) this.#coverage.setComplete(member, message.complete)
     this.#originLeases.setCredit(member, message.leaseCredit)
     if (message.complete) {
       this.#originLeases.fed(member)
@@ -256,6 +252,6 @@ export class TrackedSwarm {
   #cover(member: Member, chunk: number, nowMs: number): void {
     if (!this.#coverage.cover(member, chunk, nowMs)) return
     this.#originLeases.fed(member)
-    this.#originLeases.covered(chunk)
+    if (!member.discredited) this.#originLeases.covered(chunk)
   }
 }

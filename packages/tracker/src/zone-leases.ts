@@ -88,7 +88,8 @@ export class ZoneLeases {
     const { candidate, chunk } = decision
     const sources: Member[] = []
     for (const one of members.values()) {
-      if (one.zone !== zone && (one.complete || one.chunks.has(chunk)) && isFit(one)) sources.push(one)
+      if (one.zone === zone || one.discredited || !isFit(one)) continue
+      if (one.complete || one.chunks.has(chunk)) sources.push(one)
     }
     const source = sources[chooseZoneSource(sources, random)]
     if (source === undefined) return undefined

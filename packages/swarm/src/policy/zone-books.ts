@@ -73,6 +73,11 @@ export class ZoneBooks {
     if (this.#zones.size > 1) this.#judge(chunk)
   }
 
+  /** Whether a member of the zone is fetching a chunk under a lease. */
+  isPromised(zone: string, chunk: number): boolean {
+    return this.#book(zone).promised[chunk]! > 0
+  }
+
   /** Zones that lack something which another has. */
   lacking(): string[] {
     return [...this.#zones].filter(([, { wanted }]) => wanted.count > 0).map(([zone]) => zone)

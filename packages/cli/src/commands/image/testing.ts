@@ -127,10 +127,13 @@ export interface TestRegistry {
 
 /** Shoal's own registry, which checks what is pushed. */
 export async function startRegistry(t: TestContext): Promise<TestRegistry> {
-  const dataDirectory = await temporaryFolder(t)
+  const dataDirectory = await mkdtemp(join(tmpdir(), 'shoal-image-test-'))
   const logger = pino({ level: 'silent' })
   const origin = await createOrigin({ dataDirectory, host: '127.0.0.1', port: 0, shutdownGrace: 100, logger })
-  t.after(() => origin.close())
+  t.after(async () => {
+    await origin.close()
+    await rm(dataDirectory, { recursive: true, force: true })
+  })
   return {
     host: new URL(origin.url).host,
     get: async (path, method = 'GET') => {
