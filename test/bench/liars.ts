@@ -1,5 +1,6 @@
 // What one agent of eight that lies costs the others in a cold rollout, for each kind of lie: beside the same rollout with
-// eight honest ones.
+// eight honest ones, and beside one whose eighth node has no part in the swarm. A liar that was left may still pull the image
+// from the origin as any client may, over the link that all share; the second tells what that alone costs.
 import { LIES, lying, peerIdOf, whoNames, type Lie } from '../chaos/lies.ts'
 import { withLab } from '../lab/lab.ts'
 import { rollout } from '../lab/rollout.ts'
@@ -13,6 +14,9 @@ const AGENTS = 8
 const LIAR = 2
 /** Issue: one liar in eight slows a rollout by at most 30 %. */
 const SLOWDOWN_LIMIT = 1.3
+
+/** What the eighth does. */
+type Eighth = Lie | 'honest' | 'straight'
 
 interface Measured {
   /** Of the honest agents, in milliseconds. */
@@ -28,20 +32,27 @@ interface Measured {
 /** @param lies which ones; all if none is named */
 export async function liars(rounds: number, lies: readonly Lie[] = Object.keys(LIES) as Lie[]): Promise<SectionResult> {
   const honest: Measured[] = []
+  const straight: Measured[] = []
   const lied = new Map<Lie, Measured[]>(lies.map((lie) => [lie, []]))
   for (let round = 0; round < rounds; round++) {
-    honest.push(await measured(undefined))
+    honest.push(await measured('honest'))
+    straight.push(await measured('straight'))
     for (const lie of lies) lied.get(lie)?.push(await measured(lie))
   }
-  const base = middle(honest)
-  const rows = [rowOf('nobody lies', base, base)]
+  const [base, without] = [middle(honest), middle(straight)]
+  const row = (name: string, one: Measured) => rowOf(name, one, base, without)
+  const rows = [row('nobody lies', base), row('straight: has no part, and pulls from the origin', without)]
   const targets: Target[] = []
   for (const [lie, runs] of lied) {
     const one = middle(runs)
-    rows.push(rowOf(`${lie}: ${LIES[lie]}`, one, base))
+    rows.push(row(`${lie}: ${LIES[lie]}`, one))
     targets.push({
       what: `${lie}: the last honest agent within ${SLOWDOWN_LIMIT} of the honest rollout`,
       met: one.lastMs <= base.lastMs * SLOWDOWN_LIMIT,
+    })
+    targets.push({
+      what: `${lie}: or of the one whose eighth node pulls straight from the origin`,
+      met: one.lastMs <= Math.max(base.lastMs, without.lastMs) * SLOWDOWN_LIMIT,
     })
     targets.push({ what: `${lie}: the liar is named`, met: runs.every(({ namedBy }) => namedBy > 0) })
   }
@@ -55,6 +66,7 @@ export async function liars(rounds: number, lies: readonly Lie[] = Object.keys(L
     columns: [
       'the eighth agent',
       'last',
+      'last, to “straight”',
       'median',
       'chunks rejected',
       'images from the origin',
@@ -66,10 +78,11 @@ export async function liars(rounds: number, lies: readonly Lie[] = Object.keys(L
   }
 }
 
-function rowOf(name: string, one: Measured, base: Measured): string[] {
+function rowOf(name: string, one: Measured, base: Measured, without: Measured): string[] {
   return [
     name,
     (one.lastMs / base.lastMs).toFixed(2),
+    (one.lastMs / without.lastMs).toFixed(2),
     (one.medianMs / base.medianMs).toFixed(2),
     String(one.rejected),
     one.copies.toFixed(3),
@@ -90,16 +103,18 @@ function middle(runs: readonly Measured[]): Measured {
   }
 }
 
-export async function measured(lie: Lie | undefined): Promise<Measured> {
+async function measured(eighth: Eighth): Promise<Measured> {
+  const lie = eighth === 'honest' || eighth === 'straight' ? undefined : eighth
   const agentPreload = (index: number) => (index === LIAR && lie !== undefined ? lying(lie) : undefined)
-  return await withLab(`bench liars ${lie}`, { agents: AGENTS, rate: RATE, agentPreload }, async (lab) => {
+  return await withLab(`bench liars ${eighth}`, { agents: AGENTS, rate: RATE, agentPreload }, async (lab) => {
     const others = lab.agents.filter(({ index }) => index !== LIAR)
     const liar = await peerIdOf(lab.agent(LIAR))
     // Agents of a running cluster have met; what is cold is the image. The liar has had no occasion to lie.
     await rollout(lab, { image: await lab.pushImage({ name: 'earlier', layers: [16 * MiB] }), agents: others })
     const image = await lab.pushImage({ layers: [LAYER_BYTES] })
     // The liar may well not get it.
-    const itself = lab.agent(LIAR).pull(image)
+    const straight = { endpoint: `http://${lab.origin.host}`, repository: image.repository, reference: image.tag }
+    const itself = eighth === 'straight' ? lab.agent(LIAR).probe.pull(straight) : lab.agent(LIAR).pull(image)
     itself.catch(() => undefined)
     const result = await rollout(lab, { image, agents: others, retries: 2 })
     const { outcomes } = result
