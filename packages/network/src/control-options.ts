@@ -33,6 +33,11 @@ export interface ControlPlaneOptions {
   datastorePath?: string
   /** @default 2000 */
   maxConnections?: number
+  /**
+   * What each peer may send, in units: a message is one, and each KiB one more. Who sends more is read more slowly, and is
+   * banned when it goes on. @default 1000 a second, 4000 at once, banned after 3 s
+   */
+  inbound?: Partial<Omit<InboundMeterInit, 'onFlood'>>
   metrics?: Registry
   /** For tests; each has a default for production. */
   timing?: Partial<ControlTiming>
@@ -44,6 +49,4 @@ export interface ControlTiming {
   /** How long a channel may take to open. @default 15 s */
   openTimeoutMs: number
   stream: Partial<StreamLimits>
-  /** What a peer may send. @default 3000 units/s and 12 000 at once; a message is a unit, and one more for each KiB */
-  inbound: Partial<Omit<InboundMeterInit, 'onFlood'>>
 }

@@ -42,8 +42,11 @@ const STREAM_LIMITS: StreamLimits = {
 const STREAMS_PER_PEER = 4
 /** Enough for every interface that leads anywhere. */
 const MAX_TOLD_ADDRESSES = 16
-/** Far above what a download of many blobs says; what is more is read later. */
-const INBOUND: Omit<InboundMeterInit, 'onFlood'> = { ratePerSecond: 3000, burst: 12_000, floodAfterMs: 10_000 }
+/**
+ * Far above what downloads of many blobs say to one of their neighbours; what is more is read later. What a flooding peer says
+ * of its chunks comes as late as the flood, and others wait for them.
+ */
+const INBOUND: Omit<InboundMeterInit, 'onFlood'> = { ratePerSecond: 1000, burst: 4000, floodAfterMs: 3000 }
 const INBOUND_UNIT_BYTES = 1024
 /** Providers that one peer's answer may name: more than a blob needs, too few to keep a node busy with dead addresses. */
 const MAX_PROVIDERS_PER_ANSWER = 20
@@ -111,7 +114,7 @@ export class Libp2pControlPlane implements ControlPlane {
     this.#standing = standing
     const inbound = new InboundMeter({
       ...INBOUND,
-      ...options.timing?.inbound,
+      ...options.inbound,
       onFlood: (peerId) => standing.offend(peerId, 'flood', 'more control messages than are read'),
     })
     const counters = options.metrics && channelCounters(options.metrics)

@@ -66,7 +66,7 @@ suite('floods on the control plane', () => {
   test('a flood of messages is read at a bounded rate, then its sender is banned by name', async (t) => {
     const metrics = new Registry()
     const inbound = { ratePerSecond: 20_000, burst: 20_000, floodAfterMs: 1000 }
-    const plane = await startPlane(t, { metrics, timing: { inbound } })
+    const plane = await startPlane(t, { metrics, inbound })
     const banned = new Promise<string>((resolve) => (plane.onBan = (peerId, reason) => resolve(`${peerId} ${reason}`)))
     const host = await startHost(t)
     const opened = nextChannel(plane)
@@ -99,7 +99,7 @@ suite('floods on the control plane', () => {
   test('an honest burst beyond the rate is late, not lost, and costs nobody a ban', async (t) => {
     const inbound = { ratePerSecond: 1000, burst: 50, floodAfterMs: 10_000 }
     const metrics = new Registry()
-    const [plane, honest] = [await startPlane(t, { metrics, timing: { inbound } }), await startPlane(t)]
+    const [plane, honest] = [await startPlane(t, { metrics, inbound }), await startPlane(t)]
     const opened = nextChannel(plane)
     const out = await honest.channel(plane.address, patience())
     let received = 0

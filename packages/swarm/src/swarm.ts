@@ -255,10 +255,17 @@ export class Swarm {
     if (!this.#closed) this.#messages.greet(peerId)
   }
 
-  /** A peer was banned, by this room or by the network room. */
+  /**
+   * A peer was banned, by this room or by the network room. Nothing comes from it any more, and a tracker that counts on its
+   * chunks would let all wait for them.
+   */
   #cutOff(peerId: string, reason: string): void {
     this.#banned.set(peerId, reason)
-    for (const download of this.#downloads.values()) download.neighbourhood.drop(peerId)
+    for (const { digest, neighbourhood } of this.#downloads.values()) {
+      if (!neighbourhood.has(peerId)) continue
+      neighbourhood.drop(peerId)
+      this.trackers.send(digest, { type: 'peer-report', digest, peerId, reason: 'undelivered' })
+    }
     this.#options.transfer.disconnect(peerId)
   }
 }

@@ -128,6 +128,25 @@ test('who breaks what it fetches from the origin, and vouches for it, is the onl
   assert.ok(origin.sentBytes <= 2 * origin.size(digest), `${origin.sentBytes} bytes left the origin`)
 })
 
+test('what only a node has that the others banned is fetched anew at once', async (t) => {
+  const tracker = await startTracker(t)
+  const origin = new MemoryOrigin()
+  const digest = origin.add(2 * MIB)
+  const [flooder] = await startMembers(t, 1, [tracker], {
+    handler: () => () => ({ status: 'busy', retryAfterMs: 60_000 }),
+  })
+  await flooder!.fetch(origin, digest)
+  const honest = await startMembers(t, 2, [tracker])
+  const downloads = await Promise.all(honest.map((node) => node.download(origin, digest)))
+  const { peerId } = flooder!.control
+  await until(() => downloads.every(({ neighbourhood }) => neighbourhood.has(peerId)), 'it is a neighbour of both')
+  for (const node of honest) node.control.offend(peerId, 'flood', 'a test says so')
+  await Promise.all(downloads.map(({ done }) => done))
+  for (const node of honest) assert.deepEqual(await node.bytes(digest), origin.content(digest))
+  const page = await (await fetch(`${tracker.api}/metrics`)).text()
+  assert.match(page, new RegExp(`^shoal_tracker_peer_faults\\{peer="${peerId}",reason="undelivered"\\} 1$`, 'm'))
+})
+
 test('a latecomer finds the swarm through the tracker and needs no origin', async (t) => {
   const tracker = await startTracker(t)
   const [first, second] = await startMembers(t, 2, [tracker])

@@ -13,6 +13,8 @@ import { Preheats } from './preheats.ts'
 
 /** Every agent of the largest clusters keeps one connection open. */
 const MAX_CONNECTIONS = 20_000
+/** After a restart a node tells of everything that it has, which may be twenty thousand blobs. */
+const INBOUND = { ratePerSecond: 3000, burst: 12_000, floodAfterMs: 10_000 }
 
 export interface TrackerOptions {
   logger: Logger
@@ -123,6 +125,7 @@ export async function createTracker(config: TrackerConfig, options: TrackerOptio
     port: config.p2pPort,
     bootstrap: config.bootstrapPeers,
     maxConnections: MAX_CONNECTIONS,
+    inbound: INBOUND,
     metrics: registry,
     ...(advertiseHost === undefined ? {} : { advertiseHost }),
   })
