@@ -1,22 +1,11 @@
 // Who may fetch which chunks of one blob from the origin: decisions are the policy's, this class keeps the books.
 import { ChunkMap } from '@shoal/store'
-import { grantOriginLease, IndexedSet, isLeaseLate, type Random, type SwarmParameters } from '@shoal/swarm'
+import { grantOriginLease, IndexedSet, isLeaseLate, rescueOf, type Random, type SwarmParameters } from '@shoal/swarm'
 import type { Coverage } from './coverage.ts'
 import { isIdle, type Lapse, type Lease, type LeaseKind, type Member } from './member.ts'
 
-/** A starved member is helped past what the books say when it has been starved for so long, in milliseconds. */
-export const RESCUE_AFTER_MS = 4000
-/**
- * And for so many times what a chunk usually takes from the origin. Where links or processors are slow nobody gets a chunk
- * for seconds: what a rescue brings then is a copy more, and makes all of them slower.
- */
-const RESCUE_AFTER_CHUNKS = 4
-/**
- * With each rescue after which it is starved again, the wait is halved and the chunks are twice as many, up to so often.
- * Nodes that refuse each other (each took the other's wrong bytes for its fault, where the origin's were wrong) would get
- * a chunk in four seconds for ever.
- */
-const RESCUE_DOUBLINGS = 4
+/** What a member says of being starved holds for so long, in milliseconds. */
+export const STARVED_SAID_MS = 4000
 /** After nobody was found to help, the starved are looked through again in so many milliseconds: there may be thousands. */
 const RESCUE_PAUSE_MS = 100
 /** A lease may take so many times what its chunks usually take from this origin, and so long in any case. */
@@ -131,7 +120,7 @@ export class OriginLeases {
 
   /** A member has nothing to ask of its neighbours. */
   starved(member: Member, nowMs: number): void {
-    if (member.starvedSinceMs === 0 || nowMs - member.starvedSaidMs > RESCUE_AFTER_MS) member.starvedSinceMs = nowMs
+    if (member.starvedSinceMs === 0 || nowMs - member.starvedSaidMs > STARVED_SAID_MS) member.starvedSinceMs = nowMs
     member.starvedSaidMs = nowMs
     this.#starved.add(member)
   }
@@ -191,22 +180,17 @@ export class OriginLeases {
     return this.#enter(id, sample[decision.candidate]!, decision.first, decision.count, 'second', nowMs)
   }
 
-  /**
-   * The books say that a chunk is in the swarm, but a member has been unable to get anything for a while: whoever has it
-   * does not serve it. It may fetch such chunks itself, one at first.
-   */
+  /** The books say that chunks are in the swarm, but a member has been unable to get any for a while. */
   #grantRescue(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
     if (nowMs < this.#noRescueBeforeMs) return undefined
-    const patienceMs = Math.max(RESCUE_AFTER_MS, RESCUE_AFTER_CHUNKS * usualChunkMs)
     for (const member of this.#starved) {
-      if (nowMs - member.starvedSaidMs > RESCUE_AFTER_MS) {
+      if (nowMs - member.starvedSaidMs > STARVED_SAID_MS) {
         this.#starved.delete(member)
         continue
       }
-      const doublings = Math.min(member.rescues, RESCUE_DOUBLINGS)
-      const waitMs = Math.max(patienceMs / 2 ** doublings, usualChunkMs)
-      if (nowMs - member.starvedSinceMs < waitMs || member.held > 0 || member.credit === 0) continue
-      const run = this.#rescueRun(member, 2 ** doublings, nowMs - patienceMs)
+      const { starvedMs, coveredMs, chunks } = rescueOf(member.rescues, usualChunkMs)
+      if (nowMs - member.starvedSinceMs < starvedMs || member.held > 0 || member.credit === 0) continue
+      const run = this.#rescueRun(member, chunks, nowMs - coveredMs)
       if (run === undefined) continue
       member.rescues++
       return (member.rescue = this.#enter(id, member, run.first, run.count, 'rescue', nowMs))

@@ -13,7 +13,7 @@ import { ChunkMap, chunkCountFor } from '@shoal/store'
 import { chooseNeighbours, MemberPool, usualTime, type Random, type SwarmParameters } from '@shoal/swarm'
 import { Coverage } from './coverage.ts'
 import { Member, noteProgress, type Lapse, type Lease, type ZoneLease } from './member.ts'
-import { OriginLeases, RESCUE_AFTER_MS } from './origin-leases.ts'
+import { OriginLeases, STARVED_SAID_MS } from './origin-leases.ts'
 import { ZoneLeases } from './zone-leases.ts'
 
 export interface TrackedSwarmOptions {
@@ -245,7 +245,7 @@ export class TrackedSwarm {
         else if (this.#coverage.uncover(member, chunk)) lost = true
       }
     }
-    if (map.count > 0 && nowMs - member.starvedSaidMs > RESCUE_AFTER_MS) this.#originLeases.fed(member)
+    if (map.count > 0 && nowMs - member.starvedSaidMs > STARVED_SAID_MS) this.#originLeases.fed(member)
     if (lost) this.#originLeases.recompute()
   }
 

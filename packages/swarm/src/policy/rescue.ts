@@ -1,0 +1,36 @@
+// When a tracker helps a member past what its books say. They say that a chunk is in the swarm, but whoever has it does not
+// serve this member: it may fetch such chunks from the origin itself, few at first.
+
+/** A member is starved for so long before it is helped, in milliseconds. */
+const AFTER_MS = 4000
+/**
+ * And for so many times what a chunk usually takes from the origin. Where links or processors are slow nobody gets a chunk
+ * for seconds: what a rescue brings then is a copy more, and makes all of them slower.
+ */
+const AFTER_CHUNKS = 4
+/**
+ * With each rescue after which the member is starved again, the wait is halved and the chunks are twice as many, up to so
+ * often. Nodes that refuse each other (each took the other's wrong bytes for its fault, where the origin's were wrong) would
+ * get a chunk in four seconds for ever.
+ */
+const MAX_DOUBLINGS = 4
+
+export interface Rescue {
+  /** How long the member has to be starved, in milliseconds. */
+  readonly starvedMs: number
+  /** How long a chunk has to be in the swarm, in milliseconds: before, it may just not have reached the member. */
+  readonly coveredMs: number
+  /** How many chunks in a row it may fetch at most. */
+  readonly chunks: number
+}
+
+/**
+ * What a starved member may be helped with.
+ * @param rescues in a row, without any chunk from another member in between
+ * @param usualChunkMs what a chunk takes from the origin, in milliseconds; 0 while unknown
+ */
+export function rescueOf(rescues: number, usualChunkMs: number): Rescue {
+  const coveredMs = Math.max(AFTER_MS, AFTER_CHUNKS * usualChunkMs)
+  const chunks = 2 ** Math.min(rescues, MAX_DOUBLINGS)
+  return { starvedMs: Math.max(coveredMs / chunks, usualChunkMs), coveredMs, chunks }
+}
