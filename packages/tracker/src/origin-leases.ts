@@ -188,7 +188,8 @@ export class OriginLeases {
         this.#starved.delete(member)
         continue
       }
-      const { starvedMs, coveredMs, chunks } = rescueOf(member.rescues, usualChunkMs)
+      const othersWait = member.discredited && this.#isAwaited()
+      const { starvedMs, coveredMs, chunks } = rescueOf(member, usualChunkMs, othersWait)
       if (nowMs - member.starvedSinceMs < starvedMs || member.held > 0 || member.credit === 0) continue
       const run = this.#rescueRun(member, chunks, nowMs - coveredMs)
       if (run === undefined) continue
@@ -197,6 +198,12 @@ export class OriginLeases {
     }
     this.#noRescueBeforeMs = nowMs + RESCUE_PAUSE_MS
     return undefined
+  }
+
+  /** Whether a member whose word counts lacks something. */
+  #isAwaited(): boolean {
+    for (const { complete, discredited } of this.#options.members.values()) if (!complete && !discredited) return true
+    return false
   }
 
   /** The first chunks in a row that a member lacks, that were to be had elsewhere by then, and that nobody is bringing. */

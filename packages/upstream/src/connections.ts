@@ -1,10 +1,11 @@
 // Connections to registries: one pool of them for each set of TLS settings, address policy and proxy.
 import { createSecureContext, getCACertificates, type SecureContextOptions } from 'node:tls'
 import type { LookupFunction } from 'node:net'
-import { Agent, ProxyAgent, type buildConnector, type Dispatcher } from 'undici'
+import type { Agent as AgentTypes, buildConnector, Dispatcher } from 'undici'
 import { guardedLookup, type AddressPolicy } from './addresses.ts'
 import type { Limits, TlsSettings } from './options.ts'
 import type { ProxyRules } from './proxies.ts'
+import { Agent, ProxyAgent } from './undici-parts.ts'
 
 const KEEP_ALIVE_MS = 15_000
 
@@ -52,7 +53,7 @@ export class Connections {
       rejectUnauthorized: !tls.insecureSkipVerify,
       ...(needsContext(tls) ? { secureContext: createSecureContext(contextOptions(tls)) } : {}),
     }
-    const common: Agent.Options = { keepAliveTimeout: KEEP_ALIVE_MS, keepAliveMaxTimeout: KEEP_ALIVE_MS }
+    const common: AgentTypes.Options = { keepAliveTimeout: KEEP_ALIVE_MS, keepAliveMaxTimeout: KEEP_ALIVE_MS }
     const timeout = this.#limits.connectTimeoutMs
     if (proxy === undefined) {
       const connect = { ...security, timeout, lookup: guardedLookup(policy, this.#lookup) }

@@ -6,7 +6,8 @@ import { rescueOf } from './rescue.ts'
 test('help comes sooner and with more each time, but never faster than the origin gives a chunk', () => {
   fc.assert(
     fc.property(fc.nat(20), fc.double({ min: 0, max: 60_000, noNaN: true }), (rescues, usualChunkMs) => {
-      const [one, next] = [rescueOf(rescues, usualChunkMs), rescueOf(rescues + 1, usualChunkMs)]
+      const after = (count: number) => rescueOf({ rescues: count, discredited: false }, usualChunkMs, true)
+      const [one, next] = [after(rescues), after(rescues + 1)]
       assert.ok(next.starvedMs <= one.starvedMs && next.chunks >= one.chunks && next.chunks <= 16)
       assert.ok(one.starvedMs >= usualChunkMs && one.starvedMs > 0)
       assert.ok(one.coveredMs >= 4 * usualChunkMs && one.starvedMs <= one.coveredMs)
@@ -16,6 +17,16 @@ test('help comes sooner and with more each time, but never faster than the origi
 
 test('at an origin that is fast, or not known yet, the first help comes after four seconds with one chunk', () => {
   for (const usualChunkMs of [0, 10, 1000]) {
-    assert.deepEqual(rescueOf(0, usualChunkMs), { starvedMs: 4000, coveredMs: 4000, chunks: 1 })
+    assert.deepEqual(rescueOf({ rescues: 0, discredited: false }, usualChunkMs, true), {
+      starvedMs: 4000,
+      coveredMs: 4000,
+      chunks: 1,
+    })
   }
+})
+
+test('who does not deliver is helped no faster each time while others wait, and like anybody afterwards', () => {
+  const member = { rescues: 3, discredited: true }
+  assert.deepEqual(rescueOf(member, 100, true), { starvedMs: 4000, coveredMs: 4000, chunks: 1 })
+  assert.deepEqual(rescueOf(member, 100, false), { starvedMs: 500, coveredMs: 4000, chunks: 8 })
 })

@@ -24,12 +24,22 @@ export interface Rescue {
   readonly chunks: number
 }
 
+/** What a tracker knows of a member that is starved. */
+export interface StarvedMember {
+  /** Rescues in a row, without any chunk from another member in between. */
+  readonly rescues: number
+  /** Others could not get what it says it has. */
+  readonly discredited: boolean
+}
+
 /**
- * What a starved member may be helped with.
- * @param rescues in a row, without any chunk from another member in between
+ * What a starved member may be helped with. One that others left because it does not deliver takes the origin's time from them
+ * with each chunk: while others wait, it is helped, but no faster each time.
  * @param usualChunkMs what a chunk takes from the origin, in milliseconds; 0 while unknown
+ * @param othersWait whether a member that is not discredited still lacks something
  */
-export function rescueOf(rescues: number, usualChunkMs: number): Rescue {
+export function rescueOf(member: StarvedMember, usualChunkMs: number, othersWait: boolean): Rescue {
+  const rescues = member.discredited && othersWait ? 0 : member.rescues
   const coveredMs = Math.max(AFTER_MS, AFTER_CHUNKS * usualChunkMs)
   const chunks = 2 ** Math.min(rescues, MAX_DOUBLINGS)
   return { starvedMs: Math.max(coveredMs / chunks, usualChunkMs), coveredMs, chunks }
