@@ -30,7 +30,8 @@ test("docker's defaults are filled in", () => {
     ['host/app', 'docker.io/host/app:latest'],
     ['host:5000/app', 'host:5000/app:latest'],
     ['GHCR.io/org', 'ghcr.io/org:latest'],
-    ['Host/app', 'host/app:latest'],
+    ['Host/app', 'HOST/app:latest'],
+    ['HOST/app:latest', 'HOST/app:latest'],
     ['ghcr.io', 'docker.io/library/ghcr.io:latest'],
     ['ghcr.io/app', 'ghcr.io/app:latest'],
     ['ghcr.io/a/b/c__d/e--f.g:v1', 'ghcr.io/a/b/c__d/e--f.g:v1'],
@@ -162,6 +163,9 @@ test('any text is either refused with the right error or read into valid parts, 
   const soup = fc.oneof(
     fc.string({ unit: 'binary' }),
     fc.string({ unit: fc.constantFrom(...'aZ0._-/:@[]% \n'), maxLength: 40 }),
+    fc
+      .tuple(fc.string({ unit: fc.constantFrom(...'aZ0.'), maxLength: 3 }), repository)
+      .map(([where, name]) => `${where}/${name}`),
     fc.tuple(registry, repository, tag).map(([where, name, label]) => `${where}/${name}:${label}`),
   )
   fc.assert(

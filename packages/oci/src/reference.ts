@@ -165,7 +165,10 @@ export function parseReference(value: string): ImageReference {
 export function formatReference(reference: ImageReference): string {
   const tag = reference.tag === undefined ? '' : `:${reference.tag}`
   const digest = reference.digest === undefined ? '' : `@${reference.digest}`
-  return `${reference.registry}/${reference.repository}${tag}${digest}`
+  const { registry } = reference
+  // A name without dot and port is a host for a reader only in capitals: `host/app` would be docker.io/host/app.
+  const host = isHostSegment(registry) ? registry : registry.toUpperCase()
+  return `${host}/${reference.repository}${tag}${digest}`
 }
 
 /** What goes into `/manifests/<reference>`: the digest if there is one, else the tag. */
