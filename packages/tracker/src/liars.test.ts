@@ -178,6 +178,20 @@ test('a member that says it has everything and delivers nothing keeps nobody fro
   assert.ok(coordinator.swarms.largest(DIGEST)?.members.has('liar'))
 })
 
+test('a member whose word does not count gets no lease while others wait, and all of them afterwards', () => {
+  const swarm = swarmOf(10)
+  const [liar, honest] = [channel('liar'), channel('honest')]
+  for (const each of [liar, honest]) swarm.join(each, join(DIGEST, 10 * CHUNK), 0)
+  assert.ok(swarm.complaint('honest', 'liar', 1))
+  const holders = new Set<string>()
+  let id = 0
+  for (let lease = swarm.grant(++id, 100, 0); lease !== undefined; lease = swarm.grant(++id, 100, 0))
+    holders.add(lease.member.channel.peerId)
+  assert.deepEqual([...holders], ['honest'], 'also where the others hold all that they may')
+  swarm.leave('honest', 0)
+  assert.equal(swarm.grant(id + 1, 100, 0)?.member.channel, liar)
+})
+
 test('a node that reports everybody is not believed beyond the first few', async (t) => {
   const { coordinator, registry } = setUp(t)
   const liars = [channel('liar 1'), channel('liar 2')]

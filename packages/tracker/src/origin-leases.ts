@@ -148,7 +148,10 @@ export class OriginLeases {
   #grantRegular(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
     const { coverage, members, parameters, random } = this.#options
     if (coverage.completeMembers > 0 || this.#unleased.count === 0) return undefined
-    const willing = this.#able.draw(LEASE_SAMPLE, ({ channel }) => channel.isOpen, random)
+    // What a discredited member fetches counts for nobody: while others wait, the origin's time is theirs.
+    const isAwaited = this.#isAwaited()
+    const isUsable = ({ channel, discredited }: Member) => channel.isOpen && !(discredited && isAwaited)
+    const willing = this.#able.draw(LEASE_SAMPLE, isUsable, random)
     const reliable = willing.filter(isReliable)
     // Somebody unreliable is better than nobody.
     const sample = reliable.length > 0 ? reliable : willing
