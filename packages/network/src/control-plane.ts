@@ -174,7 +174,7 @@ export class Libp2pControlPlane implements ControlPlane {
   }
 
   get address(): NodeAddress {
-    const { transferPort: transfer = 0, advertiseHost, announce, host = '0.0.0.0', zone = '' } = this.#options
+    const { transferPort: transfer = 0, advertiseHost, announce, host = '0.0.0.0' } = this.#options
     const transferPort = typeof transfer === 'function' ? transfer() : transfer
     const multiaddrs =
       announce !== undefined || advertiseHost === undefined
@@ -184,8 +184,12 @@ export class Libp2pControlPlane implements ControlPlane {
       peerId: this.peerId,
       multiaddrs: multiaddrs.slice(0, MAX_TOLD_ADDRESSES).map((address) => address.toString()),
       transfer: transferPort === 0 ? '' : hostPort(advertiseHost ?? advertisedHost(host), transferPort),
-      zone,
+      zone: this.zone,
     }
+  }
+
+  get zone(): string {
+    return this.#options.zone ?? ''
   }
 
   /** The TCP port that it listens on. */

@@ -14,6 +14,7 @@ import { noise } from '@chainsafe/libp2p-noise'
 import type { ConnectionEncrypter, SecureConnectionOptions, SecuredConnection } from '@libp2p/interface'
 import { byteStream } from '@libp2p/utils'
 import { messageOf } from './errors.ts'
+import { checkLengthsFirst } from './noise-lengths.ts'
 import { PROOF_BYTES, type SwarmKeys } from './swarm-key.ts'
 
 /** Not Noise's own name: a libp2p node that is no part of Shoal finds nothing to talk about. */
@@ -49,6 +50,7 @@ export function membershipEncrypter(init: MembershipInit): (components: NoiseCom
         init.onFailure(direction, 'noise', '')
         throw error
       }
+      checkLengthsFirst(connection.connection)
       await (direction === 'outbound' ? proveAsDialer : proveAsListener)(init, connection, signal)
       return connection
     }

@@ -29,6 +29,8 @@ export interface ControlPlane {
   readonly peerId: string
   /** Own address as it is told to others. */
   readonly address: NodeAddress
+  /** Own zone; empty without one. */
+  readonly zone: string
   /**
    * The channel to a peer: the open one, or a new one. Of the address only `peerId` is needed while a libp2p
    * connection is open. @throws NetworkError when it cannot be reached

@@ -88,7 +88,7 @@ export class Neighbourhood {
     const { control, parameters } = this.#options.context
     let remote = 0
     for (const neighbour of this.#neighbours.values()) if (neighbour.remote) remote++
-    return acceptNeighbour({ all: this.#neighbours.size, remote }, zone !== control.address.zone, parameters)
+    return acceptNeighbour({ all: this.#neighbours.size, remote }, zone !== control.zone, parameters)
   }
 
   peerIds(): string[] {
@@ -121,7 +121,7 @@ export class Neighbourhood {
         return
       }
       const { board, book } = this.#options
-      neighbour = new Neighbour(channel, board, book, performance.now(), context.control.address.zone)
+      neighbour = new Neighbour(channel, board, book, performance.now(), context.control.zone)
       this.#neighbours.set(channel.peerId, neighbour)
       // What has come since this node's own join went out, the peer has not heard of: it was no neighbour then.
       if (!message.reply) this.#catchUp(neighbour)

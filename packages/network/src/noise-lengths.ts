@@ -1,0 +1,27 @@
+// How @chainsafe/libp2p-noise 17 finds out that a read is used up: it reads the next length from nothing, and a RangeError
+// with its stack is built after every read. That was 3 % of an agent's main thread in a busy rollout
+// (docs/decisions/0007-what-limits-the-lab.md); the same error, built once, does.
+import type { MessageStream } from '@libp2p/interface'
+
+/** Bytes of the length before each Noise message (Noise specification, section 13). */
+const LENGTH_BYTES = 2
+/** The decoder waits for more after a RangeError, whatever is in it. */
+const INCOMPLETE = new RangeError('The length of a Noise message has not come yet')
+
+/** What is looked at of noise's stream. Private there, so nothing is done where it looks different. */
+interface NoiseStream {
+  decoder: {
+    lengthDecoder: (bytes: { byteLength: number; get: (index: number) => number }) => number
+    buffer: { get: (index: number) => number }
+  }
+}
+
+/** Lets an encrypted connection look whether a length is there before it reads it. */
+export function checkLengthsFirst(stream: MessageStream): void {
+  const { decoder } = stream as unknown as Partial<NoiseStream>
+  if (typeof decoder?.lengthDecoder !== 'function' || typeof decoder.buffer?.get !== 'function') return
+  decoder.lengthDecoder = (bytes) => {
+    if (bytes.byteLength < LENGTH_BYTES) throw INCOMPLETE
+    return (bytes.get(0) << 8) | bytes.get(1)
+  }
+}
