@@ -141,14 +141,14 @@ export class Neighbour implements NeighbourView {
    * A request to it failed: it is left alone for a while, longer each time, and what it has is taken from others or the
    * origin meanwhile. Returns whether to give it up.
    */
-  strike(nowMs: number, othersDeliver = false): boolean {
+  strike(nowMs: number, cheapElsewhere = false): boolean {
     this.strikes++
     if (!this.#suspended) for (const chunk of this.chunks.indices()) this.#board.offered(chunk, this.remote, -1)
     this.#suspended = true
     this.notBeforeMs = nowMs + 500 * 2 ** this.strikes
     return isToBeLeft(
       { failures: this.strikes, hasDelivered: this.hasDelivered, isSilent: this.isSilent },
-      othersDeliver,
+      cheapElsewhere,
     )
   }
 

@@ -9,6 +9,7 @@ import {
   chooseRequest,
   chunksAcross,
   chunksToBring,
+  isCheapElsewhere,
   isStalled,
   isTrickling,
   textHash,
@@ -147,7 +148,7 @@ export class PeerRequests {
   }
 
   #failed(neighbour: Neighbour, startedMs: number, error: unknown): void {
-    const { context, digest } = this.#download
+    const { context, digest, partial } = this.#download
     if (error instanceof Superseded || error instanceof PeerLeft || this.#download.isOver) return
     const reason =
       error instanceof Stalled ? 'stalled' : error instanceof TransferError ? error.code.toLowerCase() : 'other'
@@ -156,7 +157,8 @@ export class PeerRequests {
     context.logger.debug({ err: error, peer: neighbour.peerId, digest }, 'a peer did not deliver')
     // A peer that never delivered cannot be the one that did meanwhile.
     const othersDeliver = this.#deliveredMs > startedMs
-    if (neighbour.strike(performance.now(), othersDeliver)) this.#download.giveUp(neighbour.peerId, 'undelivered')
+    const cheapElsewhere = isCheapElsewhere(othersDeliver, partial.chunkCount)
+    if (neighbour.strike(performance.now(), cheapElsewhere)) this.#download.giveUp(neighbour.peerId, 'undelivered')
   }
 
   /** Chunks that neighbours of other zones may be asked for; undefined for none. */

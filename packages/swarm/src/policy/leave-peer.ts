@@ -16,9 +16,17 @@ const FAILURES_UNTIL_LEFT = 3
 /**
  * Whether to leave a peer for a while. One that has delivered before, or that fails when nobody delivers, may have been held
  * up and has three tries; so has one that accepted the request, for its bytes may queue behind those for others. One that is
- * silent from the beginning while others deliver has one try: what only a dead or hostile peer has, the swarm has to fetch
- * anew, and until then it waits (docs/decisions/0014-liars.md).
+ * silent from the beginning has one try where the chunk is cheap to have elsewhere: what only a dead or hostile peer has,
+ * the swarm has to fetch anew, and until then it waits (docs/decisions/0014-liars.md).
  */
-export function isToBeLeft({ failures, hasDelivered, isSilent }: PeerRecord, othersDeliver: boolean): boolean {
-  return failures >= (othersDeliver && isSilent && !hasDelivered ? 1 : FAILURES_UNTIL_LEFT)
+export function isToBeLeft({ failures, hasDelivered, isSilent }: PeerRecord, cheapElsewhere: boolean): boolean {
+  return failures >= (cheapElsewhere && isSilent && !hasDelivered ? 1 : FAILURES_UNTIL_LEFT)
+}
+
+/**
+ * Whether what a peer failed to give is cheap to have elsewhere: others deliver meanwhile, or it is a blob of one chunk. That
+ * is a manifest or a configuration, which everything else waits for, and which the origin can give twice.
+ */
+export function isCheapElsewhere(othersDeliver: boolean, chunkCount: number): boolean {
+  return othersDeliver || chunkCount === 1
 }
