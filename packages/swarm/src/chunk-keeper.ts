@@ -9,7 +9,7 @@ import { DownloadError } from './errors.ts'
 import type { GivenUpReason } from './metrics.ts'
 import type { Neighbourhood } from './neighbourhood.ts'
 import type { Readers } from './readers.ts'
-import { repair } from './repair.ts'
+import { repair, type Repair } from './repair.ts'
 import type { VoucherBook } from './voucher-book.ts'
 
 const EMPTY = new Uint8Array()
@@ -115,8 +115,11 @@ export class ChunkKeeper {
     }
   }
 
-  /** The digest of the whole has matched: whoever sent other bytes is to blame. */
+  /** The digest of the whole has matched: whoever sent other bytes or vouched for them is to blame. */
   confirm(): void {
+    const { context, partial, book } = this.#options
+    for (const signer of book.judge((chunk) => partial.hashOf(chunk)))
+      context.blame(signer, partial.digest, 'wrong_hash')
     this.#disputes.settleAll()
   }
 
@@ -125,7 +128,7 @@ export class ChunkKeeper {
    * @param fetchChunk one chunk from the origin, to compare with
    * @throws DownloadError(CORRUPT) when that cannot help
    */
-  async repair(mismatch: Error, fetchChunk: (chunk: number) => Promise<Uint8Array>): Promise<void> {
+  async repair(mismatch: Error, fetchChunk: Repair['fetchChunk']): Promise<void> {
     const { context, partial, book } = this.#options
     context.metrics.rejected.inc({ reason: 'digest' })
     context.logger.warn({ digest: partial.digest }, 'the blob does not match its digest: looking for what is wrong')
@@ -138,6 +141,7 @@ export class ChunkKeeper {
       fetchChunk,
       drop: (chunks) => this.#drop(chunks),
       expose: (chunk, data) => this.#expose(chunk, data),
+      setAside: (signer) => this.#unlearn(signer, book.setAside(signer)),
     })
   }
 
@@ -172,12 +176,17 @@ export class ChunkKeeper {
   }
 
   async #distrust(signer: string): Promise<void> {
-    const { context, partial, book, neighbourhood } = this.#options
-    const forgotten = book.distrust(signer)
-    this.#disputes.forget(forgotten)
-    neighbourhood.hashesForgotten(forgotten)
-    await this.#drop(forgotten.filter((chunk) => partial.chunks.has(chunk)))
-    neighbourhood.askAgain(signer)
+    const { context, partial, book } = this.#options
+    await this.#unlearn(signer, book.distrust(signer))
     context.blame(signer, partial.digest, 'wrong_hash')
+  }
+
+  /** The word of a signer on some chunks does not count any more. */
+  async #unlearn(signer: string, chunks: number[]): Promise<void> {
+    const { partial, neighbourhood } = this.#options
+    this.#disputes.forget(chunks)
+    neighbourhood.hashesForgotten(chunks)
+    await this.#drop(chunks.filter((chunk) => partial.chunks.has(chunk)))
+    neighbourhood.askAgain(signer)
   }
 }

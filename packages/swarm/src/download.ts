@@ -300,7 +300,9 @@ export class Download implements RunOwner {
   }
 
   async #repair(mismatch: Error): Promise<void> {
-    await this.keeper.repair(mismatch, (chunk) => this.#origin.fetchChunk(chunk, this.signal))
+    await this.keeper.repair(mismatch, (chunk, signal) =>
+      this.#origin.fetchChunk(chunk, AbortSignal.any([this.signal, signal])),
+    )
     this.#finishing = false
     this.progressed()
     this.#finishOrGoOn()

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import test from 'node:test'
 import { createIdentity, verifySignature, type ChunkVoucher, type Identity } from '@shoal/network'
 import { digestOf } from '@shoal/oci'
-import { findLiars } from './audit.ts'
+import { findLiars, type Audit } from './audit.ts'
 import { vouchForBlob, VoucherBook } from './voucher-book.ts'
 
 const digest = digestOf('blob')
@@ -137,9 +137,10 @@ function origin() {
   }
 }
 
-const audit = (book: VoucherBook, fetchChunk: (chunk: number) => Promise<Uint8Array>, self = 'self') => {
+const audit = (book: VoucherBook, fetchChunk: Audit['fetchChunk'], self = 'self') => {
   const expose = async (chunk: number) => void book.distrust(book.signer(chunk)!)
-  return findLiars({ book, self, fetchChunk, expose })
+  const setAside = async (signer: string) => void book.setAside(signer)
+  return findLiars({ book, self, fetchChunk, expose, setAside })
 }
 
 test('the audit finds who lied about one chunk, and asks no chunk twice', async () => {
@@ -234,4 +235,52 @@ test('what others have found is looked at first, and each node begins with anoth
   assert.deepEqual(await audit(book, fetch), new Set([signers[1]!.peerId]))
   assert.deepEqual(asked, [6])
   assert.deepEqual(book.doubts(), [])
+})
+
+test('what two others have found is not asked of the origin again, and judged when the blob is right', async () => {
+  const [carol, dave] = [await createIdentity(), await createIdentity()]
+  const book = makeBook()
+  book.add(voucher(alice, [0, 1, 2], [hashOf('lie'), good[1]!, good[2]!]))
+  book.add(voucher(bob, [3, 4]))
+  book.add(voucher(carol, [0]))
+  assert.deepEqual(book.accused(), [], 'one of the two lies')
+  book.add(voucher(dave, [1], [hashOf('another lie')]))
+  assert.deepEqual(book.accused(), [], 'these two do not agree')
+  book.add(voucher(dave, [0]))
+  assert.deepEqual(book.accused(), [alice.peerId])
+  const { asked, fetch } = origin()
+  assert.deepEqual(await audit(book, fetch), new Set([alice.peerId]))
+  assert.deepEqual(asked, [])
+  assert.deepEqual(
+    [0, 1, 2, 3].map((chunk) => book.hash(chunk) === undefined),
+    [true, true, true, false],
+  )
+  assert.deepEqual(book.add(voucher(alice, [0])).learned, [], 'its word does not count meanwhile')
+  assert.deepEqual(
+    book.judge((chunk) => good[chunk]),
+    [alice.peerId],
+  )
+})
+
+test('who was accused of a lie and has told none is not judged a liar', () => {
+  const book = makeBook()
+  book.add(voucher(alice, [0, 1]))
+  assert.deepEqual(book.setAside(alice.peerId), [0, 1])
+  assert.deepEqual(
+    book.judge((chunk) => good[chunk]),
+    [],
+  )
+})
+
+test('an accusation ends a question to the origin that is under way', async () => {
+  const [carol, dave] = [await createIdentity(), await createIdentity()]
+  const book = makeBook()
+  book.add(voucher(alice, [0, 1], [hashOf('lie'), good[1]!]))
+  book.add(voucher(carol, [0]))
+  const hangs = (_: number, signal: AbortSignal) =>
+    new Promise<Uint8Array>((_resolve, reject) => {
+      signal.addEventListener('abort', () => reject(new Error('stopped')))
+      book.add(voucher(dave, [0]))
+    })
+  assert.deepEqual(await audit(book, hangs), new Set([alice.peerId]))
 })

@@ -6,6 +6,8 @@ import type { ChunkVoucher, VerifySignature } from '@shoal/network'
 const HASH_BYTES = 32
 /** Other words on one chunk that are kept, and signers of each. */
 const MAX_OTHER_WORDS = 8
+/** So many who say one and the same against a signer are believed for the time being; one could be the liar itself. */
+const ACCUSERS = 2
 
 export interface VoucherBookOptions {
   digest: Digest
@@ -34,6 +36,10 @@ export class VoucherBook {
   readonly #otherWords = new Map<number, Map<string, Set<string>>>()
   /** Chunks of whose hash others have said otherwise. */
   readonly #doubts = new Set<number>()
+  /** What those said whose word counts for nothing until the blob is right. */
+  readonly #setAside = new Map<string, [chunk: number, hash: Uint8Array][]>()
+  /** Called when there is an accusation (see `accused`). */
+  onAccused: () => void = () => undefined
   #known = 0
   #hasForgotten = false
 
@@ -90,6 +96,7 @@ export class VoucherBook {
       this.#noteOtherWord(index, hashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES), signer)
       this.#doubts.add(index)
     }
+    if (contradicted.length > 0 && this.accused().length > 0) this.onAccused()
     return { learned: this.#enter(voucher, false), invalid: false }
   }
 
@@ -182,6 +189,35 @@ export class VoucherBook {
   /** The chunk was compared with the origin. */
   settleDoubt(index: number): void {
     this.#doubts.delete(index)
+  }
+
+  /** Signers of whose word on a chunk two others have said the same other thing. */
+  accused(): string[] {
+    const accused = new Set<string>()
+    for (const index of this.doubts()) {
+      const signer = this.signer(index)
+      for (const accusers of this.#otherWords.get(index)?.values() ?? []) {
+        const counting = [...accusers].filter((other) => other !== signer && !this.#distrusted.has(other))
+        if (signer !== undefined && counting.length >= ACCUSERS) accused.add(signer)
+      }
+    }
+    return [...accused]
+  }
+
+  /** Forgets what a signer said until `judge` tells whether it was wrong. Returns the chunks whose hash is unknown now. */
+  setAside(signer: string): number[] {
+    const chunks = this.signers().get(signer) ?? []
+    this.#setAside.set(
+      signer,
+      chunks.map((chunk) => [chunk, this.#hashes[chunk]!]),
+    )
+    return this.distrust(signer)
+  }
+
+  /** The whole blob is right: those who were set aside, and had said something else. */
+  judge(hashOf: (chunk: number) => Uint8Array | undefined): string[] {
+    const isWrong = ([chunk, said]: [number, Uint8Array]) => Buffer.compare(said, hashOf(chunk) ?? said) !== 0
+    return [...this.#setAside].flatMap(([signer, words]) => (words.some(isWrong) ? [signer] : []))
   }
 
   /** All signers but this node, with the chunks they vouch for. */
