@@ -9,6 +9,7 @@ import {
   readOptionalDigest,
   required,
   UINT32,
+  writeAddresses,
   writeBool,
   writeBytes,
   writeDigest,
@@ -105,7 +106,7 @@ export const swarmRefuse: Codec<SwarmRefuse> = {
   write(message, writer) {
     writeDigest(writer, 1, message.digest)
     writeUint(writer, 2, REFUSE_REASONS.indexOf(message.reason))
-    writeEach(writer, 3, message.others, LIMITS.addresses, nodeAddress.write)
+    writeAddresses(writer, 3, message.others)
   },
   read(reader) {
     let digest: SwarmRefuse['digest'] | '' = ''

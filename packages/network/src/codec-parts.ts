@@ -1,7 +1,8 @@
 // Protobuf of what several control messages share: digests, node addresses, vouchers. Field numbers are those of
 // proto/shoal.proto; they are never used again for something else.
 import type { Digest } from '@shoal/oci'
-import type { PbfWriter } from 'pbf'
+import { LRUCache } from 'lru-cache'
+import { PbfWriter } from 'pbf'
 import { InvalidMessageError } from './errors.ts'
 import type { ChunkVoucher, NodeAddress } from './messages.ts'
 import type { ProtoReader } from './proto-reader.ts'
@@ -45,8 +46,13 @@ export const UINT32 = 0xffff_ffff
 
 const MULTIHASH = { sha256: { code: 0x12, bytes: 32 }, sha512: { code: 0x13, bytes: 64 } } as const
 
-/** A digest travels as a multihash: code, length, bytes. */
+/** In a rollout thousands of messages in a row name the same few digests. */
+const multihashes = new LRUCache<Digest, Uint8Array>({ max: 64 })
+
+/** A digest travels as a multihash: code, length, bytes. The same bytes may be given out again: nobody changes them. */
 export function digestToMultihash(digest: Digest): Uint8Array {
+  const known = multihashes.get(digest)
+  if (known !== undefined) return known
   const [algorithm, hex] = digest.split(':', 2) as ['sha256' | 'sha512', string]
   const { code, bytes } = MULTIHASH[algorithm]
   const multihash = Buffer.allocUnsafe(2 + bytes)
@@ -55,6 +61,7 @@ export function digestToMultihash(digest: Digest): Uint8Array {
   if (hex.length !== bytes * 2 || multihash.write(hex, 2, 'hex') !== bytes) {
     throw new InvalidMessageError(`Not a digest: ${digest}`)
   }
+  multihashes.set(digest, multihash)
   return multihash
 }
 
@@ -172,6 +179,23 @@ export function writeEach<T>(
   for (const value of values) writer.writeMessage(field, write, value)
 }
 
+/** Addresses as they were encoded before: a tracker names each member to dozens of others. */
+const encodedAddresses = new WeakMap<NodeAddress, Uint8Array>()
+
+export function writeAddresses(writer: PbfWriter, field: number, addresses: readonly NodeAddress[]): void {
+  if (addresses.length > LIMITS.addresses)
+    throw new InvalidMessageError(`${addresses.length} entries in field ${field}; ${LIMITS.addresses} are allowed`)
+  for (const address of addresses) {
+    let bytes = encodedAddresses.get(address)
+    if (bytes === undefined) {
+      const own = new PbfWriter()
+      nodeAddress.write(address, own)
+      encodedAddresses.set(address, (bytes = own.finish().slice()))
+    }
+    writer.writeBytesField(field, bytes)
+  }
+}
+
 export const nodeAddress: Codec<NodeAddress> = {
   write(node, writer) {
     writeString(writer, 1, node.peerId, LIMITS.peerIdBytes)
@@ -181,7 +205,7 @@ export const nodeAddress: Codec<NodeAddress> = {
     writeString(writer, 4, node.zone, LIMITS.zoneBytes)
   },
   read(reader) {
-    const node: NodeAddress = { peerId: '', multiaddrs: [], transfer: '', zone: '' }
+    const node = { peerId: '', multiaddrs: [] as string[], transfer: '', zone: '' }
     for (let field = reader.next(); field !== 0; field = reader.next()) {
       if (field === 1) node.peerId = reader.string(LIMITS.peerIdBytes)
       else if (field === 2) {

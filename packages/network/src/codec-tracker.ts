@@ -9,10 +9,10 @@ import {
   readOptionalDigest,
   required,
   UINT32,
+  writeAddresses,
   writeBool,
   writeBytes,
   writeDigest,
-  writeEach,
   writeIndices,
   writeProse,
   writeString,
@@ -107,7 +107,7 @@ export const trackerPeers: Codec<TrackerPeers> = {
     writeDigest(writer, 1, message.digest)
     writeUint(writer, 2, message.sizeBytes)
     writeUint(writer, 3, message.members, UINT32)
-    writeEach(writer, 4, message.peers, LIMITS.addresses, nodeAddress.write)
+    writeAddresses(writer, 4, message.peers)
   },
   read(reader) {
     let digest: Digest | '' = ''

@@ -4,12 +4,12 @@ import type { Digest } from '@shoal/oci'
 /** How to reach a node on both planes. */
 export interface NodeAddress {
   /** libp2p peer id in its text form. */
-  peerId: string
+  readonly peerId: string
   /** libp2p multiaddrs. */
-  multiaddrs: string[]
+  readonly multiaddrs: readonly string[]
   /** Where its transfer plane listens: `host:port`; empty for nodes without one (trackers). */
-  transfer: string
-  zone: string
+  readonly transfer: string
+  readonly zone: string
 }
 
 /** First message on every channel, in both directions. */
