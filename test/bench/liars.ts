@@ -9,6 +9,8 @@ import { median, type SectionResult, type Target } from './figures.ts'
 
 /** As in the bench of rollouts: the links are the limit on two cores, not the processor. */
 const RATE = '25mbit'
+/** Four times a node's, as in the cluster of the simulator's scenarios. */
+const WIDE_RATE = '100mbit'
 const LAYER_BYTES = 32 * MiB
 const AGENTS = 8
 const LIAR = 2
@@ -29,15 +31,17 @@ interface Measured {
   namedBy: number
 }
 
-/** @param lies which ones; all if none is named */
-export async function liars(rounds: number, lies: readonly Lie[] = Object.keys(LIES) as Lie[]): Promise<SectionResult> {
+/** @param origin whether its link has a node's rate, so that what a liar takes for itself the others lack, or four times it */
+export async function liars(rounds: number, origin: 'narrow' | 'wide'): Promise<SectionResult> {
+  const originRate = origin === 'wide' ? WIDE_RATE : RATE
+  const lies = Object.keys(LIES) as Lie[]
   const honest: Measured[] = []
   const straight: Measured[] = []
   const lied = new Map<Lie, Measured[]>(lies.map((lie) => [lie, []]))
   for (let round = 0; round < rounds; round++) {
-    honest.push(await measured('honest'))
-    straight.push(await measured('straight'))
-    for (const lie of lies) lied.get(lie)?.push(await measured(lie))
+    honest.push(await measured('honest', originRate))
+    straight.push(await measured('straight', originRate))
+    for (const lie of lies) lied.get(lie)?.push(await measured(lie, originRate))
   }
   const [base, without] = [middle(honest), middle(straight)]
   const row = (name: string, one: Measured) => rowOf(name, one, base, without)
@@ -57,11 +61,11 @@ export async function liars(rounds: number, lies: readonly Lie[] = Object.keys(L
     targets.push({ what: `${lie}: the liar is named`, met: runs.every(({ namedBy }) => namedBy > 0) })
   }
   return {
-    title: 'One liar in eight',
+    title: origin === 'wide' ? 'One liar in eight, and a wide origin' : 'One liar in eight',
     method:
-      `${AGENTS} agents, one layer of ${LAYER_BYTES / MiB} MiB, everybody at ${RATE} each way, all asked within a second, the eighth first. ` +
+      `${AGENTS} agents, one layer of ${LAYER_BYTES / MiB} MiB, everybody at ${RATE} each way and the origin at ${originRate}, all asked within a second, the eighth first. ` +
       `Times are of the seven honest agents, to those of the same seven when the eighth is honest, too; ` +
-      `medians of ${rounds} rounds in turns. “Named by” counts the daemons (seven agents and the tracker) that name the liar ` +
+      `medians of ${rounds} ${rounds === 1 ? 'round' : 'rounds'} in turns. “Named by” counts the daemons (seven agents and the tracker) that name the liar ` +
       'in log and metrics.',
     columns: [
       'the eighth agent',
@@ -103,31 +107,35 @@ function middle(runs: readonly Measured[]): Measured {
   }
 }
 
-async function measured(eighth: Eighth): Promise<Measured> {
+async function measured(eighth: Eighth, originRate: string): Promise<Measured> {
   const lie = eighth === 'honest' || eighth === 'straight' ? undefined : eighth
   const agentPreload = (index: number) => (index === LIAR && lie !== undefined ? lying(lie) : undefined)
-  return await withLab(`bench liars ${eighth}`, { agents: AGENTS, rate: RATE, agentPreload }, async (lab) => {
-    const others = lab.agents.filter(({ index }) => index !== LIAR)
-    const liar = await peerIdOf(lab.agent(LIAR))
-    // Agents of a running cluster have met; what is cold is the image. The liar has had no occasion to lie.
-    await rollout(lab, { image: await lab.pushImage({ name: 'earlier', layers: [16 * MiB] }), agents: others })
-    const image = await lab.pushImage({ layers: [LAYER_BYTES] })
-    // The liar may well not get it.
-    const straight = { endpoint: `http://${lab.origin.host}`, repository: image.repository, reference: image.tag }
-    const itself = eighth === 'straight' ? lab.agent(LIAR).probe.pull(straight) : lab.agent(LIAR).pull(image)
-    itself.catch(() => undefined)
-    const result = await rollout(lab, { image, agents: others, retries: 2 })
-    const { outcomes } = result
-    const failed = outcomes.filter(({ verified }) => !verified)
-    if (failed.length > 0) throw new Error(`${failed.length} honest pulls failed: ${failed[0]?.error?.message}`)
-    const rejected = await Promise.all(others.map((agent) => agent.metric('shoal_chunks_rejected_total')))
-    return {
-      lastMs: Math.max(...outcomes.map(({ endedMs }) => endedMs)),
-      medianMs: median(outcomes.map(({ durationMs }) => durationMs)),
-      rejected: rejected.reduce((sum, count) => sum + count, 0),
-      copies: result.originContentBytes / result.imageBytes,
-      honestCopies: result.fromOriginBytes / result.imageBytes,
-      namedBy: lie === undefined ? 0 : (await whoNames(liar, [...others, lab.tracker!])).length,
-    }
-  })
+  return await withLab(
+    `bench liars ${eighth}`,
+    { agents: AGENTS, rate: RATE, originRate, agentPreload },
+    async (lab) => {
+      const others = lab.agents.filter(({ index }) => index !== LIAR)
+      const liar = await peerIdOf(lab.agent(LIAR))
+      // Agents of a running cluster have met; what is cold is the image. The liar has had no occasion to lie.
+      await rollout(lab, { image: await lab.pushImage({ name: 'earlier', layers: [16 * MiB] }), agents: others })
+      const image = await lab.pushImage({ layers: [LAYER_BYTES] })
+      // The liar may well not get it.
+      const straight = { endpoint: `http://${lab.origin.host}`, repository: image.repository, reference: image.tag }
+      const itself = eighth === 'straight' ? lab.agent(LIAR).probe.pull(straight) : lab.agent(LIAR).pull(image)
+      itself.catch(() => undefined)
+      const result = await rollout(lab, { image, agents: others, retries: 2 })
+      const { outcomes } = result
+      const failed = outcomes.filter(({ verified }) => !verified)
+      if (failed.length > 0) throw new Error(`${failed.length} honest pulls failed: ${failed[0]?.error?.message}`)
+      const rejected = await Promise.all(others.map((agent) => agent.metric('shoal_chunks_rejected_total')))
+      return {
+        lastMs: Math.max(...outcomes.map(({ endedMs }) => endedMs)),
+        medianMs: median(outcomes.map(({ durationMs }) => durationMs)),
+        rejected: rejected.reduce((sum, count) => sum + count, 0),
+        copies: result.originContentBytes / result.imageBytes,
+        honestCopies: result.fromOriginBytes / result.imageBytes,
+        namedBy: lie === undefined ? 0 : (await whoNames(liar, [...others, lab.tracker!])).length,
+      }
+    },
+  )
 }

@@ -29,6 +29,7 @@ sections (all of them if none is named):
   memory    peak memory of an agent while a large blob passes through
   rollout   cold rollouts of 2 to 24 agents beside straight pulls, a pull-through cache, and the simulator
   liars     what one agent of eight that lies costs a cold rollout, for each kind of lie
+  liars-wide  the same with an origin that has four times a node's rate
   tracker   messages of 1000 to 15 000 nodes against one tracker
   dht       announcing and finding among 10, 30 and 60 processes
   registry  a layer of 1 GB pushed to Shoal's registry and pulled, beside docker-registry
@@ -59,7 +60,8 @@ const SECTIONS: Record<string, (options: Options) => Promise<SectionResult>> = {
   idle: ({ nodes }) => idle(nodes),
   memory: ({ gib }) => peakMemory(gib),
   rollout: () => coldRollouts(),
-  liars: ({ rounds = 1 }) => liars(rounds),
+  liars: ({ rounds = 1 }) => liars(rounds, 'narrow'),
+  'liars-wide': ({ rounds = 1 }) => liars(rounds, 'wide'),
   tracker: () => tracker(),
   dht: () => dht(),
   registry: ({ rounds = 3 }) => registry(rounds),

@@ -25,57 +25,52 @@ export interface Audit {
  */
 export async function findLiars({ book, self, fetchChunk, expose, setAside }: Audit): Promise<Set<string>> {
   const unchecked = new Map([...book.signers()].sort(([one], [other]) => ringOrder(one, other, self)))
-  const liars = new Set<string>()
+  const signers = [...unchecked.keys()]
+  // Whoever caught them: what the origin or other peers sent meanwhile may have shown it, too.
+  const caught = () => signers.filter((signer) => book.distrusts(signer))
   const compare = async (chunk: number): Promise<void> => {
-    const signer = book.signer(chunk)
-    const data = await fetchUnlessAccused(book, chunk, fetchChunk)
-    if (data === undefined) {
-      for (const accused of book.accused()) {
-        liars.add(accused)
-        await setAside(accused)
-      }
-      return
-    }
+    const { accused, data } = await fetchUnlessAccused(book, chunk, fetchChunk)
+    for (const signer of accused) await setAside(signer)
+    if (data === undefined) return
     const hash = createHash('sha256').update(data).digest()
     book.settleDoubt(chunk)
-    // Whose word was taken back meanwhile is caught already. The word is what counts, not the bytes that are here.
-    if (signer === undefined || hash.equals(book.hash(chunk) ?? hash)) return
-    liars.add(signer)
-    await expose(chunk, data)
+    // The word is what counts, not the bytes that are here. It may have been taken back meanwhile.
+    if (!hash.equals(book.hash(chunk) ?? hash)) await expose(chunk, data)
   }
-  while (unchecked.size > 0 && liars.size === 0) {
+  while (unchecked.size > 0 && caught().length === 0) {
     for (const [signer, chunks] of unchecked) {
       for (const doubtful of book.doubts()) {
-        if (liars.size === 0) await compare(doubtful)
+        if (caught().length === 0) await compare(doubtful)
       }
-      if (liars.size > 0) break
+      if (caught().length > 0) break
       const at = Math.floor(Math.random() * chunks.length)
       const chunk = chunks[at]!
       chunks[at] = chunks[chunks.length - 1]!
       chunks.pop()
       if (chunks.length === 0) unchecked.delete(signer)
       await compare(chunk)
-      if (liars.size > 0) break
+      if (caught().length > 0) break
     }
   }
-  return liars
+  return new Set(caught())
 }
 
-/** A chunk from the origin; undefined as soon as two others have found out who lies. */
+/** A chunk from the origin, or instead of it those of whom two others have found out that they lie. */
 async function fetchUnlessAccused(
   book: VoucherBook,
   chunk: number,
   fetchChunk: Audit['fetchChunk'],
-): Promise<Uint8Array | undefined> {
-  const isAccused = () => book.accused().length > 0
-  if (isAccused()) return undefined
-  const accused = new AbortController()
-  book.onAccused = () => accused.abort()
+): Promise<{ accused: string[]; data?: Uint8Array }> {
+  const before = book.accused()
+  if (before.length > 0) return { accused: before }
+  const interrupted = new AbortController()
+  book.onAccused = () => interrupted.abort()
   try {
-    return await fetchChunk(chunk, accused.signal)
+    return { accused: [], data: await fetchChunk(chunk, interrupted.signal) }
   } catch (error) {
-    if (isAccused()) return undefined
-    throw error
+    // One who was accused may have been caught by the time that the question has ended.
+    if (!interrupted.signal.aborted) throw error
+    return { accused: book.accused() }
   } finally {
     book.onAccused = () => undefined
   }

@@ -284,3 +284,17 @@ test('an accusation ends a question to the origin that is under way', async () =
     })
   assert.deepEqual(await audit(book, hangs), new Set([alice.peerId]))
 })
+
+test('the audit ends when the liar is caught by other means meanwhile', async () => {
+  const book = makeBook()
+  book.add(voucher(alice, [0, 1], [hashOf('lie'), good[1]!]))
+  book.add(voucher(bob, [2, 3]))
+  const asked: number[] = []
+  const caughtMeanwhile = async (chunk: number) => {
+    asked.push(chunk)
+    book.distrust(alice.peerId)
+    return Buffer.from(`chunk ${chunk}`)
+  }
+  assert.deepEqual(await audit(book, caughtMeanwhile), new Set([alice.peerId]))
+  assert.equal(asked.length, 1)
+})

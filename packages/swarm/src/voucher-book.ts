@@ -133,6 +133,11 @@ export class VoucherBook {
     return [...vouchers]
   }
 
+  /** Whether a signer's word does not count any more. */
+  distrusts(signer: string): boolean {
+    return this.#distrusted.has(signer)
+  }
+
   /** Forgets all that a signer said, for good. Returns the chunks whose hash is unknown now. */
   distrust(signer: string): number[] {
     this.#distrusted.add(signer)
