@@ -3,9 +3,8 @@
 import { createHash } from 'node:crypto'
 import { Agent } from 'node:http'
 import { parseArgs } from 'node:util'
-import { fetchAll } from '../support/http.ts'
+import { open } from '../support/http.ts'
 import { DOCKER, OCI, sha256 } from '../support/images.ts'
-import { readBlob } from './read-blob.ts'
 
 export interface PullRequest {
   /** `http://host:port` of the agent's mirror endpoint or of a registry. */
@@ -56,7 +55,6 @@ export class PullError extends Error {
   }
 }
 
-const USER_AGENT = 'shoal-test-pull'
 const ACCEPT = [DOCKER.manifest, DOCKER.index, OCI.manifest, OCI.index].join(', ')
 
 interface Manifest {
@@ -79,18 +77,24 @@ export async function pull(request: PullRequest, onProgress: (bytes: number) => 
   let bytes = 0
   let reported = 0
 
-  const urlOf = (kind: string, reference: string): URL => {
+  const ask = async (kind: string, reference: string) => {
     const url = new URL(`/v2/${repository}/${kind}/${reference}`, endpoint)
     if (namespace !== undefined) url.searchParams.set('ns', namespace)
-    return url
+    const headers = { accept: kind === 'manifests' ? ACCEPT : '*/*', 'user-agent': 'shoal-test-pull' }
+    const answer = await open(url.href, { headers, agent, idleLimitMs, signal })
+    if (answer.statusCode !== 200) {
+      const pieces: Buffer[] = []
+      for await (const piece of answer) pieces.push(piece as Buffer)
+      throw new PullError(answer.statusCode ?? 0, `GET ${url.href}: ${answer.statusCode} ${Buffer.concat(pieces)}`)
+    }
+    return answer
   }
 
   const manifest = async (reference: string) => {
-    const url = urlOf('manifests', reference)
-    const headers = { accept: ACCEPT, 'user-agent': USER_AGENT }
-    const answer = await fetchAll(url.href, { headers, agent, idleLimitMs, signal })
-    const { body, status } = answer
-    if (status !== 200) throw new PullError(status, `GET ${url.href}: ${status} ${body.toString()}`)
+    const answer = await ask('manifests', reference)
+    const pieces: Buffer[] = []
+    for await (const piece of answer) pieces.push(piece as Buffer)
+    const body = Buffer.concat(pieces)
     const digest = sha256(body)
     const wanted = reference.startsWith('sha256:') ? reference : answer.headers['docker-content-digest']
     if (digest !== wanted) throw new Error(`manifest ${reference}: ${String(wanted)} announced, ${digest} came`)
@@ -100,24 +104,17 @@ export async function pull(request: PullRequest, onProgress: (bytes: number) => 
 
   const blob = async (digest: string): Promise<PulledBlob> => {
     const from = performance.now()
-    const url = urlOf('blobs', digest)
+    const answer = await ask('blobs', digest)
     const hash = createHash('sha256')
     let sizeBytes = 0
     let firstByteMs = 0
-    const onBytes = (piece: Uint8Array): void => {
+    for await (const piece of answer) {
       if (sizeBytes === 0) firstByteMs = since(from)
-      hash.update(piece)
-      sizeBytes += piece.length
-      bytes += piece.length
+      hash.update(piece as Buffer)
+      sizeBytes += (piece as Buffer).length
+      bytes += (piece as Buffer).length
       if (bytes - reported >= 4 * 1024 * 1024) onProgress((reported = bytes))
     }
-    const answer = await readBlob(url, {
-      headers: { accept: '*/*', 'user-agent': USER_AGENT },
-      idleLimitMs,
-      signal,
-      onBytes,
-    })
-    if (answer.status !== 200) throw new PullError(answer.status, `GET ${url.href}: ${answer.status} ${answer.text}`)
     const verified = `sha256:${hash.digest('hex')}` === digest
     const source = String(answer.headers['x-shoal-source'] ?? '')
     return { digest, sizeBytes, verified, source, firstByteMs, durationMs: since(from) }

@@ -128,7 +128,7 @@ async function main(): Promise<number> {
   })
   try {
     // Agents of a running cluster have met and have done this before, so that their code is compiled; what is cold is the
-    // image. An earlier one of the same size makes 12 % less at 100 Mbit/s on two cores.
+    // image.
     await rollout(lab, { image: await lab.pushImage({ name: 'earlier', layers: options.layers }) })
     const image = await lab.pushImage({ layers: options.layers })
     process.stdout.write('one straight download for comparison\n')
