@@ -174,17 +174,20 @@ export function writeEach<T>(
   max: number,
   write: (value: T, writer: PbfWriter) => void,
 ): void {
+  assertAtMost(max, field, values)
+  for (const value of values) writer.writeMessage(field, write, value)
+}
+
+function assertAtMost(max: number, field: number, values: readonly unknown[]): void {
   if (values.length > max)
     throw new InvalidMessageError(`${values.length} entries in field ${field}; ${max} are allowed`)
-  for (const value of values) writer.writeMessage(field, write, value)
 }
 
 /** Addresses as they were encoded before: a tracker names each member to dozens of others. */
 const encodedAddresses = new WeakMap<NodeAddress, Uint8Array>()
 
 export function writeAddresses(writer: PbfWriter, field: number, addresses: readonly NodeAddress[]): void {
-  if (addresses.length > LIMITS.addresses)
-    throw new InvalidMessageError(`${addresses.length} entries in field ${field}; ${LIMITS.addresses} are allowed`)
+  assertAtMost(LIMITS.addresses, field, addresses)
   for (const address of addresses) {
     let bytes = encodedAddresses.get(address)
     if (bytes === undefined) {
