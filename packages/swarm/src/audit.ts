@@ -72,7 +72,7 @@ async function fetchUnlessAccused(
     if (!interrupted.signal.aborted) throw error
     return { accused: book.accused() }
   } finally {
-    book.onAccused = () => undefined
+    book.onAccused = undefined
   }
 }
 

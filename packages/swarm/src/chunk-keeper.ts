@@ -141,7 +141,7 @@ export class ChunkKeeper {
       fetchChunk,
       drop: (chunks) => this.#drop(chunks),
       expose: (chunk, data) => this.#expose(chunk, data),
-      setAside: (signer) => this.#unlearn(signer, book.setAside(signer)),
+      setAside: (signer) => this.#setAside(signer),
     })
   }
 
@@ -173,6 +173,16 @@ export class ChunkKeeper {
     // A client that has some of these bytes already must not take them for the blob.
     const first = chunks.reduce((least, chunk) => Math.min(least, chunk)) * partial.chunkSizeBytes
     readers.cut(first, new DownloadError('CORRUPT', digest, 'bytes that were sent turned out to be wrong'))
+  }
+
+  /** It is not blamed: whether it was wrong shows when the blob is right (see `confirm`). */
+  async #setAside(signer: string): Promise<void> {
+    const { context, partial, book } = this.#options
+    context.logger.warn(
+      { peer: signer, digest: partial.digest },
+      'two others say that a peer vouched for what is wrong',
+    )
+    await this.#unlearn(signer, book.setAside(signer))
   }
 
   async #distrust(signer: string): Promise<void> {

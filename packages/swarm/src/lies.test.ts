@@ -6,7 +6,7 @@ import type { ChunkHandler, ControlPlane, NodeAddress } from '@shoal/network'
 import type { Digest } from '@shoal/oci'
 import { isTrickling } from './policy/index.ts'
 import { meetAll, startNode, startNodes, until, type NodeOptions, type TestNode } from './testing/cluster.ts'
-import { MemoryOrigin } from './testing/origin.ts'
+import { hanging, MemoryOrigin } from './testing/origin.ts'
 
 const MIB = 1024 * 1024
 const CHUNK = 256 * 1024
@@ -162,6 +162,58 @@ test('who never answers is asked for one chunk, left at its first silence while 
   assert.ok(asked <= 2, `it was asked ${asked} times`)
   const named = { peer: liar.control.peerId, reason: 'undelivered' }
   assert.equal(await victim.metric('shoal_peer_given_up', named), 1)
+})
+
+test('who never answers has one try for a blob of one chunk, though nobody else delivers', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(1000)
+  let asked = 0
+  const never = (): ChunkHandler => () => {
+    asked++
+    return new Promise(() => undefined)
+  }
+  const liar = await startNode(t, { handler: never })
+  await liar.fetch(origin, digest)
+  const victim = await startNode(t, { timings: { stallTimeoutMs: 100 } })
+  await meetAll([liar, victim])
+  // The origin is held up until the liar was left, as it is by a tracker that counts on the liar's word.
+  const gate = Promise.withResolvers<void>()
+  origin.mood = () => gate.promise
+  const download = await victim.download(origin, digest)
+  await until(() => asked > 0 && !download.neighbourhood.has(liar.control.peerId), 'the liar is left')
+  assert.equal(asked, 1)
+  gate.resolve()
+  await download.done
+  assert.deepEqual(await victim.bytes(digest), origin.content(digest))
+})
+
+test('what two others say of a liar is believed without the origin, and the liar banned when the blob is right', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(2 * MIB)
+  const evil = Buffer.from(origin.content(digest))
+  evil[3 * CHUNK + 99]! ^= 0xff
+  // Once its word is all that is known of it, it gives nobody anything: so it is for its word that it is banned.
+  let gives = true
+  const handler =
+    (honest: ChunkHandler): ChunkHandler =>
+    (request) =>
+      gives ? honest(request) : { status: 'busy', retryAfterMs: 60_000 }
+  const liar = await startMember(t, digest, evil, { handler })
+  const seeds = await startNodes(t, 2)
+  for (const seed of seeds) await seed.fetch(origin, digest)
+  const speak = seeds.map(mute)
+  const victim = await startNode(t, { timings: { takeoverMs: 100 } })
+  await meetAll([victim, liar, ...seeds])
+  // The origin gives the chunk that the liar lacks, and then nothing: what is compared with it is never answered.
+  origin.mood = (range, signal) => (range.start === 2 * MIB - CHUNK ? undefined : hanging(range, signal))
+  const download = await victim.download(origin, digest)
+  await until(() => download.partial.chunks.isFull, 'all chunks are here, one of them wrong')
+  gives = false
+  for (const each of speak) each()
+  await download.done
+  assert.deepEqual(await victim.bytes(digest), origin.content(digest))
+  assert.equal(await victim.metric('shoal_chunks_rejected_total', { reason: 'digest' }), 1)
+  assert.deepEqual(victim.swarm.banned(), [[liar.control.peerId, 'wrong_hash']])
 })
 
 test('who asks the same again and again is answered a few times', async (t) => {

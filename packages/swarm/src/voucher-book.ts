@@ -38,8 +38,8 @@ export class VoucherBook {
   readonly #doubts = new Set<number>()
   /** What those said whose word counts for nothing until the blob is right. */
   readonly #setAside = new Map<string, [chunk: number, hash: Uint8Array][]>()
-  /** Called when there is an accusation (see `accused`). */
-  onAccused: () => void = () => undefined
+  /** Called when there is an accusation (see `accused`). Set only during an audit: looking for one costs time. */
+  onAccused: (() => void) | undefined
   #known = 0
   #hasForgotten = false
 
@@ -96,7 +96,7 @@ export class VoucherBook {
       this.#noteOtherWord(index, hashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES), signer)
       this.#doubts.add(index)
     }
-    if (contradicted.length > 0 && this.accused().length > 0) this.onAccused()
+    if (this.onAccused !== undefined && contradicted.some((index) => this.#isAccused(index))) this.onAccused()
     return { learned: this.#enter(voucher, false), invalid: false }
   }
 
@@ -198,15 +198,18 @@ export class VoucherBook {
 
   /** Signers of whose word on a chunk two others have said the same other thing. */
   accused(): string[] {
-    const accused = new Set<string>()
-    for (const index of this.doubts()) {
-      const signer = this.signer(index)
-      for (const accusers of this.#otherWords.get(index)?.values() ?? []) {
-        const counting = [...accusers].filter((other) => other !== signer && !this.#distrusted.has(other))
-        if (signer !== undefined && counting.length >= ACCUSERS) accused.add(signer)
-      }
-    }
-    return [...accused]
+    const accused = this.doubts().flatMap((index) => (this.#isAccused(index) ? [this.signer(index)!] : []))
+    return [...new Set(accused)]
+  }
+
+  /** Whether the word of its signer on a chunk is one that two others contradict alike. */
+  #isAccused(index: number): boolean {
+    const signer = this.signer(index)
+    if (signer === undefined || signer === this.#options.self) return false
+    const isCounted = (other: string) => other !== signer && !this.#distrusted.has(other)
+    return [...(this.#otherWords.get(index)?.values() ?? [])].some(
+      (accusers) => [...accusers].filter(isCounted).length >= ACCUSERS,
+    )
   }
 
   /** Forgets what a signer said until `judge` tells whether it was wrong. Returns the chunks whose hash is unknown now. */

@@ -25,7 +25,7 @@ export function isToBeLeft({ failures, hasDelivered, isSilent }: PeerRecord, che
 
 /**
  * Whether what a peer failed to give is cheap to have elsewhere: others deliver meanwhile, or it is a blob of one chunk. That
- * is a manifest or a configuration, which everything else waits for, and which the origin can give twice.
+ * is mostly a manifest or a configuration, which everything else waits for, and which the origin can give twice.
  */
 export function isCheapElsewhere(othersDeliver: boolean, chunkCount: number): boolean {
   return othersDeliver || chunkCount === 1
