@@ -1,6 +1,6 @@
 // What one agent of eight that lies costs the others in a cold rollout, for each kind of lie: beside the same rollout with
 // eight honest ones, and beside one whose eighth node has no part in the swarm. A liar that was left may still pull the image
-// from the origin as any client may, over the link that all share; the second tells what that alone costs.
+// from the origin like every other client, over the link that all share; the second tells what that alone costs.
 import { LIES, lying, peerIdOf, whoNames, type Lie } from '../chaos/lies.ts'
 import { withLab } from '../lab/lab.ts'
 import { rollout } from '../lab/rollout.ts'
@@ -110,32 +110,29 @@ function middle(runs: readonly Measured[]): Measured {
 async function measured(eighth: Eighth, originRate: string): Promise<Measured> {
   const lie = eighth === 'honest' || eighth === 'straight' ? undefined : eighth
   const agentPreload = (index: number) => (index === LIAR && lie !== undefined ? lying(lie) : undefined)
-  return await withLab(
-    `bench liars ${eighth}`,
-    { agents: AGENTS, rate: RATE, originRate, agentPreload },
-    async (lab) => {
-      const others = lab.agents.filter(({ index }) => index !== LIAR)
-      const liar = await peerIdOf(lab.agent(LIAR))
-      // Agents of a running cluster have met; what is cold is the image. The liar has had no occasion to lie.
-      await rollout(lab, { image: await lab.pushImage({ name: 'earlier', layers: [16 * MiB] }), agents: others })
-      const image = await lab.pushImage({ layers: [LAYER_BYTES] })
-      // The liar may well not get it.
-      const straight = { endpoint: `http://${lab.origin.host}`, repository: image.repository, reference: image.tag }
-      const itself = eighth === 'straight' ? lab.agent(LIAR).probe.pull(straight) : lab.agent(LIAR).pull(image)
-      itself.catch(() => undefined)
-      const result = await rollout(lab, { image, agents: others, retries: 2 })
-      const { outcomes } = result
-      const failed = outcomes.filter(({ verified }) => !verified)
-      if (failed.length > 0) throw new Error(`${failed.length} honest pulls failed: ${failed[0]?.error?.message}`)
-      const rejected = await Promise.all(others.map((agent) => agent.metric('shoal_chunks_rejected_total')))
-      return {
-        lastMs: Math.max(...outcomes.map(({ endedMs }) => endedMs)),
-        medianMs: median(outcomes.map(({ durationMs }) => durationMs)),
-        rejected: rejected.reduce((sum, count) => sum + count, 0),
-        copies: result.originContentBytes / result.imageBytes,
-        honestCopies: result.fromOriginBytes / result.imageBytes,
-        namedBy: lie === undefined ? 0 : (await whoNames(liar, [...others, lab.tracker!])).length,
-      }
-    },
-  )
+  const options = { agents: AGENTS, rate: RATE, originRate, agentPreload }
+  return await withLab(`bench liars ${eighth}`, options, async (lab) => {
+    const others = lab.agents.filter(({ index }) => index !== LIAR)
+    const liar = await peerIdOf(lab.agent(LIAR))
+    // Agents of a running cluster have met; what is cold is the image. The liar has had no occasion to lie.
+    await rollout(lab, { image: await lab.pushImage({ name: 'earlier', layers: [16 * MiB] }), agents: others })
+    const image = await lab.pushImage({ layers: [LAYER_BYTES] })
+    // The liar may well not get it.
+    const straight = { endpoint: `http://${lab.origin.host}`, repository: image.repository, reference: image.tag }
+    const itself = eighth === 'straight' ? lab.agent(LIAR).probe.pull(straight) : lab.agent(LIAR).pull(image)
+    itself.catch(() => undefined)
+    const result = await rollout(lab, { image, agents: others, retries: 2 })
+    const { outcomes } = result
+    const failed = outcomes.filter(({ verified }) => !verified)
+    if (failed.length > 0) throw new Error(`${failed.length} honest pulls failed: ${failed[0]?.error?.message}`)
+    const rejected = await Promise.all(others.map((agent) => agent.metric('shoal_chunks_rejected_total')))
+    return {
+      lastMs: Math.max(...outcomes.map(({ endedMs }) => endedMs)),
+      medianMs: median(outcomes.map(({ durationMs }) => durationMs)),
+      rejected: rejected.reduce((sum, count) => sum + count, 0),
+      copies: result.originContentBytes / result.imageBytes,
+      honestCopies: result.fromOriginBytes / result.imageBytes,
+      namedBy: lie === undefined ? 0 : (await whoNames(liar, [...others, lab.tracker!])).length,
+    }
+  })
 }

@@ -22,6 +22,8 @@ interface Scenario {
 
 /** Slow enough that on two cores the links are the limit, not the processor (docs/decisions/0007-what-limits-the-lab.md). */
 const SLOW = { rate: '25mbit', layerBytes: 32 * MiB }
+/** The rate of the issue. On two cores the processor is the limit. */
+const FAST = { rate: '100mbit', layerBytes: 128 * MiB }
 /** Issue: 16 agents at 100 Mbit/s within 1.35 of the ideal, 24 within 1.5, and 1.02 images from the origin. */
 const SCENARIOS: Scenario[] = [
   { agents: 2, ...SLOW },
@@ -29,7 +31,7 @@ const SCENARIOS: Scenario[] = [
   { agents: 8, ...SLOW },
   { agents: 16, ...SLOW, lastLimit: 1.35 },
   { agents: 24, ...SLOW, lastLimit: 1.5 },
-  { agents: 16, rate: '100mbit', layerBytes: 128 * MiB, lastLimit: 1.35 },
+  { agents: 16, ...FAST, lastLimit: 1.35 },
 ]
 /** Beyond this many nodes the comparisons only get longer: their times grow with the number of nodes. */
 const COMPARED_UP_TO = 8
@@ -55,7 +57,7 @@ export async function coldRollouts(): Promise<SectionResult> {
   return {
     title: 'Cold rollouts',
     method:
-      `One layer of ${SLOW.layerBytes / MiB} MiB, or of 128 MiB at 100mbit, every node and the origin at that rate each way, all asked ` +
+      `One layer of ${SLOW.layerBytes / MiB} MiB at ${SLOW.rate}, of ${FAST.layerBytes / MiB} MiB at ${FAST.rate}, every node and the origin at that rate each way, all asked ` +
       'within a second; before, they roll out another image of the same size. Times in straight downloads by one node with nobody else about (its own time in the same lab is 1). ' +
       `“Straight” and “cache” are measured up to ${COMPARED_UP_TO} nodes.`,
     columns: [

@@ -68,7 +68,6 @@ async function play(nodes: number, blobs: typeof BLOBS): Promise<Load> {
   const replies: Said[] = []
   let sentBytes = 0
   let receivedBytes = 0
-  let startMs = 0
   const members = Array.from(
     { length: nodes },
     (_, index) =>
@@ -110,7 +109,7 @@ async function play(nodes: number, blobs: typeof BLOBS): Promise<Load> {
     latencies.push(performance.now() - startMs - atMs)
   }
   const before = process.cpuUsage()
-  startMs = performance.now()
+  const startMs = performance.now()
   let next = 0
   let handled = 0
   while (next < traffic.length) {
