@@ -8,7 +8,8 @@ import type { SectionResult, Target } from './figures.ts'
 
 /** A node that has just started looks for others in its DHT, and compiles what it runs often. */
 const SETTLE_MS = 60_000
-const WATCH_MS = 20_000
+/** Long enough that what comes once in a minute or two counts with its share. */
+const WATCH_MS = 120_000
 /** Blobs in store, and the resident memory that an agent with so many may have. */
 const FEW = { blobs: 10, limitMb: 130 }
 const MANY = { blobs: 5000, limitMb: 180 }
