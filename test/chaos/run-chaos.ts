@@ -159,10 +159,10 @@ class ChaosRun {
     // The tag of this image may be that of another by now; by its digest it is still what it was.
     if (digests.length > 1) this.#remembered = this.#remembered.filter((each) => each !== image)
     this.#result.episodes++
-    const slowest = Math.max(0, ...recovered.map((tookMs) => tookMs ?? Infinity))
+    const times = recovered.map((tookMs) => (tookMs === undefined ? 'never' : Math.round(tookMs))).join(', ')
     const count = this.#result.violations.length - before
     this.#tell(
-      `  well again after ${Math.round(slowest)} ms, checked ${Math.round(performance.now() - healed)} ms after the faults, ${count} violations`,
+      `  well again after ${times} ms, checked ${Math.round(performance.now() - healed)} ms after the faults, ${count} violations`,
     )
   }
 

@@ -7,6 +7,7 @@ import type { Logger } from 'pino'
 import type { TrackerMetrics } from './metrics.ts'
 import { NodeBudgets } from './node-budgets.ts'
 import { OriginPace } from './origin-pace.ts'
+import { RescuedMembers } from './rescued-members.ts'
 import { SwarmTable } from './swarm-table.ts'
 import { TagTable } from './tag-table.ts'
 import type { Lapse, Lease, Member } from './member.ts'
@@ -47,6 +48,8 @@ export class Coordinator {
   readonly #budgets: NodeBudgets
   /** Whom a node has reported. */
   readonly #reported = new LRUCache<string, Set<string>>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
+  /** In all swarms together: who bans others does so for all blobs. */
+  readonly #rescued = new RescuedMembers()
   readonly #reports = new LRUCache<string, Set<string>>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
   /** Peers that were caught lying by enough others. */
   readonly #outcasts = new LRUCache<string, true>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
@@ -157,6 +160,7 @@ export class Coordinator {
         leaseIdleMs: this.#options.leaseIdleMs,
         random: Math.random,
         onLapse: (lease, how) => this.#lapsed(digest, lease, how),
+        rescued: this.#rescued,
       })
       this.swarms.add(swarm)
     }

@@ -24,6 +24,8 @@ export interface OriginLeasesOptions {
   random: Random
   /** A member has lost a lease. */
   onLapse: (lease: Lease, how: Lapse) => void
+  /** A member is helped that the others do not serve. */
+  onRescue: (member: Member) => void
 }
 
 /** The origin leases of one blob. */
@@ -192,11 +194,12 @@ export class OriginLeases {
         continue
       }
       const othersWait = member.discredited && this.#isAwaited()
-      const { starvedMs, coveredMs, chunks } = rescueOf(member, usualChunkMs, othersWait)
-      if (nowMs - member.starvedSinceMs < starvedMs || member.held > 0 || member.credit === 0) continue
-      const run = this.#rescueRun(member, chunks, nowMs - coveredMs)
+      const { afterMs, chunks } = rescueOf(member, usualChunkMs, othersWait)
+      if (nowMs - member.starvedSinceMs < afterMs || member.held > 0 || member.credit === 0) continue
+      const run = this.#rescueRun(member, chunks, nowMs - afterMs)
       if (run === undefined) continue
       member.rescues++
+      this.#options.onRescue(member)
       return (member.rescue = this.#enter(id, member, run.first, run.count, 'rescue', nowMs))
     }
     this.#noRescueBeforeMs = nowMs + RESCUE_PAUSE_MS

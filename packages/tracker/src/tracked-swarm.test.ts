@@ -7,13 +7,14 @@ import { DEFAULT_PARAMETERS } from '@shoal/swarm'
 import fc from 'fast-check'
 import { FakeChannel } from '@shoal/swarm/testing'
 import type { Lease } from './member.ts'
+import { RescuedMembers } from './rescued-members.ts'
 import { TrackedSwarm } from './tracked-swarm.ts'
 
 const CHUNK = 256 * 1024
 const digest = digestOf('blob')
 const LEASE_IDLE_MS = 2000
 
-function setUp(chunkCount: number, originHost = 'origin.test') {
+function setUp(chunkCount: number, originHost = 'origin.test', rescued = new RescuedMembers()) {
   let seed = 1
   const swarm = new TrackedSwarm({
     digest,
@@ -21,6 +22,7 @@ function setUp(chunkCount: number, originHost = 'origin.test') {
     originHost,
     parameters: DEFAULT_PARAMETERS,
     leaseIdleMs: LEASE_IDLE_MS,
+    rescued,
     random: () => (seed = (seed * 16807) % 2147483647) / 2147483647,
   })
   const channels = Array.from({ length: 6 }, (_, at) => new FakeChannel(`peer${at}`))
@@ -203,6 +205,27 @@ test('a member to whom nobody gives anything has the whole blob from the origin 
   }
   assert.deepEqual(counts, [1, 2, 4, 8, 16, 1])
   assert.ok(now <= 12_000, `after ${now} ms`)
+})
+
+test('a member whom the others refused in one swarm waits a second in the next ones, everybody else four', () => {
+  const rescued = new RescuedMembers()
+  const firstHelp = (at: number): number => {
+    const { swarm, join, grant } = setUp(2, 'origin.test', rescued)
+    join(0, [0, 1], 0, { leaseCredit: 0 })
+    const member = join(at)
+    for (let now = 0; now < 60_000; now += 250) {
+      swarm.starved(member, now)
+      const lease = grant(now)
+      if (lease === undefined) continue
+      // It gets all from the origin, and the blob is complete.
+      swarm.leaseDone(done(lease, chunksOf(lease)), `peer${at}`, now)
+      if (member.chunks.count === 2) return now
+    }
+    return NaN
+  }
+  const [first, second, third] = [firstHelp(1), firstHelp(1), firstHelp(1)]
+  assert.ok(first >= 4000 && second < 1500 && third < 1500, `${first}, ${second}, ${third}`)
+  assert.ok(firstHelp(2) >= 4000)
 })
 
 test('where a chunk takes seconds, a member that gets none for as long is not helped past the books', () => {

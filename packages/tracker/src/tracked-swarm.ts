@@ -10,10 +10,18 @@ import {
   type TrackerProgress,
 } from '@shoal/network'
 import { ChunkMap, chunkCountFor } from '@shoal/store'
-import { chooseNeighbours, MemberPool, usualTime, type Random, type SwarmParameters } from '@shoal/swarm'
+import {
+  chooseNeighbours,
+  MemberPool,
+  rememberedRescues,
+  usualTime,
+  type Random,
+  type SwarmParameters,
+} from '@shoal/swarm'
 import { Coverage } from './coverage.ts'
 import { Member, noteProgress, type Lapse, type Lease, type ZoneLease } from './member.ts'
 import { OriginLeases, STARVED_SAID_MS } from './origin-leases.ts'
+import { RescuedMembers } from './rescued-members.ts'
 import { ZoneLeases } from './zone-leases.ts'
 
 export interface TrackedSwarmOptions {
@@ -25,6 +33,8 @@ export interface TrackedSwarmOptions {
   random: Random
   /** A member has lost a lease at the origin. */
   onLapse?: ((lease: Lease, how: Lapse) => void) | undefined
+  /** Members that had to be rescued, in any swarm. @default of this swarm only */
+  rescued?: RescuedMembers | undefined
 }
 
 /** The books on one blob. */
@@ -39,10 +49,11 @@ export class TrackedSwarm {
   readonly #pool = new MemberPool<Member>()
   readonly #coverage: Coverage
   readonly #originLeases: OriginLeases
+  readonly #rescued: RescuedMembers
   readonly #zoneLeases: ZoneLeases
 
   constructor(options: TrackedSwarmOptions) {
-    const { parameters, leaseIdleMs, random, onLapse = () => undefined } = options
+    const { parameters, leaseIdleMs, random, onLapse = () => undefined, rescued = new RescuedMembers() } = options
     const { members } = this
     this.#options = options
     this.digest = options.digest
@@ -50,7 +61,9 @@ export class TrackedSwarm {
     this.originHost = options.originHost
     const coverage = new Coverage(chunkCountFor(options.sizeBytes))
     this.#coverage = coverage
-    this.#originLeases = new OriginLeases({ coverage, members, parameters, leaseIdleMs, random, onLapse })
+    this.#rescued = rescued
+    const onRescue = ({ channel, rescues }: Member): void => rescued.note(channel.peerId, rescues)
+    this.#originLeases = new OriginLeases({ coverage, members, parameters, leaseIdleMs, random, onLapse, onRescue })
     this.#zoneLeases = new ZoneLeases({ coverage, members, pool: this.#pool, parameters, leaseIdleMs, random })
   }
 
@@ -106,6 +119,7 @@ export class TrackedSwarm {
     let member = this.members.get(channel.peerId)
     if (member === undefined) {
       member = new Member(channel, this.chunkCount)
+      member.rescues = rememberedRescues(this.#rescued.of(channel.peerId))
       this.members.set(channel.peerId, member)
       this.#pool.add(member)
       this.#coverage.zones.joins(member.zone)

@@ -15,11 +15,15 @@ const AFTER_CHUNKS = 4
  */
 const MAX_DOUBLINGS = 4
 
+/** What one that had to be rescued elsewhere begins with, at most: the first chunk after a second, not after four. */
+const REMEMBERED_DOUBLINGS = 2
+
 export interface Rescue {
-  /** How long the member has to be starved, in milliseconds. */
-  readonly starvedMs: number
-  /** How long a chunk has to be in the swarm, in milliseconds: before, it may just not have reached the member. */
-  readonly coveredMs: number
+  /**
+   * How long the member has to be starved, and the chunk in the swarm, in milliseconds: before, it may just not have reached the
+   * member.
+   */
+  readonly afterMs: number
   /** How many chunks in a row it may fetch at most. */
   readonly chunks: number
 }
@@ -40,7 +44,12 @@ export interface StarvedMember {
  */
 export function rescueOf(member: StarvedMember, usualChunkMs: number, othersWait: boolean): Rescue {
   const rescues = member.discredited && othersWait ? 0 : member.rescues
-  const coveredMs = Math.max(AFTER_MS, AFTER_CHUNKS * usualChunkMs)
   const chunks = 2 ** Math.min(rescues, MAX_DOUBLINGS)
-  return { starvedMs: Math.max(coveredMs / chunks, usualChunkMs), coveredMs, chunks }
+  const firstMs = Math.max(AFTER_MS, AFTER_CHUNKS * usualChunkMs)
+  return { afterMs: Math.max(firstMs / chunks, usualChunkMs), chunks }
+}
+
+/** The rescues that a member begins with in a swarm, when it has had so many in a row in another one lately. */
+export function rememberedRescues(elsewhere: number): number {
+  return Math.min(elsewhere, REMEMBERED_DOUBLINGS)
 }
