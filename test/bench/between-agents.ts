@@ -3,15 +3,15 @@
 import { spawn } from 'node:child_process'
 import { createHash, randomBytes } from 'node:crypto'
 import { once } from 'node:events'
-import { closeSync, mkdirSync, openSync, rmSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, openSync, rmSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fetchAll } from '../support/http.ts'
-import { MiB, rawImage, type Blob, type Image } from '../support/images.ts'
+import { MiB, rawImage, type Image } from '../support/images.ts'
 import { metricSum, parseMetrics } from '../support/metrics.ts'
 import { cpuSeconds } from '../support/process-cost.ts'
 import { pushImage } from '../support/push.ts'
-import { pullByAgent, withDaemons, type AgentEndpoint, type Daemons, type WebServer } from './daemons.ts'
+import { layDown, pullByAgent, withDaemons, type AgentEndpoint, type Daemons, type WebServer } from './daemons.ts'
 import { median, type SectionResult } from './figures.ts'
 
 const LAYER_BYTES = 512 * MiB
@@ -89,14 +89,6 @@ async function floorOf(tlsUrl: string, folder: string): Promise<number> {
   return (tls + (user + system) / 1e6) / GIGABYTES
 }
 
-/** The layer in a folder that a web server hands out; gives back the file's name. */
-function layDown(folder: string, { bytes }: Blob): string {
-  mkdirSync(folder, { recursive: true })
-  writeFileSync(join(folder, 'layer'), '')
-  for (const piece of bytes()) writeFileSync(join(folder, 'layer'), piece, { flag: 'a' })
-  return 'layer'
-}
-
 async function measure(daemons: Daemons, rounds: number): Promise<{ costs: Map<string, Cost[]>; floor: number }> {
   const registry = await daemons.dockerRegistry()
   const tracker = await daemons.tracker()
@@ -116,7 +108,8 @@ async function measure(daemons: Daemons, rounds: number): Promise<{ costs: Map<s
   const layer = image?.blobs.at(-1)
   if (layer === undefined) throw new RangeError('at least one round is needed')
   const folder = join(daemons.folder, 'pages')
-  const file = layDown(folder, layer)
+  const file = 'layer'
+  layDown(folder, file, layer.bytes())
   const server = await daemons.webServer(folder)
   const floors: number[] = []
   for (let round = 0; round <= rounds; round++) {

@@ -1,6 +1,6 @@
 // The daemons that a bench measures: plain processes on loopback with a folder of their own, ended with the bench.
 import { spawnSync } from 'node:child_process'
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { closeSync, mkdirSync, mkdtempSync, openSync, readFileSync, rmSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Daemon } from '../support/daemon.ts'
@@ -195,6 +195,14 @@ export async function pullByAgent({ name, adminUrl }: AgentEndpoint, image: stri
   const answer = await fetchAll(`${adminUrl}/api/v1/pulls`, { method: 'POST', headers, body: [body] })
   const last = answer.body.toString().trim().split('\n').at(-1) ?? ''
   if (!last.includes('"event":"done"')) throw new Error(`${name} did not pull ${image}: ${answer.status} ${last}`)
+}
+
+/** Puts a file into a folder that a web server hands out. */
+export function layDown(folder: string, name: string, bytes: Iterable<Buffer>): void {
+  mkdirSync(folder, { recursive: true })
+  const file = openSync(join(folder, name), 'w')
+  for (const piece of bytes) writeSync(file, piece)
+  closeSync(file)
 }
 
 /** Runs a section with daemons of its own, which end whatever happens. */

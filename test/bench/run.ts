@@ -13,6 +13,7 @@ import { lookaheadGain } from './lookahead.ts'
 import { mirror } from './mirror.ts'
 import { peakMemory } from './peak-memory.ts'
 import { registry, registryMemory } from './registry.ts'
+import { rollingUpdate } from './rolling.ts'
 import { coldRollouts } from './rollout.ts'
 import { tracker } from './tracker.ts'
 import { transfer } from './transfer.ts'
@@ -24,10 +25,11 @@ sections (all of them if none is named):
   agents    a layer from one agent to another over loopback, beside nginx and curl
   lone      a cold pull through a lone agent beside the same pull straight from the origin
   lookahead  layers fetched before they are asked for, beside an agent that waits
-  mirror    a stored layer and manifest from an agent beside docker-registry
+  mirror    a stored layer and manifest from an agent beside nginx and docker-registry
   idle      memory and CPU of an idle agent and tracker
   memory    peak memory of an agent while a large blob passes through
   rollout   cold rollouts of 2 to 24 agents beside straight pulls, a pull-through cache, and the simulator
+  rolling   an image that shares a layer with what all have, given to a fifth of the agents at a time
   liars     what one agent of eight that lies costs a cold rollout, for each kind of lie
   liars-wide  the same with an origin that has four times a node's rate
   tracker   messages of 1000 to 15 000 nodes against one tracker
@@ -60,6 +62,7 @@ const SECTIONS: Record<string, (options: Options) => Promise<SectionResult>> = {
   idle: ({ nodes }) => idle(nodes),
   memory: ({ gib }) => peakMemory(gib),
   rollout: () => coldRollouts(),
+  rolling: () => rollingUpdate(),
   liars: ({ rounds = 1 }) => liars(rounds, 'narrow'),
   'liars-wide': ({ rounds = 1 }) => liars(rounds, 'wide'),
   tracker: () => tracker(),
