@@ -22,6 +22,8 @@ import { randomOf } from './schedule.ts'
 /** With `SHOAL_TEST_PUSHES=200` that many are made, however long it takes; otherwise the time below ends it. */
 const PUSHES = Number(process.env['SHOAL_TEST_PUSHES'] ?? 40)
 const TIME_LIMIT_MS = process.env['SHOAL_TEST_PUSHES'] === undefined ? 25_000 : Number.POSITIVE_INFINITY
+/** The registry is killed when so many pushes have gone through at the latest, with others under way. */
+const MOST_PUSHES_A_LIFE = 8
 /** Gives sizes and moments; how the pushes of one round interleave is up to the machine. */
 const SEED = Number(process.env['SHOAL_TEST_SEED'] ?? randomInt(2 ** 31))
 const REPOSITORIES = ['app', 'team/base']
@@ -129,6 +131,9 @@ test(`kill -9 of the registry at random moments of pushes (seed ${SEED})`, async
   try {
     while (begun < PUSHES && performance.now() < endMs) {
       const dying = new AbortController()
+      // Where all pushes are over within a second, a time alone would kill the registry once, and perhaps between two of them.
+      const enough = Promise.withResolvers<void>()
+      let untilKilled = 1 + random(MOST_PUSHES_A_LIFE)
       const pushing = targets.map(async (target) => {
         while (!dying.signal.aborted && begun < PUSHES) {
           begun++
@@ -145,10 +150,11 @@ test(`kill -9 of the registry at random moments of pushes (seed ${SEED})`, async
           whole++
           target.acknowledged = true
           target.possible = new Map([[image.digest, image]])
+          if (--untilKilled === 0) enough.resolve()
         }
       })
       const ended = Promise.allSettled(pushing)
-      await Promise.race([pause(random(1_200)), ended])
+      await Promise.race([pause(random(1_200)), enough.promise, ended])
       dying.abort()
       daemon.kill('SIGKILL')
       for (const result of await ended) if (result.status === 'rejected') throw result.reason
