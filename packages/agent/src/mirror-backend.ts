@@ -3,6 +3,7 @@ import { isDigest, OciError, type Digest } from '@shoal/oci'
 import type { BlobAnswer, BlobFile, ManifestAnswer, PullBackend, RequestContext, TagPage } from '@shoal/registry'
 import type { StoredBlob } from '@shoal/store'
 import type { RepositoryTarget, Upstream } from '@shoal/upstream'
+import { withTimeLimit } from './aborting.ts'
 import type { Access } from './access.ts'
 import type { ClientLogins } from './client-logins.ts'
 import type { Content } from './content.ts'
@@ -39,24 +40,25 @@ export class MirrorBackend implements PullBackend {
 
   async manifest(context: RequestContext, name: string, reference: string, head: boolean): Promise<ManifestAnswer> {
     const { content, access, lookahead, manifestTimeoutMs } = this.#options
-    return await this.#answer(context, name, 'manifest', async (target, reader) => {
-      const signal = AbortSignal.any([context.signal, AbortSignal.timeout(manifestTimeoutMs)])
-      const read = async (digest: Digest, fetcher: Requester) => {
-        const manifest = await content.manifest(target, digest, fetcher, signal)
-        access.named(target, manifest)
-        if (!head) lookahead.begin(target, manifest, fetcher)
-        return manifest
-      }
-      if (isDigest(reference)) {
-        return await read(reference, await access.admit(target, reference, 'manifest', reader))
-      }
-      const { resolved, fetcher } = await access.resolve(target, reference, reader, signal)
-      content.hear(resolved.digest, resolved.sizeBytes, resolved.mediaType)
-      // A stale answer is given only for what can be delivered: then it is fetched even for HEAD.
-      if (head && !resolved.stale) return resolved
-      const manifest = await read(resolved.digest, fetcher)
-      return { ...manifest, stale: resolved.stale }
-    })
+    return await this.#answer(context, name, 'manifest', (target, reader) =>
+      withTimeLimit(context.signal, manifestTimeoutMs, async (signal) => {
+        const read = async (digest: Digest, fetcher: Requester) => {
+          const manifest = await content.manifest(target, digest, fetcher, signal)
+          access.named(target, manifest)
+          if (!head) lookahead.begin(target, manifest, fetcher)
+          return manifest
+        }
+        if (isDigest(reference)) {
+          return await read(reference, await access.admit(target, reference, 'manifest', reader))
+        }
+        const { resolved, fetcher } = await access.resolve(target, reference, reader, signal)
+        content.hear(resolved.digest, resolved.sizeBytes, resolved.mediaType)
+        // A stale answer is given only for what can be delivered: then it is fetched even for HEAD.
+        if (head && !resolved.stale) return resolved
+        const manifest = await read(resolved.digest, fetcher)
+        return { ...manifest, stale: resolved.stale }
+      }),
+    )
   }
 
   async blob(context: RequestContext, name: string, digest: Digest, head: boolean): Promise<BlobAnswer> {

@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict'
+import { getEventListeners } from 'node:events'
+import test from 'node:test'
+import { unlessAborted, withTimeLimit } from './aborting.ts'
+
+const never = new Promise<never>(() => undefined)
+const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
+
+test('work within the limit leaves neither a timer nor a listener', async () => {
+  const { signal } = new AbortController()
+  const before = timers()
+  assert.equal(await withTimeLimit(signal, 60_000, () => Promise.resolve(7)), 7)
+  await assert.rejects(
+    withTimeLimit(signal, 60_000, () => Promise.reject(new Error('broken'))),
+    /broken/,
+  )
+  assert.equal(timers(), before)
+  assert.equal(getEventListeners(signal, 'abort').length, 0)
+})
+
+test('work that takes longer sees a TimeoutError', async () => {
+  const { signal } = new AbortController()
+  const late = withTimeLimit(signal, 5, (limited) => unlessAborted(never, limited))
+  await assert.rejects(late, { name: 'TimeoutError' })
+})
+
+test('work sees the reason of whoever stopped waiting, before and meanwhile', async () => {
+  const waiting = new AbortController()
+  const stopped = withTimeLimit(waiting.signal, 60_000, (limited) => unlessAborted(never, limited))
+  waiting.abort(new Error('gone'))
+  await assert.rejects(stopped, /gone/)
+  await assert.rejects(
+    withTimeLimit(waiting.signal, 60_000, () => Promise.resolve()),
+    /gone/,
+  )
+})
