@@ -43,7 +43,7 @@ test('it is collected again when memory has grown, and only then', async (t) => 
   const { state, look } = watched(t)
   for (let at = 0; at < 10; at++) await look()
   assert.equal(state.collections, 1)
-  state.residentBytes += 7 * MiB
+  state.residentBytes += 15 * MiB
   assert.equal(await look(), 1)
   state.residentBytes += MiB
   assert.equal(await look(), 2)
