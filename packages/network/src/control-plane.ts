@@ -20,7 +20,7 @@ import { channelCounters, membershipFailures, registerControlGauges } from './co
 import { messageOf, NetworkError } from './errors.ts'
 import type { StreamLimits } from './framed-stream.ts'
 import { InboundMeter, type InboundMeterInit } from './inbound-meter.ts'
-import { createHost, PROVIDER_VALIDITY_MS, routingTableOf, type CreatedHost, type Host } from './libp2p-host.ts'
+import { createHost, routingTableOf, type CreatedHost, type Host } from './libp2p-host.ts'
 import type { RedialPace } from './redial-pace.ts'
 import { MAX_CONTROL_MESSAGE_BYTES, type NodeAddress } from './messages.ts'
 import type { ControlPlaneOptions } from './control-options.ts'
@@ -40,6 +40,9 @@ const STREAM_LIMITS: StreamLimits = {
 }
 /** Control streams that one peer may have open: one in use, one on the way, one that is being replaced, one to spare. */
 const STREAMS_PER_PEER = 4
+/** Each blob is told to the DHT again after an hour, and no two of them sooner one after the other than this: 5000 take a day. */
+const PROVIDE_AGAIN_MS = 3600_000
+const PROVIDE_AGAIN_PAUSE_MS = 17_000
 /** Enough for every interface that leads anywhere. */
 const MAX_TOLD_ADDRESSES = 16
 /**
@@ -160,7 +163,8 @@ export class Libp2pControlPlane implements ControlPlane {
       },
       routingTableSize: () => this.routingTableSize(),
       logger: options.logger,
-      repeatMs: PROVIDER_VALIDITY_MS / 2,
+      repeatMs: PROVIDE_AGAIN_MS,
+      repeatPauseMs: PROVIDE_AGAIN_PAUSE_MS,
     })
     if (options.metrics !== undefined) {
       registerControlGauges(options.metrics, {

@@ -17,11 +17,8 @@ import { steadyTcp } from './steady-listener.ts'
 
 const MIB = 1024 * 1024
 export const DHT_PROTOCOL = '/shoal/kad/1.0.0'
-/**
- * How long others keep a provider record, as the libp2p specification of Kademlia has it. Each blob is told again after half of
- * it: with two hours a node with 5000 blobs made 1.4 announcements a second for ever, some 8 % of a core.
- */
-export const PROVIDER_VALIDITY_MS = 48 * 3600_000
+/** How long others keep a provider record, as the libp2p specification of Kademlia has it. */
+const PROVIDER_VALIDITY_MS = 48 * 3600_000
 /** With 8 instead of 20 an announcement costs a quarter, and a lookup one hop more in a big cluster. */
 const BUCKET_SIZE = 8
 /** TCP and the encrypted handshake on a cluster network; what takes longer is not there. */

@@ -1,6 +1,7 @@
 // Tells the DHT which blobs this node has, and keeps telling it. A provide on an empty routing table would wait or tell
 // nobody, and libp2p would not repeat it for a day; so announcements wait here until there is somebody to tell, few run
-// at a time, and each is repeated well before it expires and when the network has grown since.
+// at a time, and each is repeated well before it expires and when the network has grown since. Nodes that start anew have
+// forgotten what they were told, so a repetition is what brings it back.
 import type { Digest } from '@shoal/oci'
 import type { Logger } from 'pino'
 import { messageOf, NetworkError } from './errors.ts'
@@ -15,6 +16,8 @@ export interface ProvidingInit {
   logger: Logger
   /** After so long an announcement is repeated. */
   repeatMs: number
+  /** Between two repetitions: a node with thousands of blobs takes longer than `repeatMs` for all, but is never busy with it. */
+  repeatPauseMs: number
   /** @default 3 */
   concurrency?: number
 }
@@ -45,6 +48,7 @@ export class Providing {
   readonly #stop = new AbortController()
   #queue: Announcement[] = []
   #running = 0
+  #repeatedAtMs = -Infinity
   #sweep: NodeJS.Timeout | undefined
 
   constructor(init: ProvidingInit) {
@@ -131,12 +135,17 @@ export class Providing {
   #queueDue(): void {
     const now = performance.now()
     const size = this.#init.routingTableSize()
+    let oldest: Announcement | undefined
     for (const announcement of this.#announcements.values()) {
       const { toldTo, toldAtMs, notBeforeMs } = announcement
       if (now < notBeforeMs) continue
       const grown = toldTo < SMALL_NETWORK && size >= 2 * toldTo
-      if (toldTo === 0 || grown || now - toldAtMs > this.#init.repeatMs) this.#enqueue(announcement)
+      if (toldTo === 0 || grown) this.#enqueue(announcement)
+      else if (toldAtMs < (oldest?.toldAtMs ?? now - this.#init.repeatMs)) oldest = announcement
     }
+    if (oldest === undefined || now - this.#repeatedAtMs < this.#init.repeatPauseMs) return
+    this.#repeatedAtMs = now
+    this.#enqueue(oldest)
   }
 
   #enqueue(announcement: Announcement): void {

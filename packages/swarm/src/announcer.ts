@@ -21,7 +21,7 @@ const PROVIDE_TIMEOUT_MS = 20_000
 const PAUSE_MS = 250
 /**
  * The same for what was in store at the start, while a tracker knows of it: the DHT still has the records of the run
- * before, and thousands of blobs must not keep a node busy. 5000 are told within a day, which is when they are told again.
+ * before, and thousands of blobs must not keep a node busy.
  */
 const BACKLOG_PAUSE_MS = 17_000
 
