@@ -48,11 +48,11 @@ export class Coordinator {
   readonly #budgets: NodeBudgets
   /** Whom a node has reported. */
   readonly #reported = new LRUCache<string, Set<string>>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
-  /** In all swarms together: who bans others does so for all blobs. */
-  readonly #rescued = new RescuedMembers()
   readonly #reports = new LRUCache<string, Set<string>>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
   /** Peers that were caught lying by enough others. */
   readonly #outcasts = new LRUCache<string, true>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
+  /** In all swarms together: who bans others does so for all blobs. */
+  readonly #rescued = new RescuedMembers()
   readonly #sweep: NodeJS.Timeout
   readonly #dirty = new Set<TrackedSwarm>()
   /** Those in which something may happen by itself. Most have nothing but members that have everything. */

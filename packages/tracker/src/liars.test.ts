@@ -14,6 +14,7 @@ import { Coordinator } from './coordinator.ts'
 import { createTrackerMetrics } from './metrics.ts'
 import { TagTable } from './tag-table.ts'
 import type { Lease } from './member.ts'
+import { RescuedMembers } from './rescued-members.ts'
 import { TrackedSwarm, type TrackedSwarmOptions } from './tracked-swarm.ts'
 
 const CHUNK = 256 * 1024
@@ -43,6 +44,7 @@ function swarmOf(chunks: number, onLapse: TrackedSwarmOptions['onLapse'] = () =>
     originHost: 'origin.test',
     parameters: DEFAULT_PARAMETERS,
     leaseIdleMs: 2000,
+    rescued: new RescuedMembers(),
     random: () => 0,
     onLapse,
   })

@@ -3,6 +3,7 @@ import { ChunkMap } from '@shoal/store'
 import { grantOriginLease, IndexedSet, isLeaseLate, rescueOf, type Random, type SwarmParameters } from '@shoal/swarm'
 import type { Coverage } from './coverage.ts'
 import { isIdle, type Lapse, type Lease, type LeaseKind, type Member } from './member.ts'
+import type { RescuedMembers } from './rescued-members.ts'
 
 /** What a member says of being starved holds for so long, in milliseconds. */
 export const STARVED_SAID_MS = 4000
@@ -24,8 +25,7 @@ export interface OriginLeasesOptions {
   random: Random
   /** A member has lost a lease. */
   onLapse: (lease: Lease, how: Lapse) => void
-  /** A member is helped that the others do not serve. */
-  onRescue: (member: Member) => void
+  rescued: RescuedMembers
 }
 
 /** The origin leases of one blob. */
@@ -199,7 +199,7 @@ export class OriginLeases {
       const run = this.#rescueRun(member, chunks, nowMs - afterMs)
       if (run === undefined) continue
       member.rescues++
-      this.#options.onRescue(member)
+      this.#options.rescued.note(member.channel.peerId, member.rescues)
       return (member.rescue = this.#enter(id, member, run.first, run.count, 'rescue', nowMs))
     }
     this.#noRescueBeforeMs = nowMs + RESCUE_PAUSE_MS

@@ -1,17 +1,16 @@
 // Which nodes the others do not serve, in whatever swarm: they refuse each other for as long as a ban lasts, and that is for all
 // blobs. Without this memory such a node would wait for its first chunk of each blob anew.
 import { entryLimit } from '@shoal/oci'
+import { DEFAULT_TIMINGS } from '@shoal/swarm'
 import { LRUCache } from 'lru-cache'
 
-/** As long as a ban lasts. */
-const REMEMBERED_MS = 600_000
 const MOST_NODES = 10_000
 
 /** Nodes that had to be rescued lately. */
 export class RescuedMembers {
-  readonly #rescues = new LRUCache<string, number>({ ...entryLimit(MOST_NODES), ttl: REMEMBERED_MS })
+  readonly #rescues = new LRUCache<string, number>({ ...entryLimit(MOST_NODES), ttl: DEFAULT_TIMINGS.banMs })
 
-  /** A node is rescued for the so-manieth time in a row in one swarm. */
+  /** A node has been rescued so many times in a row in one swarm. */
   note(peerId: string, rescues: number): void {
     this.#rescues.set(peerId, rescues)
   }

@@ -21,7 +21,7 @@ import {
 import { Coverage } from './coverage.ts'
 import { Member, noteProgress, type Lapse, type Lease, type ZoneLease } from './member.ts'
 import { OriginLeases, STARVED_SAID_MS } from './origin-leases.ts'
-import { RescuedMembers } from './rescued-members.ts'
+import type { RescuedMembers } from './rescued-members.ts'
 import { ZoneLeases } from './zone-leases.ts'
 
 export interface TrackedSwarmOptions {
@@ -33,8 +33,8 @@ export interface TrackedSwarmOptions {
   random: Random
   /** A member has lost a lease at the origin. */
   onLapse?: ((lease: Lease, how: Lapse) => void) | undefined
-  /** Members that had to be rescued, in any swarm. @default of this swarm only */
-  rescued?: RescuedMembers | undefined
+  /** Members that had to be rescued, in any swarm. */
+  rescued: RescuedMembers
 }
 
 /** The books on one blob. */
@@ -49,11 +49,10 @@ export class TrackedSwarm {
   readonly #pool = new MemberPool<Member>()
   readonly #coverage: Coverage
   readonly #originLeases: OriginLeases
-  readonly #rescued: RescuedMembers
   readonly #zoneLeases: ZoneLeases
 
   constructor(options: TrackedSwarmOptions) {
-    const { parameters, leaseIdleMs, random, onLapse = () => undefined, rescued = new RescuedMembers() } = options
+    const { parameters, leaseIdleMs, random, onLapse = () => undefined, rescued } = options
     const { members } = this
     this.#options = options
     this.digest = options.digest
@@ -61,9 +60,7 @@ export class TrackedSwarm {
     this.originHost = options.originHost
     const coverage = new Coverage(chunkCountFor(options.sizeBytes))
     this.#coverage = coverage
-    this.#rescued = rescued
-    const onRescue = ({ channel, rescues }: Member): void => rescued.note(channel.peerId, rescues)
-    this.#originLeases = new OriginLeases({ coverage, members, parameters, leaseIdleMs, random, onLapse, onRescue })
+    this.#originLeases = new OriginLeases({ coverage, members, parameters, leaseIdleMs, random, onLapse, rescued })
     this.#zoneLeases = new ZoneLeases({ coverage, members, pool: this.#pool, parameters, leaseIdleMs, random })
   }
 
@@ -119,7 +116,7 @@ export class TrackedSwarm {
     let member = this.members.get(channel.peerId)
     if (member === undefined) {
       member = new Member(channel, this.chunkCount)
-      member.rescues = rememberedRescues(this.#rescued.of(channel.peerId))
+      member.rescues = rememberedRescues(this.#options.rescued.of(channel.peerId))
       this.members.set(channel.peerId, member)
       this.#pool.add(member)
       this.#coverage.zones.joins(member.zone)

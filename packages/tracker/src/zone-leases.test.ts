@@ -7,6 +7,7 @@ import { DEFAULT_PARAMETERS } from '@shoal/swarm'
 import fc from 'fast-check'
 import { FakeChannel } from '@shoal/swarm/testing'
 import type { ZoneLease } from './member.ts'
+import { RescuedMembers } from './rescued-members.ts'
 import { TrackedSwarm } from './tracked-swarm.ts'
 
 const CHUNK = 256 * 1024
@@ -23,6 +24,7 @@ function setUp() {
     originHost: 'origin.test',
     parameters: DEFAULT_PARAMETERS,
     leaseIdleMs: LEASE_IDLE_MS,
+    rescued: new RescuedMembers(),
     random: () => (seed = (seed * 16807) % 2147483647) / 2147483647,
   })
   const channels = Array.from({ length: PEERS }, (_, at) => new FakeChannel(`peer${at}`, `zone${at % 3}`))
