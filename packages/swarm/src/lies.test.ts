@@ -1,7 +1,6 @@
 // Members that hold the swarm key and lie about what they have, what others have and who they are. Each was a hole once.
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
-import { setTimeout as delay } from 'node:timers/promises'
 import type { ChunkHandler, ControlPlane, NodeAddress } from '@shoal/network'
 import type { Digest } from '@shoal/oci'
 import { isTrickling } from './policy/index.ts'
@@ -141,18 +140,13 @@ test('who says it is complete and vouches for nothing is left and named', async 
 test('who never answers is asked for one chunk, left at its first silence while others deliver, and named', async (t) => {
   const origin = new MemoryOrigin()
   const digest = origin.add(8 * MIB)
-  const slowly =
-    (honest: ChunkHandler): ChunkHandler =>
-    async (request) => {
-      await delay(50)
-      return await honest(request)
-    }
   let asked = 0
   const never = (): ChunkHandler => () => {
     asked++
     return new Promise(() => undefined)
   }
-  const seed = await startNode(t, { handler: slowly })
+  // Slow enough that the download outlasts the liar's silence.
+  const seed = await startNode(t, { uploadRate: 8 * MIB })
   const liar = await startNode(t, { handler: never })
   const victim = await startNode(t, { timings: { stallTimeoutMs: 200 } })
   for (const node of [seed, liar]) await node.fetch(origin, digest)

@@ -34,6 +34,8 @@ const swarmKeys = new SwarmKeys([SWARM_KEY])
 export interface NodeOptions {
   directory?: string
   quotaBytes?: number
+  /** Bytes per second that it sends to others at most. @default no limit */
+  uploadRate?: number
   trackers?: string[]
   bootstrap?: string[]
   zone?: string
@@ -157,7 +159,7 @@ export async function makeNode(t: TestContext, options: NodeOptions = {}): Promi
   const identity = await createIdentity()
   const quota = options.quotaBytes === undefined ? {} : { quotaBytes: options.quotaBytes }
   const store = await openStore({ directory, hashing: 'inline', ...quota })
-  const limits = new RateLimits({ uploadRate: 0, downloadRate: 0, originRate: 0 })
+  const limits = new RateLimits({ uploadRate: options.uploadRate ?? 0, downloadRate: 0, originRate: 0 })
   const parameters = { ...DEFAULT_PARAMETERS, ...options.parameters }
   const { uploads, metrics } = createUploads(store, registry, parameters, limits)
   const wrap = options.handler ?? ((honest: ChunkHandler) => honest)
