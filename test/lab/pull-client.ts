@@ -2,6 +2,7 @@
 // through a registry endpoint, everything hashed. As a program it prints one JSON line per event.
 import { createHash } from 'node:crypto'
 import { Agent } from 'node:http'
+import { buffer, text } from 'node:stream/consumers'
 import { parseArgs } from 'node:util'
 import { open } from '../support/http.ts'
 import { DOCKER, OCI, sha256 } from '../support/images.ts'
@@ -83,18 +84,14 @@ export async function pull(request: PullRequest, onProgress: (bytes: number) => 
     const headers = { accept: kind === 'manifests' ? ACCEPT : '*/*', 'user-agent': 'shoal-test-pull' }
     const answer = await open(url.href, { headers, agent, idleLimitMs, signal })
     if (answer.statusCode !== 200) {
-      const pieces: Buffer[] = []
-      for await (const piece of answer) pieces.push(piece as Buffer)
-      throw new PullError(answer.statusCode ?? 0, `GET ${url.href}: ${answer.statusCode} ${Buffer.concat(pieces)}`)
+      throw new PullError(answer.statusCode ?? 0, `GET ${url.href}: ${answer.statusCode} ${await text(answer)}`)
     }
     return answer
   }
 
   const manifest = async (reference: string) => {
     const answer = await ask('manifests', reference)
-    const pieces: Buffer[] = []
-    for await (const piece of answer) pieces.push(piece as Buffer)
-    const body = Buffer.concat(pieces)
+    const body = await buffer(answer)
     const digest = sha256(body)
     const wanted = reference.startsWith('sha256:') ? reference : answer.headers['docker-content-digest']
     if (digest !== wanted) throw new Error(`manifest ${reference}: ${String(wanted)} announced, ${digest} came`)
