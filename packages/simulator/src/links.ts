@@ -168,7 +168,7 @@ export class Links {
   }
 
   /**
-   * Gives every flow its rate. This is a fifth of what a large simulation costs: each round passes twice over the flows,
+   * Gives every flow its rate. A large simulation spends much of its time here: each round passes twice over the flows,
    * and what can be said of a link is said once for it, not again for each of its flows.
    */
   #share(): void {

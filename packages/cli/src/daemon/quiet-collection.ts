@@ -8,10 +8,7 @@ const LOOK_EVERY_MS = 10_000
 const QUIET_PERCENT = 5
 /** A pause between two layers is not the end of a pull. */
 const QUIET_LOOKS = 3
-/**
- * A collection takes some 300 ms of processor time: not for less than this. With 8 MiB an idle agent that announces 5000 blobs
- * collected every 80 s, which was a quarter of what it cost.
- */
+/** A collection keeps a core busy for a few hundred ms: not for what an idle agent that announces its blobs allocates in a minute. */
 const WORTHWHILE_BYTES = 16 * 1024 * 1024
 
 /** What is looked at, and done. */
