@@ -22,6 +22,8 @@ export class Member implements LeaseCandidate, MemberView, ZoneCandidate, ZoneSo
   starvedSaidMs = 0
   /** Rescues in a row: meanwhile no other member gave it anything. */
   rescues = 0
+  /** The same in swarms before, until others give it something here. */
+  rescuedElsewhere = 0
   /** The rescue that it carries out now. */
   rescue: Lease | undefined
   /** Leases in a row that it let lapse, or gave back. */

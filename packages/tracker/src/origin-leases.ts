@@ -130,7 +130,7 @@ export class OriginLeases {
   /** A member has got something. */
   fed(member: Member): void {
     member.starvedSinceMs = 0
-    if (member.rescue === undefined) member.rescues = 0
+    if (member.rescue === undefined) member.rescues = member.rescuedElsewhere = 0
     this.#starved.delete(member)
   }
 
@@ -194,12 +194,12 @@ export class OriginLeases {
         continue
       }
       const othersWait = member.discredited && this.#isAwaited()
-      const { afterMs, chunks } = rescueOf(member, usualChunkMs, othersWait)
-      if (nowMs - member.starvedSinceMs < afterMs || member.held > 0 || member.credit === 0) continue
-      const run = this.#rescueRun(member, chunks, nowMs - afterMs)
+      const { starvedMs, coveredMs, chunks } = rescueOf(member, usualChunkMs, othersWait)
+      if (nowMs - member.starvedSinceMs < starvedMs || member.held > 0 || member.credit === 0) continue
+      const run = this.#rescueRun(member, chunks, nowMs - coveredMs)
       if (run === undefined) continue
       member.rescues++
-      this.#options.rescued.note(member.channel.peerId, member.rescues)
+      this.#options.rescued.note(member.channel.peerId, member.rescuedElsewhere + member.rescues)
       return (member.rescue = this.#enter(id, member, run.first, run.count, 'rescue', nowMs))
     }
     this.#noRescueBeforeMs = nowMs + RESCUE_PAUSE_MS

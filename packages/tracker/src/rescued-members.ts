@@ -10,12 +10,12 @@ const MOST_NODES = 10_000
 export class RescuedMembers {
   readonly #rescues = new LRUCache<string, number>({ ...entryLimit(MOST_NODES), ttl: DEFAULT_TIMINGS.banMs })
 
-  /** A node has been rescued so many times in a row in one swarm. */
+  /** A node has been rescued so many times in a row: no other gave it anything in between. */
   note(peerId: string, rescues: number): void {
     this.#rescues.set(peerId, rescues)
   }
 
-  /** Its last rescues in a row; 0 for a node that had none lately. */
+  /** Its rescues in a row; 0 for a node that had none lately. */
   of(peerId: string): number {
     return this.#rescues.get(peerId) ?? 0
   }

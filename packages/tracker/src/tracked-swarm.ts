@@ -10,14 +10,7 @@ import {
   type TrackerProgress,
 } from '@shoal/network'
 import { ChunkMap, chunkCountFor } from '@shoal/store'
-import {
-  chooseNeighbours,
-  MemberPool,
-  rememberedRescues,
-  usualTime,
-  type Random,
-  type SwarmParameters,
-} from '@shoal/swarm'
+import { chooseNeighbours, MemberPool, usualTime, type Random, type SwarmParameters } from '@shoal/swarm'
 import { Coverage } from './coverage.ts'
 import { Member, noteProgress, type Lapse, type Lease, type ZoneLease } from './member.ts'
 import { OriginLeases, STARVED_SAID_MS } from './origin-leases.ts'
@@ -116,7 +109,7 @@ export class TrackedSwarm {
     let member = this.members.get(channel.peerId)
     if (member === undefined) {
       member = new Member(channel, this.chunkCount)
-      member.rescues = rememberedRescues(this.#options.rescued.of(channel.peerId))
+      member.rescuedElsewhere = this.#options.rescued.of(channel.peerId)
       this.members.set(channel.peerId, member)
       this.#pool.add(member)
       this.#coverage.zones.joins(member.zone)

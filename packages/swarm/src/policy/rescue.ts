@@ -15,15 +15,14 @@ const AFTER_CHUNKS = 4
  */
 const MAX_DOUBLINGS = 4
 
-/** What one that had to be rescued elsewhere begins with, at most: the first chunk after a second, not after four. */
-const REMEMBERED_DOUBLINGS = 2
+/** Rescues in another swarm count as so many here, at most: the first help comes after a second, not after four. */
+const MAX_REMEMBERED = 2
 
 export interface Rescue {
-  /**
-   * How long the member has to be starved, and the chunk in the swarm, in milliseconds: before, it may just not have reached the
-   * member.
-   */
-  readonly afterMs: number
+  /** How long the member has to be starved, in milliseconds. */
+  readonly starvedMs: number
+  /** How long a chunk has to be in the swarm, in milliseconds: before, it may just not have reached the member. */
+  readonly coveredMs: number
   /** How many chunks in a row it may fetch at most. */
   readonly chunks: number
 }
@@ -32,6 +31,8 @@ export interface Rescue {
 export interface StarvedMember {
   /** Rescues in a row, without any chunk from another member in between. */
   readonly rescues: number
+  /** The same in swarms before: whom others refuse there nothing reaches here either. */
+  readonly rescuedElsewhere: number
   /** Others could not get what it says it has. */
   readonly discredited: boolean
 }
@@ -43,13 +44,10 @@ export interface StarvedMember {
  * @param othersWait whether a member that is not discredited still lacks something
  */
 export function rescueOf(member: StarvedMember, usualChunkMs: number, othersWait: boolean): Rescue {
-  const rescues = member.discredited && othersWait ? 0 : member.rescues
-  const chunks = 2 ** Math.min(rescues, MAX_DOUBLINGS)
+  const isHeldBack = member.discredited && othersWait
+  const elsewhere = isHeldBack ? 0 : Math.min(member.rescuedElsewhere, MAX_REMEMBERED)
+  const doublings = isHeldBack ? 0 : Math.min(elsewhere + member.rescues, MAX_DOUBLINGS)
   const firstMs = Math.max(AFTER_MS, AFTER_CHUNKS * usualChunkMs)
-  return { afterMs: Math.max(firstMs / chunks, usualChunkMs), chunks }
-}
-
-/** The rescues that a member begins with in a swarm, when it has had so many in a row in another one lately. */
-export function rememberedRescues(elsewhere: number): number {
-  return Math.min(elsewhere, REMEMBERED_DOUBLINGS)
+  const after = (halvings: number): number => Math.max(firstMs / 2 ** halvings, usualChunkMs)
+  return { starvedMs: after(doublings), coveredMs: after(elsewhere), chunks: 2 ** doublings }
 }
