@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict'
 import { getEventListeners } from 'node:events'
 import test from 'node:test'
-import { unlessAborted, withTimeLimit } from './aborting.ts'
+import { hedged, unlessAborted, withTimeLimit } from './aborting.ts'
 
 const never = new Promise<never>(() => undefined)
 const timers = (): number => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length
@@ -33,4 +33,33 @@ test('work sees the reason of whoever stopped waiting, before and meanwhile', as
     withTimeLimit(waiting.signal, 60_000, () => Promise.resolve()),
     /gone/,
   )
+})
+
+test('a second way is taken only where the first is late, and its failure is no answer', async () => {
+  const before = timers()
+  const notTaken = () => assert.fail('the first was in time')
+  assert.equal(await hedged(Promise.resolve('first'), 60_000, notTaken), 'first')
+  await assert.rejects(hedged(Promise.reject(new Error('broken')), 60_000, notTaken), /broken/)
+  assert.equal(timers(), before)
+
+  assert.equal(await hedged<string>(never, 1, () => Promise.resolve('second')), 'second')
+
+  const late = Promise.withResolvers<string>()
+  const failing = hedged(late.promise, 1, () => {
+    setImmediate(() => late.resolve('first, late'))
+    return Promise.reject(new Error('broken'))
+  })
+  assert.equal(await failing, 'first, late')
+})
+
+test('the second way ends when the first has brought the answer', async () => {
+  const first = Promise.withResolvers<string>()
+  let seen: AbortSignal | undefined
+  const answer = hedged(first.promise, 1, (signal) => {
+    seen = signal
+    first.resolve('first')
+    return never
+  })
+  assert.equal(await answer, 'first')
+  assert.equal(seen?.aborted, true)
 })

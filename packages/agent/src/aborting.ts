@@ -41,3 +41,23 @@ export async function withTimeLimit<T>(
     signal.removeEventListener('abort', follow)
   }
 }
+
+/**
+ * What `first` settles with. Where that takes longer than `afterMs` milliseconds, `second` is begun beside it and counts if it
+ * succeeds sooner; that it fails is no answer. Its signal fires once there is an answer.
+ */
+export async function hedged<T>(
+  first: Promise<T>,
+  afterMs: number,
+  second: (signal: AbortSignal) => Promise<T>,
+): Promise<T> {
+  const answered = new AbortController()
+  const { promise: other, resolve } = Promise.withResolvers<T>()
+  const timer = setTimeout(() => void second(answered.signal).then(resolve, () => undefined), afterMs)
+  try {
+    return await Promise.race([first, other])
+  } finally {
+    clearTimeout(timer)
+    answered.abort()
+  }
+}

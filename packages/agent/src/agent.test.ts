@@ -216,6 +216,19 @@ test('a registry that hangs: the manifest is answered with an error within its t
   assert.ok(answer.code)
 })
 
+test('a manifest that the swarm does not bring in time is asked of the registry directly', async (t) => {
+  const registry = await startRegistry(t)
+  const image = registry.addImage('team/app:1', [10])
+  let questions = 0
+  // What the swarm asks hangs for ever; the next one to ask is answered.
+  registry.mood = ({ method, url = '' }) => method === 'GET' && url.includes('/manifests/') && questions++ === 0
+  const agent = await startAgent(t, { manifestTimeout: 2000 })
+  const answer = await agent.ask(`/v2/${registry.host}/team/app/manifests/1`)
+  assert.deepEqual([answer.status, answer.body.toString()], [200, image.text])
+  assert.equal(answer.headers.get('x-shoal-source'), 'origin')
+  assert.equal(questions, 2)
+})
+
 test('two agents: the second takes everything from the first, though the registry is gone', async (t) => {
   const registry = await startRegistry(t)
   const image = registry.addImage('team/app:1', [3 * MIB, 10])

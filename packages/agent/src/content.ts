@@ -16,7 +16,7 @@ import { StoreFailedError, StoreFullError, type ReadOptions, type Store, type St
 import { DownloadError, type Download, type Swarm } from '@shoal/swarm'
 import { UpstreamError, type RepositoryTarget, type Upstream } from '@shoal/upstream'
 import type { Logger } from 'pino'
-import { unlessAborted } from './aborting.ts'
+import { hedged, unlessAborted } from './aborting.ts'
 import { Descriptors, type AskOrigin, type Descriptor } from './descriptors.ts'
 import { blobSource, manifestSource, type Requester } from './origin-sources.ts'
 import { orPassThrough, passThrough } from './pass-through.ts'
@@ -63,24 +63,30 @@ export class Content {
     this.#descriptors.hear(digest, sizeBytes, mediaType)
   }
 
-  /** A manifest by digest. @throws UpstreamError, DownloadError, OciError */
+  /**
+   * A manifest by digest.
+   * @param directlyAtMs when the origin is asked for it beside the swarm, by `performance.now()`: members may be too busy to
+   *   deliver, or refuse each other, and a client that gets no manifest asks the origin itself
+   * @throws UpstreamError, DownloadError, OciError
+   */
   async manifest(
     target: RepositoryTarget,
     digest: Digest,
     requester: Requester,
     signal: AbortSignal,
+    directlyAtMs = Infinity,
   ): Promise<ManifestContent> {
     const stored = await this.#storedManifest(digest, 'store')
     if (stored !== undefined) return stored
     const askOrigin: AskOrigin = () => this.#options.upstream.headManifest(target, digest, { ...requester, signal })
     const descriptor = await this.#descriptors.find(digest, askOrigin)
     try {
-      return await this.#fetchManifest(target, digest, descriptor, requester, signal)
+      return await this.#fetchManifest(target, digest, descriptor, requester, signal, directlyAtMs)
     } catch (error) {
       const right = await this.#descriptors.correct(digest, descriptor, askOrigin)
       if (right === undefined) throw error
       this.#options.logger.warn({ err: error, digest, right }, 'others named a wrong size: tried again')
-      return await this.#fetchManifest(target, digest, right, requester, signal)
+      return await this.#fetchManifest(target, digest, right, requester, signal, directlyAtMs)
     }
   }
 
@@ -90,17 +96,26 @@ export class Content {
     { sizeBytes, mediaType, sizeIsHearsay }: Descriptor,
     requester: Requester,
     signal: AbortSignal,
+    directlyAtMs: number,
   ): Promise<ManifestContent> {
     const { swarm, upstream, logger } = this.#options
     if (sizeBytes > MAX_MANIFEST_BYTES) {
       throw new OciError('MANIFEST_INVALID', `the manifest has ${sizeBytes} bytes, more than ${MAX_MANIFEST_BYTES}`)
     }
+    const directly = async (signal: AbortSignal): Promise<ManifestContent> => {
+      const { bytes, mediaType: type } = await upstream.getManifest(target, digest, { ...requester, signal })
+      return this.#parsed({ digest, mediaType: type, sizeBytes: bytes.length, bytes, source: 'origin' })
+    }
     try {
       const origin = manifestSource(upstream, target, digest, requester)
       const requestId = requester.requestId ?? ''
       const download = await swarm.download({ digest, sizeBytes, sizeIsHearsay, mediaType, origin, requestId })
-      const source: ContentSource = await this.#finished(download, signal)
-      const content = await this.#storedManifest(digest, source)
+      const throughSwarm = this.#finished(download, signal).then((source) => this.#storedManifest(digest, source))
+      const patienceMs = directlyAtMs - performance.now()
+      const release = download?.hold()
+      const content = await (
+        patienceMs === Infinity ? throughSwarm : hedged(throughSwarm, patienceMs, directly)
+      ).finally(release)
       if (content !== undefined) {
         this.#descriptors.prove(digest, content.sizeBytes)
         return content
@@ -109,8 +124,7 @@ export class Content {
       if (!(error instanceof StoreFullError || error instanceof StoreFailedError)) throw error
       logger.warn({ err: error, digest }, 'the store takes nothing: the manifest is passed through')
     }
-    const { bytes, mediaType: type } = await upstream.getManifest(target, digest, { ...requester, signal })
-    return this.#parsed({ digest, mediaType: type, sizeBytes: bytes.length, bytes, source: 'origin' })
+    return await directly(signal)
   }
 
   /** A blob by digest; its bytes may still be arriving. @throws UpstreamError, DownloadError */
@@ -180,13 +194,10 @@ export class Content {
 
   async #finished(download: Download | undefined, signal: AbortSignal): Promise<ContentSource> {
     if (download === undefined) return 'store'
-    const release = download.hold()
     try {
       await unlessAborted(download.done, signal)
     } catch (error) {
       throw error === signal.reason ? asError(error) : error
-    } finally {
-      release()
     }
     return download.fromOriginBytes > 0 ? 'origin' : 'swarm'
   }

@@ -23,6 +23,11 @@ export interface MirrorBackendOptions {
   manifestTimeoutMs: number
 }
 
+/**
+ * After this part of the time for a manifest the origin is asked for it directly, whatever the tracker says of who fetches it.
+ * No sooner: of an origin that takes seconds, each node of a cluster would ask it.
+ */
+const SWARM_PART = 0.6
 /** A blob that nobody opened after it was looked up is held for so long, in milliseconds. */
 const UNUSED_MS = 10_000
 
@@ -40,10 +45,11 @@ export class MirrorBackend implements PullBackend {
 
   async manifest(context: RequestContext, name: string, reference: string, head: boolean): Promise<ManifestAnswer> {
     const { content, access, lookahead, manifestTimeoutMs } = this.#options
+    const directlyAtMs = performance.now() + manifestTimeoutMs * SWARM_PART
     return await this.#answer(context, name, 'manifest', (target, reader) =>
       withTimeLimit(context.signal, manifestTimeoutMs, async (signal) => {
         const read = async (digest: Digest, fetcher: Requester) => {
-          const manifest = await content.manifest(target, digest, fetcher, signal)
+          const manifest = await content.manifest(target, digest, fetcher, signal, directlyAtMs)
           access.named(target, manifest)
           if (!head) lookahead.begin(target, manifest, fetcher)
           return manifest
