@@ -1,146 +1,50 @@
 // What one tracker can carry. Its decisions are measured with as many members as a large cluster has, in a process of
-// their own clock; what a message costs on a real connection is measured at a real tracker.
-import { Coordinator } from '@shoal/tracker'
-import { createTrackerMetrics } from '@shoal/tracker/metrics'
+// their own; what a message costs on a real connection is measured at a real tracker.
+import { fork } from 'node:child_process'
+import { once } from 'node:events'
+import { join } from 'node:path'
 import {
   createControlPlane,
   createIdentity,
-  decodeControlMessage,
-  encodeControlMessage,
   loadSwarmKeys,
   type ControlChannel,
   type ControlMessage,
 } from '@shoal/network'
 import pino from 'pino'
-import { Registry } from 'prom-client'
 import { withDaemons, type Daemons } from './daemons.ts'
-import { percentile, type SectionResult, type Target } from './figures.ts'
+import type { SectionResult, Target } from './figures.ts'
 import { cpuSeconds } from '../support/process-cost.ts'
-import { BLOB_BYTES, BLOBS, chunksAt, rolloutTraffic, type Said } from './tracker-load.ts'
+import { BLOB_BYTES, BLOBS, chunksAt } from './tracker-load.ts'
+import type { Load } from './tracker-play.ts'
 
-const SIZES = [1000, 5000, 15_000]
+const CASES: readonly Case[] = [
+  { name: '1000', nodes: 1000, blobs: 2 },
+  { name: '5000', nodes: 5000, blobs: 2 },
+  { name: '15000', nodes: 15_000, blobs: 2 },
+  { name: '15000, one of two trackers', nodes: 15_000, blobs: 1 },
+]
 const P99_LIMIT_MS = 50
-/** A lease holder has its chunks after so long. */
-const LEASE_MS = 100
 const CONNECTIONS = 32
 const MESSAGES_EACH = 2000
+/** As `shoal tracker` runs (packages/cli/bin/shoal). */
+const DAEMON_FLAGS = ['--max-semi-space-size=4', '--disable-warning=ExperimentalWarning']
 
-/** A member without a connection: what is said to it is encoded, as it would be, and leases are answered. */
-class Member implements ControlChannel {
-  readonly peerId: string
-  readonly hello: ControlChannel['hello']
-  readonly isOpen = true
-  readonly closed = new Promise<void>(() => undefined)
-  onMessage: (message: ControlMessage) => void = () => undefined
-  readonly #heard: (message: ControlMessage, bytes: number) => void
-
-  constructor(number: number, heard: (message: ControlMessage, bytes: number) => void) {
-    this.peerId = `12D3KooW${String(number).padStart(44, 'x')}`
-    this.#heard = heard
-    const node = { peerId: this.peerId, multiaddrs: ['/ip4/10.0.0.1/tcp/7701'], transfer: '10.0.0.1:7702', zone: '' }
-    this.hello = { type: 'hello', version: 1, agent: 'bench', node }
-  }
-
-  send(message: ControlMessage): void {
-    this.#heard(message, encodeControlMessage(message).byteLength)
-  }
-
-  close(): Promise<void> {
-    return Promise.resolve()
-  }
+interface Case {
+  name: string
+  nodes: number
+  /** Of how many of the image's two blobs the tracker is in charge. */
+  blobs: number
 }
 
-interface Load {
-  messagesPerSecond: number
-  cpuShare: number
-  p99Ms: number
-  sentBytesPerNode: number
-  receivedBytesPerNode: number
-}
-
-/** Plays the traffic in real time against the tracker's decisions and takes the time from due to done. */
-async function play(nodes: number, blobs: typeof BLOBS): Promise<Load> {
-  const logger = pino({ level: 'silent' })
-  const metrics = createTrackerMetrics(new Registry(), { swarms: () => 0, nodes: () => 0, members: () => 0 })
-  const coordinator = new Coordinator({ originConcurrency: 32, leaseIdleMs: 2000, tagTtlMs: 5000, logger, metrics })
-  const traffic = rolloutTraffic(nodes, blobs)
-  /** What lease holders and those that look a tag up will say. */
-  const replies: Said[] = []
-  let sentBytes = 0
-  let receivedBytes = 0
-  const members = Array.from(
-    { length: nodes },
-    (_, index) =>
-      new Member(index, (message, bytes) => {
-        sentBytes += bytes
-        const atMs = performance.now() - startMs
-        if (message.type === 'lease-grant') {
-          const { digest, leaseId, first, count } = message
-          const fetched = Array.from({ length: count }, (_, chunk) => first + chunk)
-          const done: ControlMessage = {
-            type: 'lease-done',
-            digest,
-            leaseId,
-            fetched,
-            originBackoffMs: 0,
-            failed: false,
-          }
-          replies.push({ atMs: atMs + LEASE_MS, node: index, bytes: encodeControlMessage(done) })
-        } else if (message.type === 'tag-lookup') {
-          const { requestId, reference } = message
-          const found = {
-            digest: blobs[0] ?? ('' as const),
-            mediaType: 'application/json',
-            sizeBytes: 1000,
-            errorCode: '',
-          }
-          const result: ControlMessage = { type: 'tag-result', requestId, reference, ...found }
-          replies.push({ atMs: atMs + 5, node: index, bytes: encodeControlMessage(result) })
-        }
-      }),
-  )
-  const latencies: number[] = []
-  const hear = ({ atMs, node, bytes }: Said): void => {
-    const member = members[node]
-    const message = decodeControlMessage(bytes)
-    if (member === undefined || message === undefined) throw new Error('the traffic is not well formed')
-    receivedBytes += bytes.byteLength
-    coordinator.receive(member, message)
-    latencies.push(performance.now() - startMs - atMs)
-  }
-  const before = process.cpuUsage()
-  const startMs = performance.now()
-  let next = 0
-  let handled = 0
-  while (next < traffic.length) {
-    const nowMs = performance.now() - startMs
-    // A turn of the event loop handles what has come by then, as reading from sockets does.
-    const due: Said[] = []
-    for (let said = traffic[next]; said !== undefined && said.atMs <= nowMs; said = traffic[next]) {
-      due.push(said)
-      next++
-    }
-    while (replies[0] !== undefined && replies[0].atMs <= nowMs) due.push(replies.shift() as Said)
-    for (const said of due) hear(said)
-    handled += due.length
-    if (due.length > 0) {
-      await new Promise((resolve) => setImmediate(resolve))
-      continue
-    }
-    // With nothing to do the process sleeps until something is due, so that its processor time is the tracker's.
-    const dueMs = Math.min(traffic[next]?.atMs ?? Infinity, replies[0]?.atMs ?? Infinity)
-    await new Promise((resolve) => setTimeout(resolve, Math.max(0, dueMs - (performance.now() - startMs))))
-  }
-  const seconds = (performance.now() - startMs) / 1000
-  const { user, system } = process.cpuUsage(before)
-  coordinator.close()
-  return {
-    messagesPerSecond: handled / seconds,
-    cpuShare: (user + system) / 1e6 / seconds,
-    p99Ms: percentile(latencies, 0.99),
-    sentBytesPerNode: sentBytes / nodes,
-    receivedBytesPerNode: receivedBytes / nodes,
-  }
+/** Plays a rollout in a process of its own, with the limits that a tracker runs with. */
+async function play({ nodes, blobs }: Case): Promise<Load> {
+  const program = join(import.meta.dirname, 'tracker-play.ts')
+  const child = fork(program, [String(nodes), String(blobs)], { execArgv: [...DAEMON_FLAGS] })
+  const [load] = (await Promise.race([
+    once(child, 'message'),
+    once(child, 'exit').then(() => Promise.reject(new Error('the traffic could not be played'))),
+  ])) as [Load]
+  return load
 }
 
 /** Processor time of a real tracker for one message over a real connection, in microseconds. */
@@ -207,10 +111,9 @@ export async function tracker(): Promise<SectionResult> {
   const messageUs = await withDaemons((daemons) => connectionCost(daemons))
   const rows: string[][] = []
   const targets: Target[] = []
-  const cases = [...SIZES.map((nodes) => ({ nodes, blobs: BLOBS, name: String(nodes) }))]
-  cases.push({ nodes: 15_000, blobs: BLOBS.slice(0, 1), name: '15000, one of two trackers' })
-  for (const { nodes, blobs, name } of cases) {
-    const load = await play(nodes, blobs)
+  for (const each of CASES) {
+    const { name } = each
+    const load = await play(each)
     const connectionShare = (load.messagesPerSecond * messageUs) / 1e6
     rows.push([
       name,

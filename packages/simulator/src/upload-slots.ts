@@ -1,5 +1,5 @@
 // What a virtual node sends to others: it answers requests for chunks by the daemon's rule.
-import { admitUpload } from '@shoal/swarm/policy'
+import { admitUpload, type UploadLoad } from '@shoal/swarm/policy'
 import type { Request } from './part.ts'
 import type { VirtualNode } from './virtual-node.ts'
 import { lengthOf, type World } from './world.ts'
@@ -24,12 +24,8 @@ export class UploadSlots {
   /** A request has come from another node. */
   serve(asker: VirtualNode, request: Request): void {
     const world = this.#world
-    const load = {
-      active: this.#active.length,
-      activeToPeer: this.#active.reduce((sum, upload) => sum + (upload.flow!.to === asker.index ? 1 : 0), 0),
-    }
     const { index } = this.#node
-    if (!admitUpload(load, world.parameters)) {
+    if (!admitUpload(this.#loadFor(asker.index), world.parameters)) {
       this.busyCount++
       world.messages++
       world.after(world.delayMs + world.queueMs(index, asker.index), () => asker.requests.busy(request))
@@ -41,6 +37,16 @@ export class UploadSlots {
       asker.requests.received(request)
     })
     this.#active.push(request)
+  }
+
+  /** What the rule wants to know. In a busy swarm most requests meet full slots: then it does not matter whose they are. */
+  #loadFor(asker: number): UploadLoad {
+    const active = this.#active.length
+    let activeToPeer = 0
+    if (active < this.#world.parameters.uploadSlots) {
+      for (const { flow } of this.#active) if (flow!.to === asker) activeToPeer++
+    }
+    return { active, activeToPeer }
   }
 
   /** A chunk has been sent, or is not wanted any more. */

@@ -242,9 +242,9 @@ export class TrackedSwarm {
       return
     }
     let lost = false
-    for (let byte = 0; byte < map.bytes.length; byte++) {
-      if (map.bytes[byte] === member.chunks.bytes[byte]) continue
-      for (let chunk = byte * 8; chunk < Math.min(byte * 8 + 8, this.chunkCount); chunk++) {
+    for (let word = 0; word < map.words.length; word++) {
+      if (map.words[word] === member.chunks.words[word]) continue
+      for (let chunk = word * 32; chunk < Math.min(word * 32 + 32, this.chunkCount); chunk++) {
         if (map.has(chunk)) this.#cover(member, chunk, nowMs)
         else if (this.#coverage.uncover(member, chunk)) lost = true
       }

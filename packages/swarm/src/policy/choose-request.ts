@@ -103,17 +103,17 @@ function rarest(
   to: number,
   random: Random,
 ): number {
-  const offeredBytes = offered.bytes
-  const wantedBytes = wanted.bytes
+  const offeredWords = offered.words
+  const wantedWords = wanted.words
   let best = -1
   let bestAvailability = Infinity
   let ties = 0
-  for (let byte = from >> 3; byte < offeredBytes.length && byte << 3 < to; byte++) {
-    let bits = offeredBytes[byte]! & wantedBytes[byte]!
+  for (let word = from >> 5; word < offeredWords.length && word << 5 < to; word++) {
+    let bits = offeredWords[word]! & wantedWords[word]!
     while (bits !== 0) {
       const bit = bits & -bits
       bits ^= bit
-      const chunk = (byte << 3) + 31 - Math.clz32(bit)
+      const chunk = (word << 5) + 31 - Math.clz32(bit)
       if (chunk < from || chunk >= to) continue
       const copies = availability[chunk]!
       if (copies > bestAvailability) continue

@@ -102,7 +102,7 @@ export function chooseFreeChunk(free: ChunkMap, random: Random): number {
 
 function nextIn(map: ChunkMap, from: number): number {
   for (let index = from; index < map.length; index++) {
-    if ((index & 7) === 0 && map.bytes[index >> 3] === 0) index += 7
+    if ((index & 31) === 0 && map.words[index >> 5] === 0) index += 31
     else if (map.has(index)) return index
   }
   return -1
