@@ -63,7 +63,8 @@ export class Requests {
   busy(request: Request): void {
     if (request.over) return
     const { parameters, random, nowMs } = this.#world
-    request.peer.notBeforeMs = nowMs + busyRetryMs(parameters, random, this.usualMs)
+    // As the daemon's timer has it: a look a moment too early would find the peer not to be asked yet.
+    request.peer.notBeforeMs = Math.ceil(nowMs + busyRetryMs(parameters, random, this.usualMs))
     request.peer.freeSlots = 0
     this.end(request)
     request.settled?.(true)

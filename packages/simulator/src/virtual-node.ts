@@ -213,7 +213,8 @@ export class VirtualNode {
     if (part.chunks.isFull) return
     neighbour.peer.freeSlots = freeSlots - neighbour.peer.outstanding
     if (!neighbour.remote) for (const chunk of chunks) part.availability[chunk]!++
-    this.requests.wake()
+    // Most of the news is of chunks that are here or on their way: no reason to look through all neighbours.
+    if (part.open.count === 0 || chunks.some((chunk) => part.open.has(chunk))) this.requests.wake()
   }
 
   #newsToTracker(): void {
