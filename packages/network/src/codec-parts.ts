@@ -46,6 +46,9 @@ export const UINT32 = 0xffff_ffff
 
 const MULTIHASH = { sha256: { code: 0x12, bytes: 32 }, sha512: { code: 0x13, bytes: 64 } } as const
 
+/** Of the longest one. */
+const MULTIHASH_BYTES = 2 + 64
+
 /** In a rollout thousands of messages in a row name the same few digests. */
 const multihashes = new LRUCache<Digest, Uint8Array>({ max: 64 })
 
@@ -65,7 +68,31 @@ export function digestToMultihash(digest: Digest): Uint8Array {
   return multihash
 }
 
+/**
+ * Digests that were read lately, by four of their bytes. Whoever gets the same text again each time also finds it sooner in a
+ * table: for a busy tracker that was a tenth of its time.
+ */
+const readDigests = new Map<number, { multihash: Uint8Array; digest: Digest }>()
+const MAX_READ_DIGESTS = 256
+
+/** Text of a digest. Does not keep `multihash`. @throws InvalidMessageError */
 export function multihashToDigest(multihash: Uint8Array): Digest {
+  const key = (multihash[2]! << 24) | (multihash[3]! << 16) | (multihash[4]! << 8) | multihash[5]!
+  const known = readDigests.get(key)
+  if (known !== undefined && isSame(known.multihash, multihash)) return known.digest
+  const digest = parseMultihash(multihash)
+  if (readDigests.size >= MAX_READ_DIGESTS) readDigests.clear()
+  readDigests.set(key, { multihash: Uint8Array.from(multihash), digest })
+  return digest
+}
+
+function isSame(one: Uint8Array, other: Uint8Array): boolean {
+  if (one.byteLength !== other.byteLength) return false
+  for (let at = 0; at < one.byteLength; at++) if (one[at] !== other[at]) return false
+  return true
+}
+
+function parseMultihash(multihash: Uint8Array): Digest {
   for (const [algorithm, { code, bytes }] of Object.entries(MULTIHASH) as [
     'sha256' | 'sha512',
     typeof MULTIHASH.sha256,
@@ -78,12 +105,12 @@ export function multihashToDigest(multihash: Uint8Array): Digest {
 }
 
 export function readDigest(reader: ProtoReader): Digest {
-  return multihashToDigest(reader.bytes(2 + 64))
+  return multihashToDigest(reader.view(MULTIHASH_BYTES))
 }
 
 /** For messages that may say "none": an empty field. */
 export function readOptionalDigest(reader: ProtoReader): Digest | '' {
-  const multihash = reader.bytes(2 + 64)
+  const multihash = reader.view(MULTIHASH_BYTES)
   return multihash.byteLength === 0 ? '' : multihashToDigest(multihash)
 }
 

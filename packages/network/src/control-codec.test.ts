@@ -329,3 +329,19 @@ suite('control codec', () => {
     assert.ok(decoded?.type === 'peer-report' && reason.startsWith(decoded.reason) && decoded.reason.length > 500)
   })
 })
+
+test('digests that begin alike are told apart, however often they come', () => {
+  const read = (named: Digest) => {
+    const message = decodeControlMessage(encodeControlMessage({ type: 'swarm-leave', digest: named }))
+    return message?.type === 'swarm-leave' ? message.digest : undefined
+  }
+  const alike = ['00', '11', '22'].map((end): Digest => `sha256:${'ab'.repeat(31)}${end}`)
+  const longer: Digest = `sha512:${'ab'.repeat(64)}`
+  for (let round = 0; round < 3; round++) for (const named of [...alike, longer]) assert.equal(read(named), named)
+  // More than are remembered.
+  for (let number = 0; number < 1000; number++) {
+    const named: Digest = `sha256:${number.toString(16).padStart(8, '0')}${'cd'.repeat(28)}`
+    assert.equal(read(named), named)
+  }
+  for (const named of [...alike, longer]) assert.equal(read(named), named)
+})

@@ -51,6 +51,11 @@ export class ProtoReader {
     return Uint8Array.from(this.#slice(maxBytes))
   }
 
+  /** The bytes where they are, for who has no use for them after the message was read. */
+  view(maxBytes: number): Uint8Array {
+    return this.#slice(maxBytes)
+  }
+
   /** Adds a repeated number to `into`, packed or not (the specification asks readers for both). */
   uints(into: number[], maxCount: number, max: number): void {
     if (this.#pbf.type === VARINT) {

@@ -143,8 +143,7 @@ export class TrackedSwarm {
     const { parameters, random } = this.#options
     // Asked for a hundred members each time: members are compared, not their names, and channels only of those chosen.
     const isOther = (other: Member) => other !== member
-    const excluded = new Set([...exclude].map((peerId) => this.members.get(peerId)))
-    const usable = excluded.size === 0 ? isOther : (other: Member) => isOther(other) && !excluded.has(other)
+    const usable = exclude.size === 0 ? isOther : this.#otherThan(member, exclude)
     const chosen = chooseNeighbours(this.#pool, member.zone, count, usable, parameters, random)
     return chosen
       .filter(({ channel }) => channel.isOpen)
@@ -153,6 +152,12 @@ export class TrackedSwarm {
         member.degree++
         return other.address
       })
+  }
+
+  #otherThan(member: Member, exclude: ReadonlySet<string>): (other: Member) => boolean {
+    const excluded = new Set([...exclude].map((peerId) => this.members.get(peerId)))
+    excluded.add(member)
+    return (other) => !excluded.has(other)
   }
 
   /** A member has nothing to ask of its neighbours. */

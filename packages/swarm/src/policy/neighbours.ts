@@ -9,8 +9,12 @@ export interface MemberView {
   readonly degree: number
 }
 
-/** Members that are looked at for one choice: in a large swarm a sample is as good as all (docs/decisions/0002-swarm-policy.md). */
-const SAMPLE = 48
+/**
+ * Members that are looked at for each that is to be chosen, and for all of them at least: in a large swarm a sample is as good as
+ * all (docs/decisions/0002-swarm-policy.md).
+ */
+const SAMPLE_FACTOR = 6
+const LEAST_SAMPLE = 24
 
 /**
  * Chooses up to `count` neighbours for a member of `zone`: the ones with the fewest neighbours, ties random, mostly of its
@@ -26,8 +30,9 @@ export function chooseNeighbours<M extends MemberView>(
 ): M[] {
   // Drawn in random order, and of equals the first are taken: so ties stay random. Each zone has a sample of its own: out of
   // one for all zones together a small zone would get hardly any choice, and its graph a long tail.
-  const own = members.drawFrom(zone, SAMPLE, usable, random)
-  const other = members.drawOutside(zone, SAMPLE, usable, random)
+  const sample = Math.max(LEAST_SAMPLE, SAMPLE_FACTOR * count)
+  const own = members.drawFrom(zone, sample, usable, random)
+  const other = members.drawOutside(zone, sample, usable, random)
   // The first of a zone are not given a full set of others: the places are for those of their own zone who are to come.
   const missing = Math.min(count - own.length, parameters.acceptedRemoteNeighbours >> 1)
   const few = Math.min(parameters.crossZoneNeighbours, count - 1)
