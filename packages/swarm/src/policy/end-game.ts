@@ -13,13 +13,14 @@ export function isLate(request: RequestView, usualMs: number, nowMs: number): bo
 }
 
 /**
- * Whether a request has stalled: no bytes for `stallTimeoutMs`. A chunk that is still moving is never stalled, however
- * slow. The first byte may queue behind what the peer is sending to others, so it has twice the usual time for a chunk.
+ * Whether a request has stalled: no bytes for `stallTimeoutMs`, or for as long as a whole chunk usually takes, where that is longer:
+ * then links or processors are short everywhere, and what has come already would come again. A chunk that is still moving is never
+ * stalled, however slow. The first byte may queue behind what the peer is sending to others, so it has twice the usual time.
  */
 export function isStalled(request: RequestView, usualMs: number, stallTimeoutMs: number, nowMs: number): boolean {
   const silentMs = nowMs - request.lastBytesMs
   const started = request.lastBytesMs > request.startedMs
-  return silentMs > (started ? stallTimeoutMs : Math.max(stallTimeoutMs, usualMs * 2))
+  return silentMs > Math.max(stallTimeoutMs, started ? usualMs : usualMs * 2)
 }
 
 /** Below this rate, in bytes a second, a chunk is not coming but held up: no link that pulls images is so slow. */
