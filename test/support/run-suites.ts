@@ -1,8 +1,10 @@
 // What scripts/test runs: the static checks, then every suite of tests, then one line with the sum over all of them.
 import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { parseArgs } from 'node:util'
 import type { Counts } from './count-reporter.ts'
 
@@ -43,9 +45,9 @@ Runs the named parts, in this order, or all: static ${Object.keys(SUITES).join('
   --only PATTERN   only tests whose name matches PATTERN
 With CI=true a skipped test is a failure.`
 
-function run(command: string, args: string[]): Promise<number> {
+function run(command: string, args: string[], env: NodeJS.ProcessEnv = {}): Promise<number> {
   return new Promise((done, fail) => {
-    const child = spawn(command, args, { cwd: ROOT, stdio: 'inherit' })
+    const child = spawn(command, args, { cwd: ROOT, stdio: 'inherit', env: { ...process.env, ...env } })
     const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
     process.on('SIGINT', forward).on('SIGTERM', forward)
     child.once('error', fail)
@@ -54,6 +56,20 @@ function run(command: string, args: string[]): Promise<number> {
       done(signal ? 1 : (code ?? 1))
     })
   })
+}
+
+/** The static checks, all at once. What they say is printed when all are over, in their order. */
+async function runStatic(): Promise<{ name: string; code: number }[]> {
+  const checks = Object.entries(STATIC).map(async ([name, args]) => {
+    const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
+    const exited = once(child, 'close')
+    const said = await Promise.all([text(child.stdout), text(child.stderr)])
+    const [code] = (await exited) as [number | null]
+    return { name, code: code ?? 1, said: said.join('') }
+  })
+  const results = await Promise.all(checks)
+  for (const { name, said } of results) process.stdout.write(`\n# ${name}\n${said}`)
+  return results
 }
 
 function readCounts(file: string): Counts {
@@ -73,10 +89,11 @@ async function runSuite(name: string, suite: Suite, only: { file?: string; name?
   if (files.length === 0) return none
   const report = join(REPORTS, `${name}.json`)
   rmSync(report, { force: true })
-  const code = await run(process.execPath, [
+  const args = [
     '--disable-warning=ExperimentalWarning',
     '--test',
-    `--test-concurrency=${suite.wholeSystem ? 1 : Math.max(2, availableParallelism())}`,
+    // Many unit tests wait for timers and sockets: one more than there are processors keeps these busy.
+    `--test-concurrency=${suite.wholeSystem ? 1 : availableParallelism() + 1}`,
     `--test-timeout=${suite.testLimitMs}`,
     '--test-reporter=spec',
     '--test-reporter-destination=stdout',
@@ -84,7 +101,10 @@ async function runSuite(name: string, suite: Suite, only: { file?: string; name?
     `--test-reporter-destination=${report}`,
     ...(only.name === undefined ? [] : [`--test-name-pattern=${only.name}`]),
     ...files.sort(),
-  ])
+  ]
+  // Hundreds of processes load the same files. Daemons of the whole-system suites have a cache of their own.
+  const env = suite.wholeSystem ? {} : { NODE_COMPILE_CACHE: join(ROOT, 'node_modules/.cache/tests') }
+  const code = await run(process.execPath, args, env)
   let counts = none
   try {
     counts = readCounts(report)
@@ -120,9 +140,8 @@ async function main(): Promise<number> {
   const total: Counts = { passed: 0, failed: 0, skipped: 0, skippedNames: [], failedNames: [] }
   const started = performance.now()
   if (chosen.includes('static')) {
-    for (const [name, args] of Object.entries(STATIC)) {
-      process.stdout.write(`\n# ${name}\n`)
-      if ((await run(process.execPath, args)) === 0) total.passed++
+    for (const { name, code } of await runStatic()) {
+      if (code === 0) total.passed++
       else {
         total.failed++
         total.failedNames.push(name)
