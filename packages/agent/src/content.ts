@@ -10,22 +10,31 @@ import {
   OciError,
   parseManifest,
   type Digest,
+  type Manifest,
 } from '@shoal/oci'
 import type { ContentSource } from '@shoal/registry'
 import { StoreFailedError, StoreFullError, type ReadOptions, type Store, type StoredBlob } from '@shoal/store'
 import { DownloadError, type Download, type Swarm } from '@shoal/swarm'
 import { UpstreamError, type RepositoryTarget, type Upstream } from '@shoal/upstream'
+import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { hedged, unlessAborted } from './aborting.ts'
 import { Descriptors, type AskOrigin, type Descriptor } from './descriptors.ts'
 import { blobSource, manifestSource, type Requester } from './origin-sources.ts'
 import { orPassThrough, passThrough } from './pass-through.ts'
 
+/** Stored manifests that are kept in memory, too, in bytes: a registry's clients ask for the same few again and again. */
+const CACHED_MANIFESTS_BYTES = 4 * 1024 * 1024
+/** What one takes beside its bytes: half of them are digests, which are kept as text once more. */
+const CACHED_MANIFEST_FACTOR = 3
+
 export interface ManifestContent {
   digest: Digest
   mediaType: string
   sizeBytes: number
   bytes: Uint8Array
+  /** What it says; undefined where it is of a kind that is not understood. */
+  parsed: Manifest | undefined
   source: ContentSource
 }
 
@@ -52,6 +61,10 @@ export interface ContentOptions {
 export class Content {
   readonly #options: ContentOptions
   readonly #descriptors: Descriptors
+  readonly #cachedManifests = new LRUCache<Digest, ManifestContent>({
+    maxSize: CACHED_MANIFESTS_BYTES,
+    sizeCalculation: ({ sizeBytes }) => sizeBytes * CACHED_MANIFEST_FACTOR,
+  })
 
   constructor(options: ContentOptions) {
     this.#options = options
@@ -104,7 +117,7 @@ export class Content {
     }
     const directly = async (signal: AbortSignal): Promise<ManifestContent> => {
       const { bytes, mediaType: type } = await upstream.getManifest(target, digest, { ...requester, signal })
-      return this.#parsed({ digest, mediaType: type, sizeBytes: bytes.length, bytes, source: 'origin' })
+      return this.#understood({ digest, mediaType: type, sizeBytes: bytes.length, bytes, source: 'origin' })
     }
     try {
       const origin = manifestSource(upstream, target, digest, requester)
@@ -203,9 +216,15 @@ export class Content {
   }
 
   async #storedManifest(digest: Digest, source: ContentSource): Promise<ManifestContent | undefined> {
+    // Opened each time: that counts as a use, and what was removed is not answered from memory.
     const blob = await this.#options.store.open(digest)
     if (blob === undefined) return undefined
     try {
+      const cached = this.#cachedManifests.get(digest)
+      if (cached !== undefined) {
+        this.#knowParts(cached)
+        return { ...cached, source }
+      }
       if (blob.sizeBytes > MAX_MANIFEST_BYTES) {
         throw new OciError('MANIFEST_UNKNOWN', 'the digest is that of a blob, not of a manifest')
       }
@@ -214,24 +233,33 @@ export class Content {
       const known = this.#descriptors.mediaType(digest)
       const named = known !== undefined && isManifestMediaType(known) ? known : undefined
       const type = blob.mediaType ?? named ?? typeOf(bytes)
-      return this.#parsed({ digest, mediaType: type, sizeBytes: bytes.length, bytes, source })
+      const content = this.#understood({ digest, mediaType: type, sizeBytes: bytes.length, bytes, source })
+      if (blob.mediaType !== undefined) this.#cachedManifests.set(digest, content)
+      return content
     } finally {
       blob.release()
     }
   }
 
-  /** Reads what the manifest names, so that sizes are known by the time that the blobs are asked for. */
-  #parsed(content: ManifestContent): ManifestContent {
+  #understood(content: Omit<ManifestContent, 'parsed'>): ManifestContent {
+    let parsed: Manifest | undefined
     try {
-      const manifest = parseManifest(content.bytes, content.mediaType)
-      for (const { digest, size, mediaType } of [...childrenOf(manifest), ...blobsOf(manifest)]) {
-        this.#descriptors.know(digest, size, mediaType)
-      }
+      parsed = parseManifest(content.bytes, content.mediaType)
     } catch (error) {
       // Content types that are not understood are passed on as they are: the digest was checked.
       this.#options.logger.debug({ err: error, digest: content.digest }, 'manifest of an unknown kind')
     }
-    return content
+    const understood = { ...content, parsed }
+    this.#knowParts(understood)
+    return understood
+  }
+
+  /** Notes the sizes of what a manifest names, so that they are known by the time that the blobs are asked for. */
+  #knowParts({ parsed }: ManifestContent): void {
+    if (parsed === undefined) return
+    for (const { digest, size, mediaType } of [...childrenOf(parsed), ...blobsOf(parsed)]) {
+      this.#descriptors.know(digest, size, mediaType)
+    }
   }
 
   /** Size of a blob in bytes. Other nodes are believed only while the origin cannot be asked. @throws UpstreamError */

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import test, { type TestContext } from 'node:test'
-import { digestOf, type Digest } from '@shoal/oci'
+import { digestOf, parseManifest, type Digest } from '@shoal/oci'
 import { Registry } from 'prom-client'
 import type { BlobContent, ManifestContent } from './content.ts'
 import { Lookahead } from './lookahead.ts'
@@ -66,6 +66,7 @@ function endless(patienceMs: number) {
   const bytes = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: MANIFEST_TYPE, config, layers: [described] }))
   const manifest: ManifestContent = {
     ...{ digest: digestOf(bytes), mediaType: MANIFEST_TYPE, sizeBytes: bytes.length, bytes, source: 'origin' },
+    parsed: parseManifest(bytes, MANIFEST_TYPE),
   }
   const events = new EventTarget()
   const blob = (): Promise<BlobContent> => {

@@ -1,6 +1,6 @@
 // What a client will ask for next: as soon as an agent hands out the manifest of an image, it starts on the layers that
 // the manifest names. Runtimes ask for three or so at a time, and each layer's first question to the swarm costs time.
-import { blobsOf, isForeignLayer, parseManifest, type Digest } from '@shoal/oci'
+import { blobsOf, isForeignLayer, type Digest } from '@shoal/oci'
 import type { RepositoryTarget } from '@shoal/upstream'
 import type { Logger } from 'pino'
 import { Counter, type Registry } from 'prom-client'
@@ -120,21 +120,17 @@ export class Lookahead {
 }
 
 /** Everything that a client of this manifest may ask for, and the layers, in order, that are within the limit. */
-function namedBy(manifest: ManifestContent, limitBytes: number): { layers: Set<Digest>; wanted: Digest[] } {
+function namedBy({ parsed }: ManifestContent, limitBytes: number): { layers: Set<Digest>; wanted: Digest[] } {
   const layers = new Set<Digest>()
   const wanted: Digest[] = []
   let bytes = 0
-  try {
-    const parsed = parseManifest(manifest.bytes, manifest.mediaType)
-    if (parsed.kind === 'index') return { layers, wanted }
-    for (const layer of blobsOf(parsed)) {
-      if (isForeignLayer(layer) || layers.has(layer.digest)) continue
-      layers.add(layer.digest)
-      bytes += layer.size
-      if (bytes <= limitBytes) wanted.push(layer.digest)
-    }
-  } catch {
-    // Not an image that is understood here: its client will say what it wants.
+  // Of what is not an image that is understood here its client will say what it wants.
+  if (parsed === undefined || parsed.kind === 'index') return { layers, wanted }
+  for (const layer of blobsOf(parsed)) {
+    if (isForeignLayer(layer) || layers.has(layer.digest)) continue
+    layers.add(layer.digest)
+    bytes += layer.size
+    if (bytes <= limitBytes) wanted.push(layer.digest)
   }
   return { layers, wanted }
 }

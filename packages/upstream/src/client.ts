@@ -1,5 +1,6 @@
 // Puts the parts together: the client of registries, which agents and commands use.
-import { isDigest, isRepositoryName, parseRegistry, type Digest } from '@shoal/oci'
+import { entryLimit, isDigest, isRepositoryName, parseRegistry, type Digest } from '@shoal/oci'
+import { LRUCache } from 'lru-cache'
 import { openBlob, headBlob, type ByteRange } from './blobs.ts'
 import { Connections } from './connections.ts'
 import { Credentials } from './credentials.ts'
@@ -67,8 +68,12 @@ interface Parts {
   random: () => number
 }
 
+/** Registries of which it is remembered that they may be asked: rules and settings do not change. */
+const REMEMBERED_REGISTRIES = 1000
+
 class RegistryClient implements Upstream, Push {
   readonly #parts: Parts
+  readonly #allowed = new LRUCache<string, true>({ ...entryLimit(REMEMBERED_REGISTRIES) })
 
   constructor(parts: Parts) {
     this.#parts = parts
@@ -149,7 +154,9 @@ class RegistryClient implements Upstream, Push {
   }
 
   checkAllowed(registry: string): void {
+    if (this.#allowed.has(registry)) return
     this.#parts.sender.checkRegistry(this.#settings(registry))
+    this.#allowed.set(registry, true)
   }
 
   isNamed(registry: string): boolean {
