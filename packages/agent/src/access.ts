@@ -2,7 +2,7 @@
 // whose own credentials the origin has accepted for that repository. Where bytes lie (store, peers) opens nothing.
 // The rules and the other ways that were considered: docs/decisions/0009-who-may-read.md.
 import { createHmac, randomBytes } from 'node:crypto'
-import { entryLimit, blobsOf, childrenOf, isForeignLayer, parseManifest, parseRegistry, type Digest } from '@shoal/oci'
+import { entryLimit, blobsOf, childrenOf, isForeignLayer, parseRegistry, type Digest, type Manifest } from '@shoal/oci'
 import { UpstreamError, type RepositoryTarget } from '@shoal/upstream'
 import { LRUCache } from 'lru-cache'
 import { imageKey } from './names.ts'
@@ -118,14 +118,11 @@ export class Access {
    * Notes that a manifest of the repository names others: registries take a manifest only when the repository has what
    * it names. Layers that are fetched elsewhere (foreign ones) are not looked at by registries, and not noted here.
    */
-  named(target: RepositoryTarget, { bytes, mediaType }: { bytes: Uint8Array; mediaType: string }): void {
-    try {
-      const manifest = parseManifest(bytes, mediaType)
-      const named = [...childrenOf(manifest), ...blobsOf(manifest).filter((layer) => !isForeignLayer(layer))]
-      for (const { digest } of named) this.#members.set(imageKey(target, digest), true)
-    } catch {
-      // What is not understood names nothing: each of its parts will be asked for at the origin.
-    }
+  named(target: RepositoryTarget, manifest: Manifest | undefined): void {
+    // What is not understood names nothing: each of its parts will be asked for at the origin.
+    if (manifest === undefined) return
+    const named = [...childrenOf(manifest), ...blobsOf(manifest).filter((layer) => !isForeignLayer(layer))]
+    for (const { digest } of named) this.#members.set(imageKey(target, digest), true)
   }
 
   /** Coalesced by repository and reader where only the reader is in question, else by digest. */

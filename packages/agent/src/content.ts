@@ -140,6 +140,11 @@ export class Content {
     return await directly(signal)
   }
 
+  /** Whether a blob is here, whole. */
+  isStored(digest: Digest): boolean {
+    return this.#options.store.has(digest)
+  }
+
   /** A blob by digest; its bytes may still be arriving. @throws UpstreamError, DownloadError */
   async blob(
     target: RepositoryTarget,

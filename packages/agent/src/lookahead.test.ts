@@ -77,7 +77,7 @@ function endless(patienceMs: number) {
     return Promise.resolve({ sizeBytes: 7, source: 'swarm', stored: undefined, download, open, release })
   }
   const lookahead = new Lookahead({
-    content: { blob },
+    content: { blob, isStored: () => false },
     limitBytes: 1e6,
     patienceMs,
     registry: new Registry(),

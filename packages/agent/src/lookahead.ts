@@ -19,7 +19,7 @@ const MAX_LAYERS_AT_ONCE = 4
 const PATIENCE_MS = 5_000
 
 export interface LookaheadOptions {
-  content: Pick<Content, 'blob'>
+  content: Pick<Content, 'blob' | 'isStored'>
   /** Bytes of one image's layers that are fetched before anybody asks for them; 0 turns it off. */
   limitBytes: number
   /** How long a client may be silent, in milliseconds. @default 5000 */
@@ -57,9 +57,10 @@ export class Lookahead {
 
   /** A client has got this manifest and may read what it names with the requester's rights. Never throws. */
   begin(target: RepositoryTarget, manifest: ManifestContent, requester: Requester): void {
-    const { limitBytes } = this.#options
+    const { content, limitBytes } = this.#options
     if (limitBytes === 0 || this.#runs.has(manifest.digest) || this.#runs.size >= MAX_IMAGES) return
-    const { layers, wanted } = namedBy(manifest, limitBytes)
+    const { layers, within } = namedBy(manifest, limitBytes)
+    const wanted = within.filter((digest) => !content.isStored(digest))
     if (wanted.length === 0) return
     const stop = new AbortController()
     const run: Run = { layers, stop, clients: 0, patience: undefined }
@@ -120,17 +121,17 @@ export class Lookahead {
 }
 
 /** Everything that a client of this manifest may ask for, and the layers, in order, that are within the limit. */
-function namedBy({ parsed }: ManifestContent, limitBytes: number): { layers: Set<Digest>; wanted: Digest[] } {
+function namedBy({ parsed }: ManifestContent, limitBytes: number): { layers: Set<Digest>; within: Digest[] } {
   const layers = new Set<Digest>()
-  const wanted: Digest[] = []
+  const within: Digest[] = []
   let bytes = 0
   // Of what is not an image that is understood here its client will say what it wants.
-  if (parsed === undefined || parsed.kind === 'index') return { layers, wanted }
+  if (parsed === undefined || parsed.kind === 'index') return { layers, within }
   for (const layer of blobsOf(parsed)) {
     if (isForeignLayer(layer) || layers.has(layer.digest)) continue
     layers.add(layer.digest)
     bytes += layer.size
-    if (bytes <= limitBytes) wanted.push(layer.digest)
+    if (bytes <= limitBytes) within.push(layer.digest)
   }
-  return { layers, wanted }
+  return { layers, within }
 }

@@ -9,6 +9,7 @@ import type { Logger } from 'pino'
 import type { ServerTls } from './api-access.ts'
 import { sendError } from './errors.ts'
 import { limitLoad, type OverloadLimits } from './overload.ts'
+import { requestLog } from './request-log.ts'
 import { ANSWER_LIMIT_MS, boundAnswers, destroyAfterGrace, HEADERS_TIMEOUT_MS, headerTimeouts } from './slow-clients.ts'
 
 export interface RegistryServerOptions {
@@ -42,6 +43,7 @@ export function createRegistryServer(options: RegistryServerOptions): RegistrySe
   const common = {
     loggerInstance: logger,
     logController: new LogController({ disableRequestLogging: true, requestIdLogLabel: 'requestId' }),
+    childLoggerFactory: requestLog,
     genReqId: (request: { headers: IncomingMessage['headers'] }) => requestIdOf(request.headers['x-request-id']),
     keepAliveTimeout: options.keepAliveTimeoutMs ?? 75_000,
     requestTimeout: options.push ? 0 : 300_000,
