@@ -91,7 +91,9 @@ export const agentConfigSchema = Type.Object(
       minimum: 100,
       maximum: 300_000,
       default: 10_000,
-      description: 'A manifest is answered within this time, be it with an error: runtimes wait for ever.',
+      description:
+        'A manifest is answered within this time, be it with an error: runtimes wait for ever. After three fifths of it the ' +
+        'origin is asked for it directly.',
     }),
     blobTimeout: Type.Integer({
       section: 'Mirror endpoint',
@@ -201,7 +203,9 @@ export const agentConfigSchema = Type.Object(
       minimum: 100,
       maximum: 60_000,
       default: 1_000,
-      description: 'A peer or origin that sends no byte of a chunk for this long is asked no further for it.',
+      description:
+        'A peer or origin that sends no byte of a chunk for this long is asked no further for it. Where a chunk usually takes ' +
+        'longer, a peer has that long.',
     }),
     uploadRate: Type.Integer({
       section: 'Limits',
