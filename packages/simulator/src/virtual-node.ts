@@ -1,7 +1,7 @@
 // An agent of a virtual cluster: whom it knows, what it has, and what it tells of it. Everything that it decides is decided
 // by the daemon's own policy; this file and those of its parts only carry it out in virtual time.
 import { ChunkMap } from '@shoal/store'
-import { acceptNeighbour, progressIntervalMs, textHash } from '@shoal/swarm/policy'
+import { acceptNeighbour, haveBatchMs, progressIntervalMs, textHash } from '@shoal/swarm/policy'
 import { LeaseRuns } from './lease-runs.ts'
 import { Neighbour, Part, Peer } from './part.ts'
 import { Requests } from './requests.ts'
@@ -9,7 +9,7 @@ import { Untracked } from './untracked.ts'
 import { UploadSlots } from './upload-slots.ts'
 import { NOTICE_MS, type World } from './world.ts'
 
-/** `have` messages are collected for so long (the daemon's `haveBatchMs`). */
+/** `have` messages are collected for so long at least (the daemon's timing of that name). */
 const HAVE_BATCH_MS = 25
 
 export class VirtualNode {
@@ -185,7 +185,7 @@ export class VirtualNode {
     }
     if (part.tellDue) return
     part.tellDue = true
-    const waitMs = part.toldMs + HAVE_BATCH_MS - world.nowMs
+    const waitMs = part.toldMs + haveBatchMs(HAVE_BATCH_MS, this.requests.usualMs) - world.nowMs
     if (waitMs > 0) world.after(waitMs, () => this.#tell(part))
     else this.#tell(part)
   }
