@@ -131,7 +131,7 @@ export async function tracker(): Promise<SectionResult> {
     method:
       'A cold rollout of 3 GB in two layers: every node asks for the tag, joins both swarms within 2 s, asks for more ' +
       'neighbours once and tells its chunks for 10 s (every second, less often in a large swarm); leases are granted and answered. Real messages, ' +
-      'decoded and encoded, against the decisions of the tracker on one core in real time; p99 is from the moment a ' +
+      'decoded and encoded, against the decisions of a tracker in a process of its own, in real time; p99 is from the moment a ' +
       `message is due to the end of its handling. A message over a real connection costs a real tracker ${messageUs.toFixed(0)} µs ` +
       `of processor time (${CONNECTIONS} connections; Noise, Yamux and decision together), from which the share of a ` +
       'core for the connections is computed. Bytes are per node and rollout.',
