@@ -84,6 +84,12 @@ export class TestAgent {
 /** An agent that runs until the test is over. */
 export async function startAgent(t: TestContext, config: Partial<AgentConfig> = {}): Promise<TestAgent> {
   const directory = config.dataDirectory ?? (await mkdtemp(join(tmpdir(), 'shoal-agent-')))
+  let started: TestAgent | undefined
+  // Before the agent is made: some tests want that to fail.
+  t.after(async () => {
+    await started?.close()
+    await rm(directory, { recursive: true, force: true })
+  })
   const keyFile = join(directory, 'swarm.key')
   await writeFile(keyFile, `shoal-swarm-key-v1:${Buffer.alloc(32, 3).toString('base64')}\n`)
   await chmod(keyFile, 0o600)
@@ -97,11 +103,7 @@ export async function startAgent(t: TestContext, config: Partial<AgentConfig> = 
   }
   const settings = { swarmKeyFiles: [keyFile], dataDirectory: directory, shutdownGrace: 20_000, tagCacheTtl: 0 }
   const agent = await createAgent(agentConfig({ ...settings, ...local, ...config }), { logger: silent })
-  const started = new TestAgent(agent, directory)
-  t.after(async () => {
-    await started.close()
-    await rm(directory, { recursive: true, force: true })
-  })
+  started = new TestAgent(agent, directory)
   await agent.start()
   return started
 }
