@@ -25,8 +25,9 @@ import { orPassThrough, passThrough } from './pass-through.ts'
 
 /** Stored manifests that are kept in memory, too, in bytes: a registry's clients ask for the same few again and again. */
 const CACHED_MANIFESTS_BYTES = 4 * 1024 * 1024
-/** What one takes beside its bytes: half of them are digests, which are kept as text once more. */
+/** What one takes for each of its bytes (they are kept as they are, and once more as what they say), and besides. */
 const CACHED_MANIFEST_FACTOR = 3
+const CACHED_MANIFEST_OVERHEAD_BYTES = 2048
 
 export interface ManifestContent {
   digest: Digest
@@ -63,7 +64,7 @@ export class Content {
   readonly #descriptors: Descriptors
   readonly #cachedManifests = new LRUCache<Digest, ManifestContent>({
     maxSize: CACHED_MANIFESTS_BYTES,
-    sizeCalculation: ({ sizeBytes }) => sizeBytes * CACHED_MANIFEST_FACTOR,
+    sizeCalculation: ({ sizeBytes }) => sizeBytes * CACHED_MANIFEST_FACTOR + CACHED_MANIFEST_OVERHEAD_BYTES,
   })
 
   constructor(options: ContentOptions) {
