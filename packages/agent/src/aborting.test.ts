@@ -41,6 +41,9 @@ test('a second way is taken only where the first is late, and its failure is no 
   assert.equal(await hedged(Promise.resolve('first'), 60_000, notTaken), 'first')
   await assert.rejects(hedged(Promise.reject(new Error('broken')), 60_000, notTaken), /broken/)
   assert.equal(timers(), before)
+  const patient = hedged(new Promise((resolve) => setImmediate(resolve, 'first')), Infinity, notTaken)
+  assert.equal(timers(), before)
+  assert.equal(await patient, 'first')
 
   assert.equal(await hedged<string>(never, 1, () => Promise.resolve('second')), 'second')
 

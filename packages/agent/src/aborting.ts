@@ -43,8 +43,8 @@ export async function withTimeLimit<T>(
 }
 
 /**
- * What `first` settles with. Where that takes longer than `afterMs` milliseconds, `second` is begun beside it and counts if it
- * succeeds sooner; that it fails is no answer. Its signal fires once there is an answer.
+ * What `first` settles with. Where that takes longer than `afterMs` milliseconds (Infinity: however long), `second` is begun
+ * beside it and counts if it succeeds sooner; that it fails is no answer. Its signal fires once there is an answer.
  */
 export async function hedged<T>(
   first: Promise<T>,
@@ -53,7 +53,8 @@ export async function hedged<T>(
 ): Promise<T> {
   const answered = new AbortController()
   const { promise: other, resolve } = Promise.withResolvers<T>()
-  const timer = setTimeout(() => void second(answered.signal).then(resolve, () => undefined), afterMs)
+  const begin = () => void second(answered.signal).then(resolve, () => undefined)
+  const timer = afterMs === Infinity ? undefined : setTimeout(begin, afterMs)
   try {
     return await Promise.race([first, other])
   } finally {

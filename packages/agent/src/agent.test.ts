@@ -222,7 +222,7 @@ test('a manifest that the swarm does not bring in time is asked of the registry 
   let questions = 0
   // What the swarm asks hangs for ever; the next one to ask is answered.
   registry.mood = ({ method, url = '' }) => method === 'GET' && url.includes('/manifests/') && questions++ === 0
-  const agent = await startAgent(t, { manifestTimeout: 2000 })
+  const agent = await startAgent(t, { manifestTimeout: 4000 })
   const answer = await agent.ask(`/v2/${registry.host}/team/app/manifests/1`)
   assert.deepEqual([answer.status, answer.body.toString()], [200, image.text])
   assert.equal(answer.headers.get('x-shoal-source'), 'origin')

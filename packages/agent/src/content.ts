@@ -125,11 +125,8 @@ export class Content {
       const requestId = requester.requestId ?? ''
       const download = await swarm.download({ digest, sizeBytes, sizeIsHearsay, mediaType, origin, requestId })
       const throughSwarm = this.#finished(download, signal).then((source) => this.#storedManifest(digest, source))
-      const patienceMs = directlyAtMs - performance.now()
       const release = download?.hold()
-      const content = await (
-        patienceMs === Infinity ? throughSwarm : hedged(throughSwarm, patienceMs, directly)
-      ).finally(release)
+      const content = await hedged(throughSwarm, directlyAtMs - performance.now(), directly).finally(release)
       if (content !== undefined) {
         this.#descriptors.prove(digest, content.sizeBytes)
         return content
