@@ -84,10 +84,10 @@ export class TestAgent {
 /** An agent that runs until the test is over. */
 export async function startAgent(t: TestContext, config: Partial<AgentConfig> = {}): Promise<TestAgent> {
   const directory = config.dataDirectory ?? (await mkdtemp(join(tmpdir(), 'shoal-agent-')))
-  let started: TestAgent | undefined
+  const agents: TestAgent[] = []
   // Before the agent is made: some tests want that to fail.
   t.after(async () => {
-    await started?.close()
+    for (const agent of agents) await agent.close()
     await rm(directory, { recursive: true, force: true })
   })
   const keyFile = join(directory, 'swarm.key')
@@ -103,7 +103,8 @@ export async function startAgent(t: TestContext, config: Partial<AgentConfig> = 
   }
   const settings = { swarmKeyFiles: [keyFile], dataDirectory: directory, shutdownGrace: 20_000, tagCacheTtl: 0 }
   const agent = await createAgent(agentConfig({ ...settings, ...local, ...config }), { logger: silent })
-  started = new TestAgent(agent, directory)
+  const started = new TestAgent(agent, directory)
+  agents.push(started)
   await agent.start()
   return started
 }
