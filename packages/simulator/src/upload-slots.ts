@@ -4,6 +4,27 @@ import type { Request } from './part.ts'
 import type { VirtualNode } from './virtual-node.ts'
 import { lengthOf, type World } from './world.ts'
 
+/** What the rule looks at, counted when it does: in a busy swarm most requests meet full slots, whoever asks. */
+class SlotsInUse implements UploadLoad {
+  readonly #uploads: readonly Request[]
+  readonly #asker: number
+
+  constructor(uploads: readonly Request[], asker: number) {
+    this.#uploads = uploads
+    this.#asker = asker
+  }
+
+  get active(): number {
+    return this.#uploads.length
+  }
+
+  get activeToPeer(): number {
+    let count = 0
+    for (const { flow } of this.#uploads) if (flow!.to === this.#asker) count++
+    return count
+  }
+}
+
 /** The upload slots of one node. */
 export class UploadSlots {
   /** Requests that were answered `busy`. */
@@ -25,7 +46,7 @@ export class UploadSlots {
   serve(asker: VirtualNode, request: Request): void {
     const world = this.#world
     const { index } = this.#node
-    if (!admitUpload(this.#loadFor(asker.index), world.parameters)) {
+    if (!admitUpload(new SlotsInUse(this.#active, asker.index), world.parameters)) {
       this.busyCount++
       world.messages++
       world.after(world.delayMs + world.queueMs(index, asker.index), () => asker.requests.busy(request))
@@ -37,16 +58,6 @@ export class UploadSlots {
       asker.requests.received(request)
     })
     this.#active.push(request)
-  }
-
-  /** What the rule wants to know. In a busy swarm most requests meet full slots: then it does not matter whose they are. */
-  #loadFor(asker: number): UploadLoad {
-    const active = this.#active.length
-    let activeToPeer = 0
-    if (active < this.#world.parameters.uploadSlots) {
-      for (const { flow } of this.#active) if (flow!.to === asker) activeToPeer++
-    }
-    return { active, activeToPeer }
   }
 
   /** A chunk has been sent, or is not wanted any more. */
