@@ -205,7 +205,7 @@ export const agentConfigSchema = Type.Object(
       default: 1_000,
       description:
         'A peer or origin that sends no byte of a chunk for this long is asked no further for it. Where a chunk usually takes ' +
-        'longer, a peer has that long.',
+        'longer, a peer has that long, but three times this at most once bytes have come.',
     }),
     uploadRate: Type.Integer({
       section: 'Limits',

@@ -15,6 +15,8 @@ test('a chunk that still moves is never stalled, one without bytes is', () => {
   assert.equal(isStalled({ startedMs: 0, lastBytesMs: 60_000 }, 100, 1000, 61_001), true)
   assert.equal(isStalled({ startedMs: 0, lastBytesMs: 60_000 }, 1500, 1000, 61_500), false)
   assert.equal(isStalled({ startedMs: 0, lastBytesMs: 60_000 }, 1500, 1000, 61_501), true)
+  assert.equal(isStalled({ startedMs: 0, lastBytesMs: 60_000 }, 50_000, 1000, 63_000), false)
+  assert.equal(isStalled({ startedMs: 0, lastBytesMs: 60_000 }, 50_000, 1000, 63_001), true)
 })
 
 test('the first byte may wait behind what the peer sends to others', () => {

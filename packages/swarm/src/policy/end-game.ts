@@ -12,6 +12,9 @@ export function isLate(request: RequestView, usualMs: number, nowMs: number): bo
   return nowMs - request.startedMs > Math.max(200, usualMs * 2)
 }
 
+/** However long chunks usually take, one that has begun may pause for at most so many times `stallTimeoutMs`. */
+const LONGEST_PAUSE_FACTOR = 3
+
 /**
  * Whether a request has stalled: no bytes for `stallTimeoutMs`, or for as long as a whole chunk usually takes, where that is longer:
  * then links or processors are short everywhere, and what has come already would come again. A chunk that is still moving is never
@@ -20,7 +23,8 @@ export function isLate(request: RequestView, usualMs: number, nowMs: number): bo
 export function isStalled(request: RequestView, usualMs: number, stallTimeoutMs: number, nowMs: number): boolean {
   const silentMs = nowMs - request.lastBytesMs
   const started = request.lastBytesMs > request.startedMs
-  return silentMs > Math.max(stallTimeoutMs, started ? usualMs : usualMs * 2)
+  const pauseMs = started ? Math.min(usualMs, stallTimeoutMs * LONGEST_PAUSE_FACTOR) : usualMs * 2
+  return silentMs > Math.max(stallTimeoutMs, pauseMs)
 }
 
 /** Below this rate, in bytes a second, a chunk is not coming but held up: no link that pulls images is so slow. */
