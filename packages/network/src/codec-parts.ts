@@ -72,24 +72,16 @@ export function digestToMultihash(digest: Digest): Uint8Array {
  * Digests that were read lately, by four of their bytes. Making the text anew was a twentieth of a busy tracker's time, and the
  * same text each time is also found sooner in a table.
  */
-const readDigests = new Map<number, { multihash: Uint8Array; digest: Digest }>()
-const MAX_READ_DIGESTS = 256
+const readDigests = new LRUCache<number, { multihash: Uint8Array; digest: Digest }>({ max: 256 })
 
 /** Text of a digest. Does not keep `multihash`. @throws InvalidMessageError */
 export function multihashToDigest(multihash: Uint8Array): Digest {
   const key = (multihash[2]! << 24) | (multihash[3]! << 16) | (multihash[4]! << 8) | multihash[5]!
   const known = readDigests.get(key)
-  if (known !== undefined && isSame(known.multihash, multihash)) return known.digest
+  if (known !== undefined && Buffer.compare(known.multihash, multihash) === 0) return known.digest
   const digest = parseMultihash(multihash)
-  if (readDigests.size >= MAX_READ_DIGESTS) readDigests.clear()
   readDigests.set(key, { multihash: Uint8Array.from(multihash), digest })
   return digest
-}
-
-function isSame(one: Uint8Array, other: Uint8Array): boolean {
-  if (one.byteLength !== other.byteLength) return false
-  for (let at = 0; at < one.byteLength; at++) if (one[at] !== other[at]) return false
-  return true
 }
 
 function parseMultihash(multihash: Uint8Array): Digest {
