@@ -26,6 +26,8 @@ const CASES: readonly Case[] = [
 const P99_LIMIT_MS = 50
 const CONNECTIONS = 32
 const MESSAGES_EACH = 2000
+/** The traffic is some 15 s long. */
+const PLAY_LIMIT_MS = 120_000
 /** As `shoal tracker` runs (packages/cli/bin/shoal). */
 const DAEMON_FLAGS = ['--max-semi-space-size=4', '--disable-warning=ExperimentalWarning']
 
@@ -39,7 +41,7 @@ interface Case {
 /** Plays a rollout in a process of its own, with the limits that a tracker runs with. */
 async function play({ nodes, blobs }: Case): Promise<Load> {
   const program = join(import.meta.dirname, 'tracker-play.ts')
-  const child = fork(program, [String(nodes), String(blobs)], { execArgv: [...DAEMON_FLAGS] })
+  const child = fork(program, [String(nodes), String(blobs)], { execArgv: [...DAEMON_FLAGS], timeout: PLAY_LIMIT_MS })
   const [load] = (await Promise.race([
     once(child, 'message'),
     once(child, 'exit').then(() => Promise.reject(new Error('the traffic could not be played'))),

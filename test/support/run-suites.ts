@@ -4,6 +4,7 @@ import { once } from 'node:events'
 import { mkdirSync, readFileSync, rmSync } from 'node:fs'
 import { availableParallelism } from 'node:os'
 import { join, resolve } from 'node:path'
+import type { Readable } from 'node:stream'
 import { text } from 'node:stream/consumers'
 import { parseArgs } from 'node:util'
 import type { Counts } from './count-reporter.ts'
@@ -45,27 +46,33 @@ Runs the named parts, in this order, or all: static ${Object.keys(SUITES).join('
   --only PATTERN   only tests whose name matches PATTERN
 With CI=true a skipped test is a failure.`
 
-function run(command: string, args: string[], env: NodeJS.ProcessEnv = {}): Promise<number> {
-  return new Promise((done, fail) => {
-    const child = spawn(command, args, { cwd: ROOT, stdio: 'inherit', env: { ...process.env, ...env } })
-    const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
-    process.on('SIGINT', forward).on('SIGTERM', forward)
-    child.once('error', fail)
-    child.once('exit', (code, signal) => {
-      process.off('SIGINT', forward).off('SIGTERM', forward)
-      done(signal ? 1 : (code ?? 1))
-    })
-  })
+interface RunOptions {
+  /** Added to this process's. */
+  env?: NodeJS.ProcessEnv
+  /** Where it writes: like this process, or to be given back. @default inherit */
+  output?: 'inherit' | 'pipe'
+}
+
+/** Runs a command; it is told to stop when this process is. Gives back how it ended, and what it wrote where that is piped. */
+async function run(command: string, args: string[], options: RunOptions = {}): Promise<{ code: number; said: string }> {
+  const { env = {}, output = 'inherit' } = options
+  const child = spawn(command, args, { cwd: ROOT, stdio: ['inherit', output, output], env: { ...process.env, ...env } })
+  const forward = (signal: NodeJS.Signals): void => void child.kill(signal)
+  process.on('SIGINT', forward).on('SIGTERM', forward)
+  try {
+    const read = async (stream: Readable | null): Promise<string> => (stream === null ? '' : await text(stream))
+    const [closed, ...said] = await Promise.all([once(child, 'close'), read(child.stdout), read(child.stderr)])
+    const [code] = closed as [number | null]
+    return { code: code ?? 1, said: said.join('') }
+  } finally {
+    process.off('SIGINT', forward).off('SIGTERM', forward)
+  }
 }
 
 /** The static checks, all at once. What they say is printed when all are over, in their order. */
 async function runStatic(): Promise<{ name: string; code: number }[]> {
   const checks = Object.entries(STATIC).map(async ([name, args]) => {
-    const child = spawn(process.execPath, args, { cwd: ROOT, stdio: ['ignore', 'pipe', 'pipe'] })
-    const exited = once(child, 'close')
-    const said = await Promise.all([text(child.stdout), text(child.stderr)])
-    const [code] = (await exited) as [number | null]
-    return { name, code: code ?? 1, said: said.join('') }
+    return { name, ...(await run(process.execPath, args, { output: 'pipe' })) }
   })
   const results = await Promise.all(checks)
   for (const { name, said } of results) process.stdout.write(`\n# ${name}\n${said}`)
@@ -104,7 +111,7 @@ async function runSuite(name: string, suite: Suite, only: { file?: string; name?
   ]
   // Hundreds of processes load the same files. Daemons of the whole-system suites have a cache of their own.
   const env = suite.wholeSystem ? {} : { NODE_COMPILE_CACHE: join(ROOT, 'node_modules/.cache/tests') }
-  const code = await run(process.execPath, args, env)
+  const { code } = await run(process.execPath, args, { env })
   let counts = none
   try {
     counts = readCounts(report)
