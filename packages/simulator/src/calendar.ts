@@ -41,10 +41,10 @@ export class Calendar {
       this.#far.delete(this.#step)
       for (const action of far) action()
     }
-    const slot = this.#step % RING_STEPS
-    const due = this.#ring[slot]!
-    if (due.length === 0) return
-    this.#ring[slot] = []
+    const due = this.#ring[this.#step % RING_STEPS]!
     for (const action of due) action()
+    // Emptied, not replaced: lists are old by the time that they are filled, and one that is thrown away keeps all that it
+    // names alive until the collector has been through the old generation.
+    due.length = 0
   }
 }

@@ -61,6 +61,10 @@ class Cluster implements World {
     this.#plan()
   }
 
+  get hasQueues(): boolean {
+    return (this.scenario.queueBytes ?? 0) > 0
+  }
+
   get nowMs(): number {
     return this.#calendar.nowMs
   }

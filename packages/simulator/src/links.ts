@@ -198,7 +198,7 @@ export class Links {
       for (let at = 0; at < length; at++) {
         const u = from[at]!
         const d = to[at]!
-        let total = rate[at]! + Math.min(upShare[u]!, downShare[d]!)
+        let total = rate[at]! + lesser(upShare[u]!, downShare[d]!)
         if (total > perFlow) total = perFlow
         if (borders !== undefined) total = Math.min(total, borders(at))
         rate[at] = total
@@ -222,13 +222,15 @@ export class Links {
     }
     upOpen.fill(0)
     downOpen.fill(0)
+    const from = this.#from
+    const to = this.#to
     const length = this.#flows.length
     for (let at = 0; at < length; at++) {
-      const u = this.#from[at]!
-      const d = this.#to[at]!
-      if ((upSpent[u]! | downSpent[d]!) !== 0) continue
-      upOpen[u]!++
-      downOpen[d]!++
+      const u = from[at]!
+      const d = to[at]!
+      const open = 1 - (upSpent[u]! | downSpent[d]!)
+      upOpen[u]! += open
+      downOpen[d]! += open
     }
   }
 
@@ -270,4 +272,9 @@ export class Links {
 /** What each link has left, for each of its flows that could go faster; nothing where there is none. */
 function divide(share: Float64Array, left: Float64Array, open: Int32Array): void {
   for (let node = 0; node < share.length; node++) share[node] = open[node]! > 0 ? left[node]! / open[node]! : 0
+}
+
+/** The lesser of two, up to rounding, without a branch: which of them it is cannot be predicted, and that is dear. */
+function lesser(a: number, b: number): number {
+  return (a + b - Math.abs(a - b)) / 2
 }

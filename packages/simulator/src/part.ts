@@ -22,9 +22,12 @@ export class Neighbour implements NeighbourView {
   /** What it has told: shared by all its neighbours, for all are told at the same time. */
   readonly chunks: ChunkMap
   readonly remote: boolean
+  /** Whose neighbour it is. */
+  readonly part: Part
   /** What the other side has of this pair. */
   mirror: Neighbour | undefined
-  constructor(peer: Peer, chunks: ChunkMap, remote: boolean) {
+  constructor(part: Part, peer: Peer, chunks: ChunkMap, remote: boolean) {
+    this.part = part
     this.peer = peer
     this.chunks = chunks
     this.remote = remote
@@ -54,6 +57,7 @@ export interface Request {
 
 /** One blob at one node. */
 export class Part implements WantView {
+  readonly node: VirtualNode
   readonly shape: BlobShape
   readonly chunks: ChunkMap
   readonly open: ChunkMap
@@ -77,8 +81,11 @@ export class Part implements WantView {
   readonly fromOrigin = new Set<number>()
   toldMs = -Infinity
   tellDue = false
+  /** Whether news of chunks means anything to it: not when it is complete or its node has fallen silent. */
+  listens = true
 
-  constructor(shape: BlobShape, streaming: boolean) {
+  constructor(node: VirtualNode, shape: BlobShape, streaming: boolean) {
+    this.node = node
     this.shape = shape
     this.chunks = new ChunkMap(shape.chunkCount)
     this.told = new ChunkMap(shape.chunkCount)
@@ -87,4 +94,19 @@ export class Part implements WantView {
     this.availability = new Uint16Array(shape.chunkCount)
     this.front = streaming ? 0 : -1
   }
+
+  /** Whether a request for the chunk is under way. */
+  isAskedFor(chunk: number): boolean {
+    for (const request of this.requests) if (request.chunk === chunk) return true
+    return false
+  }
+}
+
+/** Takes an item out of a list of which the order does not matter, if it is there. */
+export function remove<T>(list: T[], item: T): boolean {
+  const at = list.indexOf(item)
+  if (at < 0) return false
+  const last = list.pop()!
+  if (last !== item) list[at] = last
+  return true
 }

@@ -1,7 +1,7 @@
 // What a virtual node asks of its neighbours, and when: the daemon's choices, carried out in virtual time.
 import { busyRetryMs, chooseRequest, chunksAcross, chunksToBring, isLate, usualTime } from '@shoal/swarm/policy'
 import type { ChunkMap } from '@shoal/store'
-import type { Part, Peer, Request } from './part.ts'
+import { remove, type Part, type Peer, type Request } from './part.ts'
 import type { VirtualNode } from './virtual-node.ts'
 import type { World } from './world.ts'
 
@@ -85,18 +85,16 @@ export class Requests {
     if (request.over) return
     request.over = true
     const { part, chunk, peer } = request
-    part.requests.splice(part.requests.indexOf(request), 1)
+    remove(part.requests, request)
     peer.outstanding--
     if (request.settled === undefined) this.#outstanding--
     if (request.flow !== undefined && request.flow.at >= 0) {
       this.#world.stop(request.flow)
       peer.node.uploads.over(request)
     }
-    const pending = part.requests.some((other) => other.chunk === chunk)
-    if (!pending) {
-      part.late.delete(chunk)
-      if (!part.chunks.has(chunk)) part.open.add(chunk)
-    }
+    if (part.isAskedFor(chunk)) return
+    part.late.delete(chunk)
+    if (!part.chunks.has(chunk)) part.open.add(chunk)
   }
 
   #pump(): void {

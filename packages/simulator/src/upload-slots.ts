@@ -1,6 +1,6 @@
 // What a virtual node sends to others: it answers requests for chunks by the daemon's rule.
 import { admitUpload, type UploadLoad } from '@shoal/swarm/policy'
-import type { Request } from './part.ts'
+import { remove, type Request } from './part.ts'
 import type { VirtualNode } from './virtual-node.ts'
 import { lengthOf, type World } from './world.ts'
 
@@ -62,10 +62,7 @@ export class UploadSlots {
 
   /** A chunk has been sent, or is not wanted any more. */
   over(request: Request): void {
-    const at = this.#active.indexOf(request)
-    if (at < 0) return
-    this.#active[at] = this.#active[this.#active.length - 1]!
-    this.#active.pop()
+    remove(this.#active, request)
   }
 
   /** The node has fallen silent: nothing more is sent. */

@@ -41,7 +41,7 @@ export class VirtualNode {
     this.requests = new Requests(world, this)
     this.uploads = new UploadSlots(world, this)
     this.runs = new LeaseRuns(world, this)
-    this.parts = world.blobs.map((shape) => new Part(shape, world.scenario.streaming ?? true))
+    this.parts = world.blobs.map((shape) => new Part(this, shape, world.scenario.streaming ?? true))
     if (world.scenario.trackerLostAtMs !== undefined) this.untracked = new Untracked(world, this)
   }
 
@@ -73,7 +73,10 @@ export class VirtualNode {
   /** Falls silent: nothing that it was doing goes on, and nobody is told. */
   die(): void {
     this.alive = false
-    for (const part of this.parts) for (const request of [...part.requests]) this.requests.end(request)
+    for (const part of this.parts) {
+      part.listens = false
+      for (const request of [...part.requests]) this.requests.end(request)
+    }
     this.runs.stop()
     this.uploads.stop()
     this.#world.after(NOTICE_MS, () => {
@@ -126,7 +129,7 @@ export class VirtualNode {
     const part = this.parts[blob]!
     const chunks = other.parts[blob]!.told
     const remote = other.zone !== this.zone
-    const neighbour = new Neighbour(peer, chunks, remote)
+    const neighbour = new Neighbour(part, peer, chunks, remote)
     part.neighbours.push(neighbour)
     // Rare is what is rare in the own zone.
     if (!remote) for (const chunk of chunks.indices()) part.availability[chunk]!++
@@ -161,10 +164,14 @@ export class VirtualNode {
   /** A chunk is here: checked and written a moment later, then told. */
   keep(part: Part, chunk: number): void {
     if (!part.chunks.add(chunk)) return
+    if (part.chunks.isFull) part.listens = false
     part.progressMs = this.#world.nowMs
     part.open.delete(chunk)
     part.late.delete(chunk)
-    for (const other of part.requests.filter((request) => request.chunk === chunk)) this.requests.end(other)
+    for (let at = part.requests.length - 1; at >= 0; at--) {
+      const request = part.requests[at]!
+      if (request.chunk === chunk) this.requests.end(request)
+    }
     if (part.front >= 0) part.front = part.chunks.firstMissing(part.front)
     this.#world.after(this.#world.scenario.keepMs ?? 2, () => this.#kept(part, chunk))
   }
@@ -199,22 +206,19 @@ export class VirtualNode {
     const freeSlots = this.uploads.free
     world.messages += part.neighbours.length
     // All count as told when the last of them has heard it: in a busy swarm the queues are alike.
-    const { index } = this
-    const queueMs = part.neighbours.reduce((most, { peer }) => Math.max(most, world.queueMs(index, peer.node.index)), 0)
-    world.after(world.delayMs + queueMs, () => {
+    world.after(world.delayMs + this.#queueMs(part), () => {
       for (const chunk of chunks) part.told.add(chunk)
-      for (const { peer, mirror } of part.neighbours) peer.node.#heard(mirror!, part.shape.index, chunks, freeSlots)
+      for (const { mirror } of part.neighbours) if (mirror!.part.listens) heard(mirror!, chunks, freeSlots)
     })
   }
 
-  #heard(neighbour: Neighbour, blob: number, chunks: number[], freeSlots: number): void {
-    if (!this.alive) return
-    const part = this.parts[blob]!
-    if (part.chunks.isFull) return
-    neighbour.peer.freeSlots = freeSlots - neighbour.peer.outstanding
-    if (!neighbour.remote) for (const chunk of chunks) part.availability[chunk]!++
-    // Most of the news is of chunks that are here or on their way: no reason to look through all neighbours.
-    if (part.open.count === 0 || chunks.some((chunk) => part.open.has(chunk))) this.requests.wake()
+  /** What queues add to the way to the neighbour that is furthest. */
+  #queueMs(part: Part): number {
+    if (!this.#world.hasQueues) return 0
+    return part.neighbours.reduce(
+      (most, { peer }) => Math.max(most, this.#world.queueMs(this.index, peer.node.index)),
+      0,
+    )
   }
 
   #newsToTracker(): void {
@@ -228,4 +232,12 @@ export class VirtualNode {
       this.#newsToTracker()
     })
   }
+}
+
+/** News of a neighbour. This is what a simulation does most often: it touches as few objects as can be. */
+function heard({ part, peer, remote }: Neighbour, chunks: readonly number[], freeSlots: number): void {
+  peer.freeSlots = freeSlots - peer.outstanding
+  if (!remote) for (const chunk of chunks) part.availability[chunk]!++
+  // Most of the news is of chunks that are here or on their way: no reason to look through all neighbours.
+  if (part.open.count === 0 || chunks.some((chunk) => part.open.has(chunk))) part.node.requests.wake()
 }

@@ -22,7 +22,6 @@ const LEASE_IDLE_MS = 2000
 interface Member extends LeaseCandidate, ZoneCandidate, ZoneSource {
   readonly node: number
   readonly zone: string
-  degree: number
   chunks: ChunkMap
   granted: number
   held: number
@@ -101,7 +100,6 @@ export class VirtualTracker {
     const member: Member = {
       node,
       zone: String(zone),
-      degree: 0,
       chunks: new ChunkMap(swarm.shape.chunkCount),
       granted: 0,
       held: 0,
@@ -111,9 +109,9 @@ export class VirtualTracker {
       wants: true,
     }
     swarm.zones.joins(member.zone)
-    this.#introduce(swarm, member, [], this.#world.parameters.introducedNeighbours)
     swarm.members.set(node, member)
     swarm.pool.add(member)
+    this.#introduce(swarm, member, [], this.#world.parameters.introducedNeighbours)
     this.#grant()
   }
 
@@ -149,13 +147,12 @@ export class VirtualTracker {
   }
 
   #introduce(swarm: Swarm, member: Member, exclude: number[], count: number): void {
-    const known = new Set(exclude)
-    const usable = (other: Member) => other !== member && !known.has(other.node)
+    const excluded = new Set([member, ...exclude.flatMap((node) => swarm.members.get(node) ?? [])])
     const { parameters } = this.#world
-    const chosen = chooseNeighbours(swarm.pool, member.zone, count, usable, parameters, this.#random)
+    const chosen = chooseNeighbours(swarm.pool, member.zone, count, excluded, parameters, this.#random)
     for (const other of chosen) {
-      other.degree++
-      member.degree++
+      swarm.pool.raiseDegree(other)
+      swarm.pool.raiseDegree(member)
     }
     const nodes = chosen.map((other) => other.node)
     this.messages++

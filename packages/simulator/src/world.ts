@@ -26,6 +26,8 @@ export interface World {
   readonly nowMs: number
   /** Time of a control message one way over links that have room. */
   readonly delayMs: number
+  /** Whether links have queues at all. */
+  readonly hasQueues: boolean
   /** What full queues add to the way from one node to another at this moment, in milliseconds. */
   queueMs(from: number, to: number): number
   /** The tracker, while there is one. */

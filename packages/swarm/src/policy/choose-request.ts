@@ -95,6 +95,7 @@ export function chooseChunk(
   return rarest(offered, wanted, want.availability, 0, offered.length, random)
 }
 
+/** Of the chunks in `from` up to `to` that are wanted and offered the one that the fewest neighbours have; -1 for none. */
 function rarest(
   offered: ChunkMap,
   wanted: ChunkMap,
@@ -105,8 +106,8 @@ function rarest(
 ): number {
   const offeredWords = offered.words
   const wantedWords = wanted.words
-  let best = -1
-  let bestAvailability = Infinity
+  const tied = scratchOf(offered.length)
+  let fewest = Infinity
   let ties = 0
   for (let word = from >> 5; word < offeredWords.length && word << 5 < to; word++) {
     let bits = offeredWords[word]! & wantedWords[word]!
@@ -116,41 +117,54 @@ function rarest(
       const chunk = (word << 5) + 31 - Math.clz32(bit)
       if (chunk < from || chunk >= to) continue
       const copies = availability[chunk]!
-      if (copies > bestAvailability) continue
-      if (copies < bestAvailability) {
-        bestAvailability = copies
-        best = chunk
-        ties = 1
-      } else if (random() * ++ties < 1) best = chunk
+      if (copies > fewest) continue
+      if (copies < fewest) {
+        fewest = copies
+        ties = 0
+      }
+      tied[ties++] = chunk
     }
   }
-  return best
+  return ties === 0 ? -1 : tied[indexBelow(ties, random)]!
 }
 
-/** Space for the candidates of one choice, used again for the next: this is the innermost loop of a busy node. */
-let scratch = new Int32Array(64)
-
-function candidatesFor(length: number): Int32Array {
-  if (scratch.length < length) scratch = new Int32Array(length * 2)
-  return scratch
-}
-
+/** Place among the candidates of one with the most free slots, ties random. */
 function mostFreeSlots(
   candidates: Readonly<Int32Array>,
   count: number,
   neighbours: readonly NeighbourView[],
   random: Random,
 ): number {
-  let best = 0
-  let bestSlots = -Infinity
+  const tied = scratchOf(count)
+  let most = -Infinity
   let ties = 0
   for (let at = 0; at < count; at++) {
     const slots = neighbours[candidates[at]!]!.freeSlots
-    if (slots > bestSlots) {
-      bestSlots = slots
-      best = at
-      ties = 1
-    } else if (slots === bestSlots && random() * ++ties < 1) best = at
+    if (slots < most) continue
+    if (slots > most) {
+      most = slots
+      ties = 0
+    }
+    tied[ties++] = at
   }
-  return best
+  return tied[indexBelow(ties, random)]!
+}
+
+function indexBelow(count: number, random: Random): number {
+  return count === 1 ? 0 : Math.floor(random() * count)
+}
+
+// This is the innermost loop of a busy node: its lists are written into the same space again and again.
+let candidateSpace = new Int32Array(64)
+let tiedSpace = new Int32Array(1024)
+
+function candidatesFor(length: number): Int32Array {
+  if (candidateSpace.length < length) candidateSpace = new Int32Array(length * 2)
+  return candidateSpace
+}
+
+/** Space for equals: filled and read by one call, free again after it. */
+function scratchOf(length: number): Int32Array {
+  if (tiedSpace.length < length) tiedSpace = new Int32Array(length * 2)
+  return tiedSpace
 }
