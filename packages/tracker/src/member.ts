@@ -1,10 +1,10 @@
 // A member of a swarm as the tracker keeps it, and the leases that members hold.
 import type { ControlChannel, NodeAddress } from '@shoal/network'
 import { ChunkMap } from '@shoal/store'
-import type { LeaseCandidate, MemberView, ZoneCandidate, ZoneSource } from '@shoal/swarm'
+import type { LeaseCandidate, ZoneCandidate, ZoneSource } from '@shoal/swarm'
 
 /** A member of a swarm. */
-export class Member implements LeaseCandidate, MemberView, ZoneCandidate, ZoneSource {
+export class Member implements LeaseCandidate, ZoneCandidate, ZoneSource {
   readonly channel: ControlChannel
   readonly chunks: ChunkMap
   complete = false
@@ -12,7 +12,6 @@ export class Member implements LeaseCandidate, MemberView, ZoneCandidate, ZoneSo
   granted = 0
   held = 0
   chunkMs = 0
-  degree = 0
   bringing = 0
   crossings = 0
   /** A zone lease failed in which it had a part: it has none in another before. */

@@ -141,23 +141,18 @@ export class TrackedSwarm {
   /** Chooses neighbours for a member that it does not have yet. */
   introduce(member: Member, exclude: ReadonlySet<string>, count: number): NodeAddress[] {
     const { parameters, random } = this.#options
-    // Asked for a hundred members each time: members are compared, not their names, and channels only of those chosen.
-    const isOther = (other: Member) => other !== member
-    const usable = exclude.size === 0 ? isOther : this.#otherThan(member, exclude)
-    const chosen = chooseNeighbours(this.#pool, member.zone, count, usable, parameters, random)
-    return chosen
+    const excluded = new Set([member])
+    for (const peerId of exclude) {
+      const known = this.members.get(peerId)
+      if (known !== undefined) excluded.add(known)
+    }
+    return chooseNeighbours(this.#pool, member.zone, count, excluded, parameters, random)
       .filter(({ channel }) => channel.isOpen)
       .map((other) => {
-        other.degree++
-        member.degree++
+        this.#pool.raiseDegree(other)
+        this.#pool.raiseDegree(member)
         return other.address
       })
-  }
-
-  #otherThan(member: Member, exclude: ReadonlySet<string>): (other: Member) => boolean {
-    const excluded = new Set([...exclude].map((peerId) => this.members.get(peerId)))
-    excluded.add(member)
-    return (other) => !excluded.has(other)
   }
 
   /** A member has nothing to ask of its neighbours. */

@@ -22,6 +22,11 @@ export class IndexedSet<T> {
     return this.#items[index]
   }
 
+  /** Number of an element; -1 when it is not here. */
+  indexOf(item: T): number {
+    return this.#places.get(item) ?? -1
+  }
+
   add(item: T): void {
     if (this.#places.has(item)) return
     this.#places.set(item, this.#items.length)
@@ -44,9 +49,47 @@ export class IndexedSet<T> {
   }
 }
 
-/** Members by zone. A member must keep its zone while it is in the pool. */
+/** Members of one zone. Their degrees lie side by side: whoever compares many of them touches little memory. */
+class Zone<M> {
+  readonly members = new IndexedSet<M>()
+  #degrees = new Uint32Array(64)
+
+  add(member: M): void {
+    if (this.members.has(member)) return
+    const place = this.members.size
+    if (place === this.#degrees.length) {
+      const wider = new Uint32Array(place * 2)
+      wider.set(this.#degrees)
+      this.#degrees = wider
+    }
+    this.#degrees[place] = 0
+    this.members.add(member)
+  }
+
+  delete(member: M): void {
+    const place = this.members.indexOf(member)
+    if (place < 0) return
+    // The last one takes the place of the one that goes.
+    this.#degrees[place] = this.#degrees[this.members.size - 1]!
+    this.members.delete(member)
+  }
+
+  degreeAt(place: number): number {
+    return this.#degrees[place]!
+  }
+
+  raiseDegree(member: M): void {
+    const place = this.members.indexOf(member)
+    if (place >= 0) this.#degrees[place]!++
+  }
+}
+
+/**
+ * Members by zone, with the degree of each: how often it has been named as a neighbour, or has been given some. A member must
+ * keep its zone while it is in the pool.
+ */
 export class MemberPool<M extends { readonly zone: string }> {
-  readonly #zones = new Map<string, IndexedSet<M>>()
+  readonly #zones = new Map<string, Zone<M>>()
   #size = 0
 
   get size(): number {
@@ -55,49 +98,102 @@ export class MemberPool<M extends { readonly zone: string }> {
 
   /** Members of one zone. */
   sizeOf(zone: string): number {
-    return this.#zones.get(zone)?.size ?? 0
+    return this.#zones.get(zone)?.members.size ?? 0
   }
 
+  /** Its degree is 0 at first. */
   add(member: M): void {
     let zone = this.#zones.get(member.zone)
     if (zone === undefined) {
-      zone = new IndexedSet()
+      zone = new Zone()
       this.#zones.set(member.zone, zone)
     }
-    const before = zone.size
+    const before = zone.members.size
     zone.add(member)
-    this.#size += zone.size - before
+    this.#size += zone.members.size - before
   }
 
   delete(member: M): void {
     const zone = this.#zones.get(member.zone)
     if (zone === undefined) return
-    const before = zone.size
+    const before = zone.members.size
     zone.delete(member)
-    this.#size += zone.size - before
-    if (zone.size === 0) this.#zones.delete(member.zone)
+    this.#size += zone.members.size - before
+    if (zone.members.size === 0) this.#zones.delete(member.zone)
+  }
+
+  /** 0 for one that is not in the pool. */
+  degreeOf(member: M): number {
+    const zone = this.#zones.get(member.zone)
+    const place = zone?.members.indexOf(member) ?? -1
+    return place < 0 ? 0 : zone!.degreeAt(place)
+  }
+
+  /** A member that is in the pool has one neighbour more. */
+  raiseDegree(member: M): void {
+    this.#zones.get(member.zone)?.raiseDegree(member)
   }
 
   /** Up to `count` different usable members of a zone, in random order. */
   drawFrom(zone: string, count: number, usable: (member: M) => boolean, random: Random): M[] {
-    return this.#zones.get(zone)?.draw(count, usable, random) ?? []
+    return this.#zones.get(zone)?.members.draw(count, usable, random) ?? []
   }
 
-  /** Up to `count` different usable members of all other zones together, in random order. */
-  drawOutside(zone: string, count: number, usable: (member: M) => boolean, random: Random): M[] {
-    const total = this.#size - this.sizeOf(zone)
-    if (total === 0) return []
-    const others = [...this.#zones].filter(([name]) => name !== zone).map(([, members]) => members)
-    const at = (index: number): M | undefined => {
-      let left = index
-      for (const members of others) {
-        if (left < members.size) return members.at(left)
-        left -= members.size
-      }
-      return undefined
-    }
-    return drawSome(total, at, count, usable, random)
+  /**
+   * Up to `count` members of a zone with the lowest degrees, in order, ties random: of `sample` members, and of as many more as
+   * are excluded.
+   */
+  leastConnected(zone: string, sample: number, count: number, excluded: ReadonlySet<M>, random: Random): M[] {
+    const within = this.#zones.get(zone)
+    return within === undefined ? [] : leastConnected([within], sample, count, excluded, random)
   }
+
+  /** The same of all other zones together. */
+  leastConnectedOutside(zone: string, sample: number, count: number, excluded: ReadonlySet<M>, random: Random): M[] {
+    if (this.#size === this.sizeOf(zone)) return []
+    const others = [...this.#zones].filter(([name]) => name !== zone).map(([, members]) => members)
+    return leastConnected(others, sample, count, excluded, random)
+  }
+}
+
+function leastConnected<M>(
+  zones: readonly Zone<M>[],
+  sample: number,
+  count: number,
+  excluded: ReadonlySet<M>,
+  random: Random,
+): M[] {
+  const total = zones.reduce((sum, { members }) => sum + members.size, 0)
+  const drawn = drawSome(
+    total,
+    (place) => place,
+    sample + excluded.size,
+    () => true,
+    random,
+  )
+  // Sorted by degree, and of equals by when they were drawn: so ties are random. A member itself is looked at when it is chosen.
+  const order = new Float64Array(drawn.length)
+  for (let draw = 0; draw < drawn.length; draw++) order[draw] = at(zones, drawn[draw]!, degreeOf) * drawn.length + draw
+  order.sort()
+  const least: M[] = []
+  for (let rank = 0; rank < order.length && least.length < count; rank++) {
+    const member = at(zones, drawn[order[rank]! % drawn.length]!, memberOf)!
+    if (!excluded.has(member)) least.push(member)
+  }
+  return least
+}
+
+const degreeOf = (zone: Zone<unknown>, place: number): number => zone.degreeAt(place)
+const memberOf = <M>(zone: Zone<M>, place: number): M | undefined => zone.members.at(place)
+
+/** Reads something of the member at a place among those of all these zones. */
+function at<M, R>(zones: readonly Zone<M>[], place: number, read: (zone: Zone<M>, within: number) => R): R {
+  let within = place
+  for (const zone of zones) {
+    if (within < zone.members.size) return read(zone, within)
+    within -= zone.members.size
+  }
+  throw new RangeError(`no member ${place} in ${zones.length} zones`)
 }
 
 /**

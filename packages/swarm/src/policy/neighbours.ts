@@ -2,13 +2,6 @@
 import type { MemberPool } from './member-pool.ts'
 import type { Random, SwarmParameters } from './parameters.ts'
 
-/** A member of a swarm, as the tracker sees it. */
-export interface MemberView {
-  readonly zone: string
-  /** How often it has been named as a neighbour, or has been given some. */
-  readonly degree: number
-}
-
 /**
  * Members that are looked at for each that is to be chosen, and for all of them at least: in a large swarm a sample is as good as
  * all (docs/decisions/0002-swarm-policy.md).
@@ -18,39 +11,25 @@ const LEAST_SAMPLE = 24
 
 /**
  * Chooses up to `count` neighbours for a member of `zone`: the ones with the fewest neighbours, ties random, mostly of its
- * own zone with a few across. `usable` leaves out the member itself, those it has, and those who cannot be reached.
+ * own zone with a few across. `excluded` are the member itself and those it has.
  */
-export function chooseNeighbours<M extends MemberView>(
+export function chooseNeighbours<M extends { readonly zone: string }>(
   members: MemberPool<M>,
   zone: string,
   count: number,
-  usable: (member: M) => boolean,
+  excluded: ReadonlySet<M>,
   parameters: Readonly<SwarmParameters>,
   random: Random,
 ): M[] {
-  // Drawn in random order, and of equals the first are taken: so ties stay random. Each zone has a sample of its own: out of
-  // one for all zones together a small zone would get hardly any choice, and its graph a long tail.
+  // Each zone has a sample of its own: out of one for all zones together a small zone would get hardly any choice, and its
+  // graph a long tail.
   const sample = Math.max(LEAST_SAMPLE, SAMPLE_FACTOR * count)
-  const own = members.drawFrom(zone, sample, usable, random)
-  const other = members.drawOutside(zone, sample, usable, random)
+  const own = members.leastConnected(zone, sample, count, excluded, random)
   // The first of a zone are not given a full set of others: the places are for those of their own zone who are to come.
   const missing = Math.min(count - own.length, parameters.acceptedRemoteNeighbours >> 1)
   const few = Math.min(parameters.crossZoneNeighbours, count - 1)
-  const across = Math.max(0, Math.min(other.length, Math.max(few, missing)))
-  return [...leastConnected(own, Math.max(0, count - across)), ...leastConnected(other, across)]
-}
-
-/** The `count` members with the lowest degrees, in order; of equals those that come first. */
-function leastConnected<M extends MemberView>(members: readonly M[], count: number): M[] {
-  const least: M[] = []
-  for (const member of members) {
-    let place = least.length
-    while (place > 0 && least[place - 1]!.degree > member.degree) place--
-    if (place >= count) continue
-    least.splice(place, 0, member)
-    if (least.length > count) least.pop()
-  }
-  return least
+  const other = members.leastConnectedOutside(zone, sample, Math.max(0, few, missing), excluded, random)
+  return [...own.slice(0, Math.max(0, count - other.length)), ...other]
 }
 
 /** The neighbours of a node for one blob, when it decides on one more. */
