@@ -6,6 +6,9 @@ import { multiaddr, type Multiaddr } from '@multiformats/multiaddr'
 import { messageOf, NetworkError } from './errors.ts'
 import type { NodeAddress } from './messages.ts'
 
+/** Addresses of one node that are told to others: enough for every interface that leads anywhere. */
+export const MAX_TOLD_ADDRESSES = 16
+
 /** Where a control plane listens. */
 export interface ControlEndpoint {
   /** IP address or name. */

@@ -9,6 +9,7 @@ import {
   dialable,
   endpointMultiaddr,
   hostPort,
+  MAX_TOLD_ADDRESSES,
   parseEndpoint,
   resolveEndpoint,
   type ControlEndpoint,
@@ -18,6 +19,7 @@ import { ChannelRegistry } from './channel-registry.ts'
 import { contentIdOf } from './content-id.ts'
 import { channelCounters, membershipFailures, registerControlGauges } from './control-metrics.ts'
 import { messageOf, NetworkError } from './errors.ts'
+import { findProviders } from './find-providers.ts'
 import type { StreamLimits } from './framed-stream.ts'
 import { InboundMeter, type InboundMeterInit } from './inbound-meter.ts'
 import { createHost, routingTableOf, type CreatedHost, type Host } from './libp2p-host.ts'
@@ -43,16 +45,12 @@ const STREAMS_PER_PEER = 4
 /** Each blob is told to the DHT again after an hour, and no two of them sooner one after the other than this: 5000 take a day. */
 const PROVIDE_AGAIN_MS = 3600_000
 const PROVIDE_AGAIN_PAUSE_MS = 17_000
-/** Enough for every interface that leads anywhere. */
-const MAX_TOLD_ADDRESSES = 16
 /**
  * Far above what downloads of many blobs say to one of their neighbours; what is more is read later. What a flooding peer says
  * of its chunks comes as late as the flood, and others wait for them.
  */
 const INBOUND: Omit<InboundMeterInit, 'onFlood'> = { ratePerSecond: 1000, burst: 4000, floodAfterMs: 3000 }
 const INBOUND_UNIT_BYTES = 1024
-/** Providers that one peer's answer may name: more than a blob needs, too few to keep a node busy with dead addresses. */
-const MAX_PROVIDERS_PER_ANSWER = 20
 
 /** A control plane that is not started yet. @throws NetworkError for addresses that make no sense */
 export async function createControlPlane(options: ControlPlaneOptions): Promise<Libp2pControlPlane> {
@@ -268,25 +266,12 @@ export class Libp2pControlPlane implements ControlPlane {
 
   async *findProviders(digest: Digest, signal: AbortSignal): AsyncIterable<NodeAddress> {
     this.#requireRunning()
-    const id = contentIdOf(digest)
-    // Without anybody to ask, libp2p would wait for somebody until the signal fires.
-    if (id === undefined || this.routingTableSize() === 0) return
-    const seen = new Set<string>([this.peerId])
-    try {
-      for await (const event of this.#host.services.dht.findProviders(id, { signal })) {
-        if (event.name !== 'PROVIDER') continue
-        for (const provider of event.providers.slice(0, MAX_PROVIDERS_PER_ANSWER)) {
-          const peerId = provider.id.toString()
-          if (seen.has(peerId) || this.isBanned(peerId)) continue
-          seen.add(peerId)
-          const multiaddrs = [...new Set(provider.multiaddrs.map((address) => address.toString()))]
-          yield { peerId, multiaddrs: multiaddrs.slice(0, MAX_TOLD_ADDRESSES), transfer: '', zone: '' }
-        }
-      }
-    } catch (error) {
-      // Whoever fires the signal knows; that a query failed half way is nothing a caller could act upon.
-      if (!signal.aborted) this.#logger.debug({ digest, reason: messageOf(error) }, 'the DHT query ended early')
-    }
+    yield* findProviders(
+      this.#host,
+      digest,
+      { isRefused: (peerId) => this.isBanned(peerId), logger: this.#logger },
+      signal,
+    )
   }
 
   sign(bytes: Uint8Array): Uint8Array {
