@@ -1,11 +1,24 @@
 import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
+import { peerIdFromString } from '@libp2p/peer-id'
 import type { Digest } from '@shoal/oci'
+import { endpointMultiaddr } from './addresses.ts'
 import { NetworkError } from './errors.ts'
 import { createIdentity, verifySignature } from './identity.ts'
+import { createHost } from './libp2p-host.ts'
 import { SwarmKeys } from './swarm-key.ts'
-import { freePort, Inbox, makePlane, nextChannel, patience, startPlane, testKey, until } from './testing/planes.ts'
+import {
+  freePort,
+  Inbox,
+  makePlane,
+  nextChannel,
+  patience,
+  startPlane,
+  testKey,
+  testKeys,
+  until,
+} from './testing/planes.ts'
 
 const DIGEST: Digest = `sha256:${'ab'.repeat(32)}`
 
@@ -41,6 +54,31 @@ suite('control plane', () => {
     await back.closed
     assert.equal(channel.isOpen, false)
     assert.equal(a.openChannel(b.peerId), undefined)
+  })
+
+  test('a provider of which nothing was heard for a day is still known, with its addresses', async (t) => {
+    // kad-dht answers with nothing at all where one provider is not known any more, and libp2p forgets peers after 6 h.
+    const { host, closeDatastore } = await createHost({
+      identity: await createIdentity(),
+      membership: { swarmKeys: testKeys, onFailure: () => undefined },
+      listen: endpointMultiaddr('127.0.0.1', 0),
+      announce: [],
+      datastorePath: undefined,
+      maxConnections: 10,
+      isRefused: () => false,
+    })
+    t.after(closeDatastore)
+    const provider = peerIdFromString((await createIdentity()).peerId)
+    const address = endpointMultiaddr('10.0.0.7', 7701)
+    const heardMs = Date.now() - 24 * 3600_000
+    t.mock.method(Date, 'now', () => heardMs)
+    await host.peerStore.merge(provider, { multiaddrs: [address] })
+    t.mock.restoreAll()
+    const { addresses } = await host.peerStore.get(provider)
+    assert.deepEqual(
+      addresses.map(({ multiaddr }) => multiaddr.toString()),
+      [address.toString()],
+    )
   })
 
   test('messages that come before the listener is set are kept', async (t) => {

@@ -44,7 +44,7 @@ const STREAM_LIMITS: StreamLimits = {
 const STREAMS_PER_PEER = 4
 /** Each blob is told to the DHT again after an hour, and no two of them sooner one after the other than this: 5000 take a day. */
 const PROVIDE_AGAIN_MS = 3600_000
-const PROVIDE_AGAIN_PAUSE_MS = 17_000
+const PROVIDE_AGAIN_PAUSE_MS = 15_000
 /**
  * Far above what downloads of many blobs say to one of their neighbours; what is more is read later. What a flooding peer says
  * of its chunks comes as late as the flood, and others wait for them.

@@ -19,6 +19,12 @@ const MIB = 1024 * 1024
 export const DHT_PROTOCOL = '/shoal/kad/1.0.0'
 /** How long others keep a provider record, as the libp2p specification of Kademlia has it. */
 const PROVIDER_VALIDITY_MS = 48 * 3600_000
+/**
+ * How long a peer and its addresses are remembered after the last word of it. Longer than records: kad-dht answers with nothing at all
+ * when it does not know a provider any more, and leaves out one whose addresses it has forgotten. By default libp2p forgets peers after
+ * six hours, and addresses an hour after they were heard first, however often they are heard again.
+ */
+const PEER_MEMORY_MS = PROVIDER_VALIDITY_MS + 3600_000
 /** With 8 instead of 20 an announcement costs a quarter, and a lookup one hop more in a big cluster. */
 const BUCKET_SIZE = 8
 /** TCP and the encrypted handshake on a cluster network; what takes longer is not there. */
@@ -69,6 +75,7 @@ export async function createHost(init: HostInit): Promise<CreatedHost> {
     start: false,
     privateKey: init.identity.privateKey,
     datastore,
+    peerStore: { maxPeerAge: PEER_MEMORY_MS, maxAddressAge: PEER_MEMORY_MS },
     addresses: {
       listen: [init.listen.toString()],
       announce: init.announce.map((address) => address.toString()),
