@@ -41,6 +41,25 @@ test('TLS: a client certificate is shown to the registry that asks for one', asy
   await assert.rejects(ask({}), fails('UNREACHABLE'))
 })
 
+test('TLS: a client certificate is not shown where a registry points that nobody has configured', async (t) => {
+  const certificates = await makeCertificates(t)
+  const guarded = await startServer(t, sendManifest, {
+    ...certificates.server,
+    requestCert: true,
+    rejectUnauthorized: true,
+  })
+  const pointing = await startServer(t, (_request, response) => {
+    response.writeHead(307, { location: `https://${guarded.host}/v2/team/app/manifests/x` }).end()
+  })
+  const withCertificate = { [guarded.host]: { ca: certificates.ca, ...certificates.client } }
+  const ask = async (registries: Record<string, RegistryOptions>) => {
+    const upstream = startUpstream(t, { registries: { ...withCertificate, ...registries } })
+    return await upstream.headManifest(targetAt(pointing.host), 'x', requestOptions())
+  }
+  await assert.rejects(ask({}), fails('UNREACHABLE'))
+  assert.equal((await ask({ [pointing.host]: {} })).digest, manifestDigest)
+})
+
 test('a plain server where TLS is meant, and the endpoint that puts it right', async (t) => {
   const server = await startServer(t, sendManifest)
   const name = 'registry.example.com'

@@ -231,8 +231,11 @@ export class Sender {
   /** Another host gets the registry's authorities, but neither its client certificate nor its trust without check. */
   #tlsFor(settings: RegistrySettings, url: URL, foreign: boolean): TlsSettings {
     if (!foreign || url.host === settings.baseUrl.host) return settings.tls
-    const own = this.#parts.settings.configuredFor(url.host)
-    return own?.tls ?? { ca: settings.tls.ca, cert: undefined, key: undefined, insecureSkipVerify: false }
+    const own = this.#parts.settings.configuredFor(url.host)?.tls
+    const { ca, insecureSkipVerify } = own ?? { ca: settings.tls.ca, insecureSkipVerify: false }
+    // Whoever a client may name could point to where this node's certificate opens what is not for that client.
+    const shown = settings.configured ? own : undefined
+    return { ca, cert: shown?.cert, key: shown?.key, insecureSkipVerify }
   }
 }
 
