@@ -247,6 +247,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     logger,
     push: push !== undefined,
     answerLimitMs: config.clientStall,
+    webPages: { localNamesOnly: mirrorTls === undefined },
     ...(mirrorTls === undefined ? {} : { tls: mirrorTls }),
   })
   await mirror.register(registryPlugin, {

@@ -24,13 +24,17 @@ const EXPOSED_HEADERS = [
 ]
 const ALLOWED_HEADERS = ['Accept', 'Authorization', 'Content-Range', 'Content-Type', 'If-None-Match', 'Range']
 
+/** As browsers write them: without the port that is the default of the scheme. */
+export function originsOf(origins: readonly string[]): string[] {
+  return origins.map((origin) => new URL(origin).origin)
+}
+
 /**
  * Others than `origins` get the same answers as without this, which a browser keeps from their pages.
  * @param origins - `https://ui.example.com`: scheme, host and port, compared as a whole
  */
 export async function allowOrigins(server: FastifyInstance, origins: readonly string[]): Promise<void> {
-  // As browsers write it: without the port that is the default of the scheme.
-  const allowed = new Set(origins.map((origin) => new URL(origin).origin))
+  const allowed = new Set(originsOf(origins))
   await server.register(cors, {
     origin: (origin, allow) => allow(null, origin !== undefined && allowed.has(origin) && origin),
     methods: ['GET', 'HEAD', 'POST', 'PUT', 'PATCH', 'DELETE'],

@@ -22,7 +22,7 @@ import { Tokens } from './accounts/tokens.ts'
 import { OriginBackend } from './backend.ts'
 import { DEFAULT_GRACE_MS } from './collection/retention.ts'
 import { CollectionSchedule } from './collection/schedule.ts'
-import { allowOrigins } from './cors.ts'
+import { allowOrigins, originsOf } from './cors.ts'
 import { Descriptions } from './descriptions.ts'
 import { Hashers } from './hashing/hashers.ts'
 import { Notifier, type NotificationSettings } from './notifications/notifier.ts'
@@ -164,7 +164,8 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
   const backend = accounts ? new GuardedBackend(open, accounts) : open
 
   const stallMs = options.clientStall ?? 300_000
-  const server = createRegistryServer({ logger, push: true, answerLimitMs: stallMs, ...(tls ? { tls } : {}) })
+  const webPages = { allowedOrigins: originsOf(options.corsOrigins ?? []) }
+  const server = createRegistryServer({ logger, push: true, answerLimitMs: stallMs, webPages, ...(tls ? { tls } : {}) })
   let ready = false
   server.addHook('onRequest', (_request, reply, next) => {
     reply.header('x-shoal-origin', '1')

@@ -6,6 +6,7 @@ import type { Registry } from 'prom-client'
 import { protectApi, type ApiProtection, type ServerTls } from './api-access.ts'
 import { limitLoad, type OverloadLimits } from './overload.ts'
 import { ANSWER_LIMIT_MS, boundAnswers, HEADERS_TIMEOUT_MS, headerTimeouts } from './slow-clients.ts'
+import { refuseWebPages } from './web-pages.ts'
 
 /** Parts of the daemons' configuration schemas are schemas of requests, too, with all that is noted in them. */
 const ANNOTATIONS = ['unit', 'mustBe', 'secret', 'section']
@@ -47,6 +48,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
   // Before it is looked who asks: guesses at tokens are requests, too.
   limitLoad(server, { maxRequests: MAX_REQUESTS, ...options.overload })
   boundAnswers(server, options.answerLimitMs ?? ANSWER_LIMIT_MS)
+  refuseWebPages(server, { localNamesOnly: tls === undefined && options.protection.needsToken === 'nothing' })
   protectApi(server, options.protection)
   server.get('/healthz', () => ({ status: 'ok' }))
   server.get('/readyz', async (_request, reply) => {

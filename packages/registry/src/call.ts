@@ -61,7 +61,9 @@ export function createContext(request: FastifyRequest, reply: FastifyReply): Req
 /** Scheme and host of a request, when the Host header is a host and nothing else. */
 export function endpointOf(request: FastifyRequest): string | undefined {
   const { host } = request.headers
-  return host !== undefined && /^[A-Za-z0-9._:[\]-]{1,260}$/.test(host) ? `${request.protocol}://${host}` : undefined
+  if (host === undefined || !/^[A-Za-z0-9._:[\]-]{1,260}$/.test(host)) return undefined
+  const endpoint = `${request.protocol}://${host}`
+  return URL.canParse(endpoint) ? endpoint : undefined
 }
 
 /** The client closed the connection before it had its answer. */

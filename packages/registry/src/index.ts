@@ -7,4 +7,5 @@ export { createRegistryMetrics, type RegistryMetrics, type RegistryMetricsOption
 export { collectProcessMetrics } from './process-metrics.ts'
 export { registryPlugin, type RegistryPluginOptions } from './plugin.ts'
 export { closeRegistryServer, createRegistryServer, type RegistryServer, type RegistryServerOptions } from './server.ts'
+export type { WebPageRules } from './web-pages.ts'
 export { tokenEndpoint, type IssuedToken, type TokenEndpointOptions, type TokenRequest } from './token-endpoint.ts'

@@ -11,6 +11,7 @@ import { sendError } from './errors.ts'
 import { limitLoad, type OverloadLimits } from './overload.ts'
 import { requestLog } from './request-log.ts'
 import { ANSWER_LIMIT_MS, boundAnswers, destroyAfterGrace, HEADERS_TIMEOUT_MS, headerTimeouts } from './slow-clients.ts'
+import { refuseWebPages, type WebPageRules } from './web-pages.ts'
 
 export interface RegistryServerOptions {
   logger: Logger
@@ -28,6 +29,8 @@ export interface RegistryServerOptions {
   leftoverBodyMs?: number
   /** When requests are answered 503 instead of being begun. */
   overload?: Partial<OverloadLimits>
+  /** What pages in somebody's browser may do. */
+  webPages?: WebPageRules
 }
 
 /** A registry server: Fastify over HTTP or HTTPS. */
@@ -67,6 +70,7 @@ export function createRegistryServer(options: RegistryServerOptions): RegistrySe
     next()
   })
   limitLoad(server, options.overload)
+  refuseWebPages(server, options.webPages ?? {})
   boundAnswers(server, options.answerLimitMs ?? ANSWER_LIMIT_MS)
   server.addHook('onResponse', (request, reply, next) => {
     boundLeftoverBody(request.raw, options.leftoverBodyMs ?? 10_000)
