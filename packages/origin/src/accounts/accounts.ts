@@ -93,13 +93,15 @@ export class Accounts {
   async #verify(asking: Asking, user: string, password: string): Promise<void> {
     const { htpasswd, loginLimit } = this.#options
     const address = asking.remoteAddress ?? 'unknown'
-    const waitMs = loginLimit.waitMs(address, Date.now())
-    if (waitMs > 0) {
+    const mayTry = (): void => {
+      const waitMs = loginLimit.waitMs(address, Date.now())
+      if (waitMs <= 0) return
       throw new OciError('TOOMANYREQUESTS', 'too many failed logins from this address: try again later', {
         headers: { 'retry-after': String(Math.ceil(waitMs / 1000)) },
       })
     }
-    if (await htpasswd.verify(user, password)) {
+    mayTry()
+    if (await htpasswd.verify(user, password, mayTry)) {
       loginLimit.succeeded(address)
       return
     }

@@ -55,8 +55,11 @@ export class HtpasswdFile {
     return file
   }
 
-  /** Whether this is the password of the user. */
-  async verify(user: string, password: string): Promise<boolean> {
+  /**
+   * Whether this is the password of the user.
+   * @param mayTry - called before it is compared, when others that came first are through; its error is passed on
+   */
+  async verify(user: string, password: string, mayTry: () => void = () => undefined): Promise<boolean> {
     await this.#refresh()
     const hash = this.#users.get(user)
     const key = createHmac('sha256', this.#cacheKey)
@@ -65,7 +68,10 @@ export class HtpasswdFile {
     if (hash !== undefined && this.#verified.has(key)) return true
     if (Buffer.byteLength(password) > MAX_PASSWORD_BYTES) return false
     // One at a time: a flood of logins must not take all of the CPU from those who pull.
-    const matches = await this.#lock.run('compare', () => bcrypt.compare(password, hash ?? NOBODY))
+    const matches = await this.#lock.run('compare', async () => {
+      mayTry()
+      return await bcrypt.compare(password, hash ?? NOBODY)
+    })
     if (!matches || hash === undefined) return false
     this.#verified.set(key, true)
     return true
