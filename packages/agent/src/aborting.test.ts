@@ -18,6 +18,13 @@ test('work within the limit leaves neither a timer nor a listener', async () => 
   assert.equal(getEventListeners(signal, 'abort').length, 0)
 })
 
+test('what the work left under way is told that it is over', async () => {
+  const { signal } = new AbortController()
+  let left: AbortSignal | undefined
+  await withTimeLimit(signal, 60_000, (limited) => Promise.resolve((left = limited)))
+  assert.equal(left?.aborted, true)
+})
+
 test('work that takes longer sees a TimeoutError', async () => {
   const { signal } = new AbortController()
   const late = withTimeLimit(signal, 5, (limited) => unlessAborted(never, limited))

@@ -15,7 +15,7 @@ async function setUp(t: TestContext, config: Partial<AgentConfig> = {}) {
   const registry = await startRegistry(t)
   const secret = registry.addImage('team/private:1', [100_000])
   const open = registry.addImage('team/open:1', [50_000])
-  const owned: Record<string, TestImage> = { 'team/private': secret, 'team/open': open }
+  const owned: Record<string, TestImage[]> = { 'team/private': [secret], 'team/open': [open] }
   const state = { down: false, closed: new Set(['team/private']) }
   registry.mood = (request, response) => {
     if (state.down) {
@@ -27,15 +27,15 @@ async function setUp(t: TestContext, config: Partial<AgentConfig> = {}) {
       refuse(response, 401, 'UNAUTHORIZED', { 'www-authenticate': CHALLENGE })
       return true
     }
-    const image = owned[repository]
-    const digests: string[] = image === undefined ? [] : [image.digest, image.config, ...image.layers]
+    const images = owned[repository] ?? []
+    const digests: string[] = images.flatMap((image) => [image.digest, image.config, ...image.layers])
     if (!reference.includes(':') || digests.includes(reference)) return false
     refuse(response, 404, 'BLOB_UNKNOWN')
     return true
   }
   const agent = await startAgent(t, config)
   const path = (repository: string) => `/v2/${registry.host}/${repository}`
-  return { registry, agent, secret, open, state, path }
+  return { registry, agent, secret, open, owned, state, path }
 }
 
 const ask = (agent: TestAgent, path: string, authorization?: string) =>
@@ -187,6 +187,83 @@ test("the node's login opens nothing, unless the operator says that everyone on 
   const lenient = await startAgent(t, { registries: { [registry.host]: { ...login, access: 'node' } } })
   assert.deepEqual(await pull(lenient, path('team/private'), secret), each(200))
   assert.deepEqual(await pull(lenient, path('team/private'), secret, WRONG), each(200))
+})
+
+test('a blob that reads like a manifest opens nothing', async (t) => {
+  const { registry, agent, secret, open, path } = await setUp(t)
+  await pull(agent, path('team/private'), secret, RIGHT)
+  await agent.idle()
+  // Registries take any blob: this one names private content.
+  const planted = registry.addBlob(Buffer.from(secret.text))
+  open.layers.push(planted)
+  assert.equal((await ask(agent, `${path('team/open')}/blobs/${planted}`)).status, 200)
+  await agent.idle()
+  registry.manifests.delete(planted)
+  assert.equal((await ask(agent, `${path('team/open')}/manifests/${planted}`)).status, 404)
+  for (const digest of [secret.config, ...secret.layers]) {
+    assert.equal((await ask(agent, `${path('team/open')}/blobs/${digest}`)).status, 404)
+  }
+})
+
+test("what one registry opens to everyone on the node opens nothing of another one's", async (t) => {
+  const { registry, secret, path } = await setUp(t)
+  const lenient = await startRegistry(t)
+  const image = lenient.addImage('app:1', [1000])
+  const agent = await startAgent(t, { registries: { [lenient.host]: { access: 'node' } } })
+  await pull(agent, path('team/private'), secret, RIGHT)
+  await agent.idle()
+  for (const digest of [secret.config, ...secret.layers]) {
+    assert.equal((await ask(agent, `/v2/${lenient.host}/any/blobs/${digest}`)).status, 404)
+  }
+  assert.equal((await ask(agent, `/v2/${lenient.host}/any/manifests/${secret.digest}`)).status, 404)
+  assert.deepEqual(await pull(agent, `/v2/${lenient.host}/app`, image), each(200))
+  assert.equal(registry.asked.length > 0, true)
+})
+
+test('a client that goes away makes no outage of the origin', async (t) => {
+  const { registry, agent, secret, path } = await setUp(t)
+  const base = path('team/private')
+  assert.deepEqual(await pull(agent, base, secret), each(401))
+  await pull(agent, base, secret, RIGHT)
+  const mood = registry.mood
+  const arrived = Promise.withResolvers<void>()
+  const over = Promise.withResolvers<void>()
+  registry.mood = (request, response) => {
+    if (!request.url?.endsWith('/manifests/never')) return mood(request, response)
+    response.once('close', over.resolve)
+    arrived.resolve()
+    return true
+  }
+  const gone = new AbortController()
+  const asking = agent.ask(`${base}/manifests/never`, { headers: { authorization: WRONG }, signal: gone.signal })
+  await arrived.promise
+  gone.abort()
+  await assert.rejects(asking)
+  await over.promise
+  // Credentials that are taken no more open no tag: the origin is asked, not taken for one that does not answer.
+  registry.mood = (_request, response) => {
+    refuse(response, 401, 'UNAUTHORIZED', { 'www-authenticate': CHALLENGE })
+    return true
+  }
+  assert.equal((await ask(agent, `${base}/manifests/1`, RIGHT)).status, 401)
+})
+
+test('an outage does not open what was closed before it, by other tags and digests neither', async (t) => {
+  const { registry, agent, owned, state, path } = await setUp(t, { accessTtl: 0 })
+  const base = path('team/wide')
+  const one = registry.addImage('team/wide:1', [1000])
+  const two = registry.addImage('team/wide:2', [1000])
+  owned['team/wide'] = [one, two]
+  for (const reference of ['1', '2', one.digest, two.digest]) {
+    assert.equal((await ask(agent, `${base}/manifests/${reference}`)).status, 200)
+  }
+  assert.equal((await ask(agent, `${base}/blobs/${two.config}`)).status, 200)
+  state.closed.add('team/wide')
+  assert.equal((await ask(agent, `${base}/manifests/1`)).status, 401)
+  state.down = true
+  for (const path of ['manifests/2', `manifests/${one.digest}`, `manifests/${two.digest}`, `blobs/${two.config}`]) {
+    assert.notEqual((await ask(agent, `${base}/${path}`)).status, 200, path)
+  }
 })
 
 test('a foreign layer in a manifest of an open repository opens nothing', async (t) => {

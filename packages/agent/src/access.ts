@@ -58,6 +58,8 @@ export class Access {
   readonly #readers = new LRUCache<string, Standing>({ ...entryLimit(REMEMBERED_READERS) })
   /** Repositories that the origin refused to everyone lately. */
   readonly #closed: LRUCache<string, true>
+  /** The same until it lets everyone in again: an outage must not open what was closed before it. */
+  readonly #refused = new LRUCache<string, true>({ ...entryLimit(REMEMBERED_READERS) })
   readonly #checking = new Map<string, Promise<Requester>>()
 
   constructor(options: AccessOptions) {
@@ -88,13 +90,13 @@ export class Access {
    */
   async resolve(target: RepositoryTarget, tag: string, reader: Requester, signal: AbortSignal): Promise<Admission> {
     const admission = await this.#askInTurn(target, tag, 'manifest', reader, signal)
-    this.#members.set(imageKey(target, admission.resolved.digest), true)
+    this.#members.set(memberKey(target, admission.resolved.digest, 'manifest'), true)
     return admission
   }
 
   /**
    * Lets a reader have content by digest, or not; returns in whose name it is to be fetched. The digest must belong to
-   * the repository, and the repository be open to the reader.
+   * the repository as what it is asked for, and the repository be open to the reader.
    * @throws UpstreamError what the origin says to the reader
    */
   async admit(
@@ -104,8 +106,9 @@ export class Access {
     reader: Requester,
   ): Promise<Requester> {
     const { requestId = '' } = reader
-    if (isNode(reader)) return reader
-    const member = this.#members.has(imageKey(target, digest))
+    const member = this.#members.has(memberKey(target, digest, kind))
+    // What this node may read at one registry is not what it may read at another.
+    if (isNode(reader) && member) return reader
     // Public content is for clients with credentials too, whatever these are.
     if (member && this.#isValid(repositoryKey(target))) return { requestId }
     if (!(member && this.#isValid(this.#keyOf(target, reader)))) {
@@ -121,8 +124,9 @@ export class Access {
   named(target: RepositoryTarget, manifest: Manifest | undefined): void {
     // What is not understood names nothing: each of its parts will be asked for at the origin.
     if (manifest === undefined) return
-    const named = [...childrenOf(manifest), ...blobsOf(manifest).filter((layer) => !isForeignLayer(layer))]
-    for (const { digest } of named) this.#members.set(imageKey(target, digest), true)
+    for (const { digest } of childrenOf(manifest)) this.#members.set(memberKey(target, digest, 'manifest'), true)
+    const blobs = blobsOf(manifest).filter((layer) => !isForeignLayer(layer))
+    for (const { digest } of blobs) this.#members.set(memberKey(target, digest, 'blob'), true)
   }
 
   /** Coalesced by repository and reader where only the reader is in question, else by digest. */
@@ -133,7 +137,7 @@ export class Access {
     reader: Requester,
     member: boolean,
   ): Promise<Requester> {
-    const key = `${this.#keyOf(target, reader)} ${member ? '' : digest}`
+    const key = `${this.#keyOf(target, reader)} ${member ? '' : `${kind} ${digest}`}`
     const running = this.#checking.get(key)
     // What was asked about may be gone, and this be there: a refusal counts only for its own digest.
     const answered = await running?.catch(() => undefined)
@@ -164,7 +168,7 @@ export class Access {
       if (!(isOutage && member && this.#mayGoOn(target, reader))) throw error
       this.#postpone(this.#keyOf(target, reader))
     }
-    this.#members.set(imageKey(target, digest), true)
+    this.#members.set(memberKey(target, digest, kind), true)
     return fetcher
   }
 
@@ -204,19 +208,26 @@ export class Access {
     signal: AbortSignal,
   ): Promise<ResolvedTag> {
     const key = this.#keyOf(target, reader)
-    const fallback = reader.authorization === undefined || this.#mayGoOn(target, reader)
+    const wasRefused = reader.anonymous === true && this.#refused.has(key)
+    const fallback = !wasRefused && (reader.authorization === undefined || this.#mayGoOn(target, reader))
     try {
       const resolved = await this.#options.tags.resolve(target, reference, reader, signal, { kind, fallback })
       if (isNode(reader)) return resolved
       if (resolved.stale) this.#postpone(key)
-      else this.#confirm(key)
+      else {
+        this.#confirm(key)
+        if (reader.anonymous === true) this.#refused.delete(key)
+      }
       return resolved
     } catch (error) {
       if (!(error instanceof UpstreamError)) throw error
       const { code, challenge } = error
       if (code === 'UNAUTHORIZED' || code === 'DENIED') {
         this.#readers.delete(key)
-        if (reader.anonymous === true) this.#closed.set(key, true)
+        if (reader.anonymous === true) {
+          this.#closed.set(key, true)
+          this.#refused.set(key, true)
+        }
       }
       if (code === 'DENIED' && reader.anonymous === true && challenge !== undefined) {
         // The token service has nothing for who does not say who it is: a client that can say so is to be asked.
@@ -263,6 +274,14 @@ function fetcherOf(reader: Requester): Requester {
 
 function isNode({ anonymous, authorization }: Requester): boolean {
   return anonymous !== true && authorization === undefined
+}
+
+/**
+ * A blob may hold the text of a manifest that names what its repository does not have: registries look into manifests, not into
+ * blobs. So what is there as a blob is not there as a manifest.
+ */
+function memberKey(target: RepositoryTarget, digest: Digest, kind: 'manifest' | 'blob'): string {
+  return `${kind} ${imageKey(target, digest)}`
 }
 
 function repositoryKey({ registry, repository }: RepositoryTarget): string {

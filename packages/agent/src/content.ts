@@ -128,6 +128,8 @@ export class Content {
       const release = download?.hold()
       const content = await hedged(throughSwarm, directlyAtMs - performance.now(), directly).finally(release)
       if (content !== undefined) {
+        // What came directly tells nothing of the size that the swarm was asked with.
+        if (content.sizeBytes !== sizeBytes) this.#descriptors.doubt(digest)
         this.#descriptors.prove(digest, content.sizeBytes)
         return content
       }
@@ -224,7 +226,8 @@ export class Content {
     if (blob === undefined) return undefined
     try {
       const cached = this.#cachedManifests.get(digest)
-      if (cached !== undefined) {
+      // It may have been removed, and kept again with another type.
+      if (cached !== undefined && cached.mediaType === blob.mediaType) {
         this.#knowParts(cached)
         return { ...cached, source }
       }

@@ -150,6 +150,22 @@ test('mounts are passed on within a registry; deletes are not', async (t) => {
   assert.ok(registry.blobs.has(digest))
 })
 
+test("a mount in the node's name opens nothing that the client may not read where it is", async (t) => {
+  const { registry, uploads, state } = await setUp(t)
+  const login = { username: 'ann', password: 'right', pushAs: 'node' as const }
+  const agent = await startAgent(t, { registries: { [registry.host]: login } })
+  const digest = registry.addBlob(5000)
+  state.closed = true
+  const mount = (authorization?: string) =>
+    agent.ask(`/v2/${registry.host}/team/app/blobs/uploads/?mount=${digest}&from=${registry.host}/team/secret`, {
+      method: 'POST',
+      ...(authorization === undefined ? {} : { headers: { authorization } }),
+    })
+  assert.equal((await mount()).status, 202, 'an upload is opened: who has the bytes may send them')
+  assert.deepEqual([registry.askedFor('mount='), uploads.size], [[], 1])
+  assert.equal((await mount(RIGHT)).status, 201)
+})
+
 test('a push that does not fit is refused with what to do, and leaves its room to the next', async (t) => {
   const { registry, agent, base } = await setUp(t, { storeQuota: 4_000_000 })
   const large = randomBytes(5_000_000)

@@ -107,6 +107,8 @@ export class AgentPushBackend implements PushBackend {
     return await this.#answer(context, name, async ({ target, ...options }) => {
       const source = targetOf(from, context.namespace, this.#options.naming)
       if (source.registry !== target.registry) return false
+      const asNode = options.authorization === undefined && options.anonymous !== true
+      if (asNode && !(await this.#mayRead(context, source, digest))) return false
       return await this.#options.upstream.mountBlob(target, digest, source.repository, options)
     })
   }
@@ -179,6 +181,19 @@ export class AgentPushBackend implements PushBackend {
       }
       return put
     })
+  }
+
+  /** Whether the client itself may read a blob: what is mounted in this node's name could be read where it is mounted. */
+  async #mayRead(context: RequestContext, source: RepositoryTarget, digest: Digest): Promise<boolean> {
+    const { access, logins } = this.#options
+    const authorization = logins.authorizationFor(source, context.authorization)
+    try {
+      await access.admit(source, digest, 'blob', access.readerOf(source, authorization, context.requestId))
+      return true
+    } catch (error) {
+      if (error instanceof UpstreamError) return false
+      throw error
+    }
   }
 
   deleteManifest(): Promise<void> {

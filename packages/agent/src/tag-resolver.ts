@@ -146,8 +146,9 @@ export class TagResolver {
     } catch (error) {
       failure = error
     }
-    // An end of the client's patience is not an answer of the origin, but what is known is better than nothing then.
-    const outage = failure instanceof UpstreamError ? failure.isOutage : signal.aborted
+    // The end of the time for an answer is no answer of the origin, but what is known is better than nothing then. A client
+    // that goes away says nothing about the origin.
+    const outage = failure instanceof UpstreamError ? failure.isOutage : isTimeout(signal)
     if (!outage) {
       if (isRefusal(failure)) await this.#forget(question)
       throw failure
@@ -221,9 +222,14 @@ export class TagResolver {
   /** The origin refuses it to everyone: an outage later on must not bring it back. */
   async #forget({ key, requester }: Question): Promise<void> {
     if (requester.anonymous !== true) return
-    await this.#options.records.delete(key).catch((error: unknown) => {
-      this.#options.logger.warn({ err: error, reference: key }, 'a tag could not be forgotten')
-    })
+    const { records, logger } = this.#options
+    try {
+      const record = await records.get(key)
+      if (record === undefined) return
+      await Promise.all([...new Set([key, this.#keyOfDigest(key, record.digest)])].map((at) => records.delete(at)))
+    } catch (error) {
+      logger.warn({ err: error, reference: key }, 'a tag could not be forgotten')
+    }
   }
 }
 
@@ -234,6 +240,10 @@ interface Question extends ResolveOptions {
   /** The key of what everyone may know about it. */
   everyones: string
   requester: Requester
+}
+
+function isTimeout({ aborted, reason }: AbortSignal): boolean {
+  return aborted && reason instanceof DOMException && reason.name === 'TimeoutError'
 }
 
 function isRefusal(error: unknown): boolean {
