@@ -27,10 +27,10 @@ async function setUp(t: TestContext) {
   const upstream = { headManifest: () => Promise.reject(nobody) } as unknown as Upstream
   const swarm = { connectedAgents: 0, askSize: () => Promise.resolve(undefined) } as unknown as Swarm
   const content = new Content({ store, swarm, upstream, logger: silent })
-  const put = async (text: string) => {
+  const put = async (text: string, mediaType = MANIFEST_TYPE) => {
     const bytes = Buffer.from(text)
     const digest = digestOf(bytes)
-    await store.put(digest, bytes, MANIFEST_TYPE)
+    await store.put(digest, bytes, mediaType)
     return digest
   }
   return { store, put, ask: (digest: ReturnType<typeof digestOf>) => content.manifest(TARGET, digest, {}, signal) }
@@ -49,6 +49,36 @@ test('a stored manifest is read and parsed once, and asked for elsewhere once it
   assert.deepEqual(again, first)
   await store.delete(digest)
   await assert.rejects(ask(digest), /it was asked/)
+})
+
+test('whoever named a wrong size is blamed, though the origin brought the manifest before the swarm had failed', async (t) => {
+  const { store } = await setUp(t)
+  const bytes = Buffer.from(manifest)
+  const digest = digestOf(bytes)
+  const blamed: unknown[] = []
+  const swarm = {
+    connectedAgents: 1,
+    askSize: () => Promise.resolve({ sizeBytes: bytes.length + 1, mediaType: '', saidBy: 'liar' }),
+    download: () => Promise.resolve({ done: new Promise(() => undefined), hold: () => () => undefined }),
+    blame: (...word: unknown[]) => blamed.push(word),
+  } as unknown as Swarm
+  const upstream = {
+    headManifest: () => new Promise(() => undefined),
+    getManifest: () => Promise.resolve({ bytes, mediaType: MANIFEST_TYPE }),
+  } as unknown as Upstream
+  const content = new Content({ store, swarm, upstream, logger: silent })
+  const answer = await content.manifest(TARGET, digest, {}, signal, performance.now())
+  assert.deepEqual([answer.source, Buffer.from(answer.bytes).toString()], ['origin', manifest])
+  assert.deepEqual(blamed, [['liar', digest, 'wrong_size']])
+})
+
+test('a manifest that was kept again with another type is answered with that', async (t) => {
+  const { store, put, ask } = await setUp(t)
+  const digest = await put('{}', 'application/vnd.oci.image.index.v1+json')
+  assert.equal((await ask(digest)).mediaType, 'application/vnd.oci.image.index.v1+json')
+  await store.delete(digest)
+  await put('{}')
+  assert.equal((await ask(digest)).mediaType, MANIFEST_TYPE)
 })
 
 test('what is no manifest is passed on as it is, be it empty', async (t) => {

@@ -1,7 +1,9 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import type { FastifyRequest } from 'fastify'
 import { pino } from 'pino'
+import { endpointOf } from './call.ts'
 import { ask, MemoryBackend, rawConnection, readToEnd, startServer } from './testing.ts'
 
 test('a TLS handshake on the plain port is closed without an error in the log', async () => {
@@ -16,6 +18,13 @@ test('a TLS handshake on the plain port is closed without an error in the log', 
     [],
   )
   assert.equal((await ask(server.port, '/v2/')).status, 200)
+})
+
+test('a Host header that is no host makes no URL', () => {
+  const endpointFor = (host?: string) => endpointOf({ headers: { host }, protocol: 'http' } as FastifyRequest)
+  assert.equal(endpointFor('registry.example.com:9000'), 'http://registry.example.com:9000')
+  assert.equal(endpointFor('[::1]:9000'), 'http://[::1]:9000')
+  for (const host of [undefined, 'a:b:c', '[::1', 'a:99999', 'a b']) assert.equal(endpointFor(host), undefined, host)
 })
 
 test('headers that are too large are refused with an OCI error', async () => {

@@ -181,6 +181,19 @@ test('guessing passwords is slowed down', async () => {
   assert.ok(Number(answer.headers.get('retry-after')) >= 1)
 })
 
+test('guesses that come all at once are slowed down like others', async () => {
+  await using folder = await temporaryFolder()
+  await using origin = await startGuarded(folder.path)
+  const guesses = Array.from({ length: 40 }, (_, guess) =>
+    origin.client.get('/v2/', { authorization: basic('ann', String(guess)) }),
+  )
+  const statuses = (await Promise.all(guesses)).map(({ status }) => status)
+  const compared = statuses.filter((status) => status === 401).length
+  assert.equal(statuses.filter((status) => status === 429).length, 40 - compared)
+  // One that has its turn before the tenth failure is counted may be compared, too.
+  assert.ok(compared >= 10 && compared <= 12, `${compared} passwords were compared`)
+})
+
 test('no secret gets into the log', async () => {
   await using folder = await temporaryFolder()
   const lines: string[] = []
