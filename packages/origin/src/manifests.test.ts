@@ -78,6 +78,9 @@ test('layers that must not be passed on need not be there', async () => {
   }
   for (const blob of image.blobs) await origin.client.pushBlob('a', blob)
   assert.equal((await origin.client.putManifest('a', '1', { ...image.manifest, layers: [foreign] })).status, 201)
+  const config = { ...foreign, digest: digestOf('of another repository') }
+  const answer = await origin.client.putManifest('a', '2', { ...image.manifest, config })
+  assert.deepEqual([answer.status, codeOf(answer)], [400, 'MANIFEST_BLOB_UNKNOWN'], 'a config is no layer')
 })
 
 test('bad manifests are refused with the code of the specification', async () => {

@@ -117,6 +117,11 @@ test('usage is shown to those who may see the repositories', async () => {
   assert.deepEqual(await repositories('admin'), ['secret/y', 'team-a/x'])
   assert.deepEqual(await repositories('ann'), ['team-a/x'])
   assert.equal((await new Client(origin.url).get('/api/v1/usage')).status, 401)
+  assert.notDeepEqual(usageOf(await client(origin, 'ann').get('/api/v1/usage')).places, [])
+  const { token } = (await new Client(origin.url).get('/token')).json
+  const anonymous = new Client(origin.url, { authorization: `Bearer ${String(token)}` })
+  const { places, repositories: seen } = usageOf(await anonymous.get('/api/v1/usage'))
+  assert.deepEqual([places, seen], [[], []], 'a token that nobody has logged in for')
 })
 
 for (const [what, options, expected] of [

@@ -316,10 +316,11 @@ export class Repositories {
 
   /** Blobs by their links, children of an index by their manifests; sizes must be those that are named. */
   async #checkComplete(name: string, manifest: Manifest): Promise<void> {
+    const config = manifest.kind === 'image' ? manifest.config.digest : undefined
     for (const blob of blobsOf(manifest)) {
       const sizeBytes = await this.useBlob(name, blob.digest)
       if (sizeBytes === undefined) {
-        if (isForeignLayer(blob)) continue
+        if (isForeignLayer(blob) && blob.digest !== config) continue
         throw missing('blob', blob.digest, name)
       }
       checkSize(blob.digest, blob.size, sizeBytes)

@@ -19,7 +19,9 @@ export const usagePlugin: FastifyPluginCallback<UsagePluginOptions> = (fastify, 
     const mayPull = (await accounts?.filter(asking, 'pull')) ?? (() => true)
     const { countedMs, places, repositories } = await usage.report()
     const seen = repositories.filter(({ repository }) => mayPull(repository))
-    return { counted: new Date(countedMs).toISOString(), places, namespaces: sumUp(seen), repositories: seen }
+    // A token may be anonymous.
+    const shown = accounts === undefined || (await accounts.userOf(asking)) !== undefined ? places : []
+    return { counted: new Date(countedMs).toISOString(), places: shown, namespaces: sumUp(seen), repositories: seen }
   })
   done()
 }

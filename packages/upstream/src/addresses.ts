@@ -19,6 +19,8 @@ const METADATA_ADDRESSES = new Set([
   '168.63.129.16', // Azure
   '192.0.0.192', // Oracle Cloud, old
   'fd00:ec2::254', // AWS
+  'fd00:ec2::23', // AWS, for pods
+  'fd00:42::42', // Scaleway
   'fd20:ce::254', // Google Cloud
 ])
 const METADATA_NAMES = new Set([

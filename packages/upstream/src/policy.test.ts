@@ -43,6 +43,8 @@ test('what an address is', () => {
     ['fe80::1%eth0', 'forbidden'],
     ['febf::1', 'forbidden'],
     ['fd00:ec2::254', 'forbidden'],
+    ['fd00:ec2::23', 'forbidden'],
+    ['fd00:42::42', 'forbidden'],
     ['fd00:0ec2:0:0:0:0:0:0254', 'forbidden'],
     ['100.100.100.200', 'forbidden'],
     ['168.63.129.16', 'forbidden'],

@@ -50,6 +50,11 @@ export class Accounts {
     throw this.#challenge(asking, { name, action }, identity.kind === 'token')
   }
 
+  /** The name of who asks; undefined: nobody has logged in. @throws OciError(UNAUTHORIZED) */
+  async userOf(asking: Asking): Promise<string | undefined> {
+    return userOf(await this.#identify(asking))
+  }
+
   /** Whether the request may do this, without an error when it may not. */
   async filter(asking: Asking, action: Action): Promise<(name: string) => boolean> {
     const identity = await this.#identify(asking)

@@ -53,6 +53,24 @@ test('patterns match whole names', () => {
   }
 })
 
+test('two stars match as a regular expression would', () => {
+  const segment = fc.constantFrom('a', 'b')
+  const parts = fc.array(fc.oneof(segment, fc.constant('**')), { minLength: 1, maxLength: 7 })
+  fc.assert(
+    fc.property(parts, fc.array(segment, { minLength: 1, maxLength: 8 }), (pattern, segments) => {
+      const source = pattern.map((part) => (part === '**' ? '(?:[ab]/)*' : `${part}/`)).join('')
+      const expected = new RegExp(`^${source}$`).test(segments.map((part) => `${part}/`).join(''))
+      const rules = [{ repositories: [pattern.join('/')], users: ['anonymous'], actions: pull }]
+      assert.equal(allows(rules, undefined, segments.join('/')) === 'pull', expected)
+    }),
+  )
+})
+
+test('a long name costs a pattern of many stars no more than its length', () => {
+  const rules = [{ repositories: [`${'**/a/'.repeat(12)}b`], users: ['anonymous'], actions: pull }]
+  assert.equal(allows(rules, undefined, Array.from({ length: 2000 }, () => 'a').join('/')), '')
+})
+
 test('a star matches as a regular expression would', () => {
   const text = fc.string({ unit: fc.constantFrom('a', 'b', '*', '-'), minLength: 1, maxLength: 8 })
   const name = fc.string({ unit: fc.constantFrom('a', 'b', '-'), minLength: 1, maxLength: 10 })

@@ -91,18 +91,24 @@ function compile(rule: AccessRule, at: number): CompiledRule {
   }
 }
 
+/** Where what follows the last `**` does not fit, that one takes a segment more: so it takes pattern times name at most. */
 function matchSegments(pattern: string[], segments: string[], user: string): boolean {
-  const [first, ...rest] = pattern
-  if (first === undefined) return segments.length === 0
-  if (first === '**') {
-    for (let skip = 0; skip <= segments.length; skip++) {
-      if (matchSegments(rest, segments.slice(skip), user)) return true
-    }
-    return false
+  let at = 0
+  let next = 0
+  let wide: { at: number; next: number } | undefined
+  while (next < segments.length) {
+    const wanted = pattern[at]
+    if (wanted === '**') wide = { at: ++at, next }
+    else if (wanted !== undefined && matchSegment(wanted, segments[next]!, user)) {
+      at++
+      next++
+    } else if (wide !== undefined) {
+      at = wide.at
+      next = ++wide.next
+    } else return false
   }
-  const [segment, ...following] = segments
-  if (segment === undefined) return false
-  return matchSegment(first, segment, user) && matchSegments(rest, following, user)
+  while (pattern[at] === '**') at++
+  return at === pattern.length
 }
 
 function matchSegment(pattern: string, segment: string, user: string): boolean {
