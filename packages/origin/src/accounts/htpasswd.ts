@@ -20,8 +20,8 @@ const MAX_PASSWORD_BYTES = 72
 /** Successful logins that are remembered, so that not every request costs 50 ms of CPU. */
 const CACHE_ENTRIES = 1_000
 const CACHE_MS = 300_000
-/** Compared with when there is no such user, so that time does not tell who exists. */
-const NOBODY = '$2b$10$EAD3RCsbk26hwY7dW6..9ucGTaBKyVsdLUyyjXUNIT.5UiszqN2Dm'
+/** Salt and hash of nobody's password; what is before them says what a comparison costs. */
+const NOBODYS_HASH = 'EAD3RCsbk26hwY7dW6..9ucGTaBKyVsdLUyyjXUNIT.5UiszqN2Dm'
 
 /** A file of accounts, or a change to it, is malformed. */
 export class InvalidAccountError extends Error {
@@ -70,11 +70,17 @@ export class HtpasswdFile {
     // One at a time: a flood of logins must not take all of the CPU from those who pull.
     const matches = await this.#lock.run('compare', async () => {
       mayTry()
-      return await bcrypt.compare(password, hash ?? NOBODY)
+      return await bcrypt.compare(password, hash ?? this.#nobody())
     })
     if (!matches || hash === undefined) return false
     this.#verified.set(key, true)
     return true
+  }
+
+  /** Compared with when there is no such user, at the cost that the file's accounts have: time does not tell who exists. */
+  #nobody(): string {
+    const [some = `$2b$${COST}$`] = this.#users.values()
+    return `${some.slice(0, '$2b$10$'.length)}${NOBODYS_HASH}`
   }
 
   async users(): Promise<string[]> {
