@@ -2,7 +2,9 @@ import assert from 'node:assert/strict'
 import { suite, test } from 'node:test'
 import { MemoryDatastore } from 'datastore-core'
 import { Key } from 'interface-datastore'
+import { peerIdFromString } from '@libp2p/peer-id'
 import { DhtDatastore } from './dht-datastore.ts'
+import { createIdentity } from './identity.ts'
 
 const VALUE = new Uint8Array([1])
 const record = (blob: string, provider: string): Key => new Key(`/dht/provider/${blob}/${provider}`)
@@ -51,6 +53,18 @@ suite('datastore of the DHT', () => {
     }
     assert.equal(store.providerRecords, 150)
     assert.deepEqual(await providersOf(store, 'honest'), ['honest'])
+  })
+
+  test('who is forgotten as a peer is forgotten as a provider', async () => {
+    const store = new DhtDatastore(undefined, { peers: 2 })
+    const peers = await Promise.all([1, 2, 3].map(async () => peerIdFromString((await createIdentity()).peerId)))
+    for (const peer of peers) {
+      await store.put(record('blob', peer.toString()), VALUE)
+      await store.put(new Key(`/peers/${peer.toCID().toString()}`), VALUE)
+    }
+    const [, second, third] = peers.map(String)
+    assert.deepEqual(await providersOf(store, 'blob'), [second, third].sort())
+    assert.equal(store.providerRecords, 2)
   })
 
   test('what is said again is younger than the rest', async () => {

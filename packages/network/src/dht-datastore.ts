@@ -3,6 +3,8 @@
 // was told may not be true any more, and the datastores of libp2p look through all records to find those of one blob.
 import { BaseDatastore, MemoryDatastore } from 'datastore-core'
 import { Key, type Datastore, type KeyQuery, type Pair, type Query } from 'interface-datastore'
+import { peerIdFromCID } from '@libp2p/peer-id'
+import { CID } from 'multiformats/cid'
 
 const PROVIDERS = '/dht/provider/'
 const PEERS = '/peers/'
@@ -77,6 +79,9 @@ export class DhtDatastore extends BaseDatastore {
       return
     }
     this.#peers.delete(key.toString())
+    // kad-dht answers with nothing at all for a blob of which it does not know one of the providers any more.
+    const peer = peerOf(key)
+    if (peer !== undefined) for (const blob of this.#blobs.get(peer) ?? []) this.#remove(blob, peer)
     await this.#inner.delete(key)
   }
 
@@ -149,6 +154,17 @@ export class DhtDatastore extends BaseDatastore {
 
 function isOfProviders(prefix: string): boolean {
   return `${prefix}/`.startsWith(PROVIDERS)
+}
+
+/** The peer id of a peer's key, which has it as a CID. */
+function peerOf(key: Key): string | undefined {
+  const text = key.toString()
+  if (!text.startsWith(PEERS)) return undefined
+  try {
+    return peerIdFromCID(CID.parse(text.slice(PEERS.length)) as Parameters<typeof peerIdFromCID>[0]).toString()
+  } catch {
+    return undefined
+  }
 }
 
 function providerKey(key: Key): { blob: string; provider: string } | undefined {
