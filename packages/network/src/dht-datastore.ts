@@ -161,7 +161,8 @@ function peerOf(key: Key): string | undefined {
   const text = key.toString()
   if (!text.startsWith(PEERS)) return undefined
   try {
-    return peerIdFromCID(CID.parse(text.slice(PEERS.length)) as Parameters<typeof peerIdFromCID>[0]).toString()
+    const cid: Parameters<typeof peerIdFromCID>[0] = CID.parse(text.slice(PEERS.length))
+    return peerIdFromCID(cid).toString()
   } catch {
     return undefined
   }
