@@ -62,6 +62,23 @@ test('a second way is taken only where the first is late, and its failure is no 
   assert.equal(await failing, 'first, late')
 })
 
+test('a second way that has been taken counts though the first fails, and tells of the first where it fails, too', async () => {
+  for (const [brings, outcome] of [
+    [() => Promise.resolve('second'), 'second'],
+    [() => Promise.reject(new Error('broken, too')), 'broken'],
+  ] as const) {
+    const first = Promise.withResolvers<string>()
+    const done = Promise.withResolvers<void>()
+    const answer = hedged(first.promise, 1, async () => {
+      first.reject(new Error('broken'))
+      await done.promise
+      return await brings()
+    })
+    setImmediate(done.resolve)
+    assert.equal(await answer.catch((error: unknown) => (error as Error).message), outcome)
+  }
+})
+
 test('the second way ends when the first has brought the answer', async () => {
   const first = Promise.withResolvers<string>()
   let seen: AbortSignal | undefined

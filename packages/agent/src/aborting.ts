@@ -45,7 +45,8 @@ export async function withTimeLimit<T>(
 
 /**
  * What `first` settles with. Where that takes longer than `afterMs` milliseconds (Infinity: however long), `second` is begun
- * beside it and counts if it succeeds sooner; that it fails is no answer. Its signal fires once there is an answer.
+ * beside it and counts if it succeeds sooner, or though the first has failed; that it fails is no answer. Its signal fires
+ * once there is an answer.
  */
 export async function hedged<T>(
   first: Promise<T>,
@@ -54,10 +55,19 @@ export async function hedged<T>(
 ): Promise<T> {
   const answered = new AbortController()
   const { promise: other, resolve } = Promise.withResolvers<T>()
-  const begin = () => void second(answered.signal).then(resolve, () => undefined)
+  let beside: Promise<T> | undefined
+  const begin = () => {
+    beside = second(answered.signal)
+    beside.then(resolve, () => undefined)
+  }
   const timer = afterMs === Infinity ? undefined : setTimeout(begin, afterMs)
   try {
     return await Promise.race([first, other])
+  } catch (error) {
+    if (beside === undefined) throw error
+    return await beside.catch(() => {
+      throw error
+    })
   } finally {
     clearTimeout(timer)
     answered.abort()

@@ -126,7 +126,9 @@ export class Content {
       const download = await swarm.download({ digest, sizeBytes, sizeIsHearsay, mediaType, origin, requestId })
       const throughSwarm = this.#finished(download, signal).then((source) => this.#storedManifest(digest, source))
       const release = download?.hold()
-      const content = await hedged(throughSwarm, directlyAtMs - performance.now(), directly).finally(release)
+      const content = await hedged(throughSwarm, directlyAtMs - performance.now(), (answered) =>
+        directly(AbortSignal.any([signal, answered])),
+      ).finally(release)
       if (content !== undefined) {
         // What came directly tells nothing of the size that the swarm was asked with.
         if (content.sizeBytes !== sizeBytes) this.#descriptors.doubt(digest)
