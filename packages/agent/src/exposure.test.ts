@@ -1,6 +1,7 @@
 // Who reaches the admin API and the mirror endpoint, with real sockets and certificates.
 import assert from 'node:assert/strict'
 import { chmod, writeFile } from 'node:fs/promises'
+import { request as requestPlain } from 'node:http'
 import { request, type RequestOptions } from 'node:https'
 import { join } from 'node:path'
 import { describe, it } from 'node:test'
@@ -42,6 +43,21 @@ describe('an agent', () => {
   it('does not start on an address that anybody could use, and says what to do', async (t) => {
     await assert.rejects(startAgent(t, { adminHost: '0.0.0.0' }), /adminHost .*set adminTokenFile/)
     await assert.rejects(startAgent(t, { mirrorHost: '0.0.0.0' }), /mirrorHost .*mirrorTlsClientCaFile/)
+  })
+
+  it('answers on the loopback to names of its own machine only: no page gets in by a name that leads there', async (t) => {
+    const { agent } = await startAgent(t)
+    const asked = (url: string, host: string) =>
+      new Promise<number | undefined>((resolve, reject) => {
+        const asking = requestPlain(url, { headers: { host }, agent: false }, (answer) => {
+          answer.resume().once('end', () => resolve(answer.statusCode))
+        })
+        asking.once('error', reject).end()
+      })
+    for (const url of [`${agent.urls.mirror}/v2/`, `${agent.urls.admin}/api/v1/status`]) {
+      assert.equal(await asked(url, 'evil.example'), 403)
+      assert.ok([200, 401].includes((await asked(url, 'localhost:7700')) ?? 0), 'answered, or asked for a login')
+    }
   })
 
   it('asks for the token of its file below /api/, and tells probes without', async (t) => {
