@@ -176,7 +176,8 @@ export const agentConfigSchema = Type.Object(
       section: 'Peers',
       default: [],
       maxItems: 16,
-      description: 'Host names or IP addresses told to other nodes. Empty: all addresses of the node but loopback.',
+      description:
+        'Host name or IP address told to other nodes, of several the first. Empty: all addresses of the node but loopback.',
     }),
     trackers: Type.Array(Type.String(node), {
       section: 'Peers',
@@ -240,7 +241,8 @@ export const agentConfigSchema = Type.Object(
       minimum: 0,
       maximum: 1_024,
       default: 0,
-      description: 'Chunks fetched at the same time for one blob. 0: chosen by the agent.',
+      description:
+        'Chunks fetched at the same time, all blobs together; each blob has at least one. 0: chosen by the agent.',
     }),
     originConcurrency: Type.Integer({
       section: 'Limits',

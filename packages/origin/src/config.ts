@@ -143,7 +143,8 @@ export const registryConfigSchema = Type.Object(
       minimum: 1_000,
       maximum: 86_400_000,
       default: 300_000,
-      description: 'A client that neither sends nor takes a byte for this long is cut off.',
+      description:
+        'A client that sends no byte of an upload, or takes less than a MiB of a blob, for this long is cut off.',
     }),
     htpasswdFile: Type.Optional(
       Type.String({

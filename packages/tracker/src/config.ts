@@ -43,7 +43,8 @@ export const trackerConfigSchema = Type.Object(
       section: 'Peers',
       default: [],
       maxItems: 16,
-      description: 'Host names or IP addresses told to other nodes. Empty: all addresses of the node but loopback.',
+      description:
+        'Host name or IP address told to other nodes, of several the first. Empty: all addresses of the node but loopback.',
     }),
     bootstrapPeers: Type.Array(Type.String(node), {
       section: 'Peers',
@@ -81,13 +82,13 @@ export const trackerConfigSchema = Type.Object(
       ...host,
       section: 'Operation',
       default: '0.0.0.0',
-      description: 'Address of health, metrics, API and web page. What changes something needs `httpTokenFile`.',
+      description: 'Address of health, metrics and API. What changes something needs `httpTokenFile`.',
     }),
     httpPort: Type.Integer({
       ...port,
       section: 'Operation',
       default: 7711,
-      description: 'Port of health, metrics, API and web page.',
+      description: 'Port of health, metrics and API.',
     }),
     httpTokenFile: Type.Optional(
       Type.String({
