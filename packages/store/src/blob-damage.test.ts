@@ -130,3 +130,22 @@ test('a look at a store from outside names what is damaged and what is left over
   await assert.rejects(verifyStore(directory, AbortSignal.abort(new Error('enough'))))
   await partial.close()
 })
+
+test('a blob that two want at once is opened once: one that is damaged can be stored anew', async (t) => {
+  const directory = await temporaryFolder(t)
+  const blob = testBlob(20 * MiB)
+  const first = await testStore(t, { directory })
+  await storeBlob(first, blob)
+  await first.close()
+  await flip(new StoreLayout(directory).blobFile(blob.digest), 10 * MiB + 5)
+
+  const store = await testStore(t, { directory })
+  const opened = await Promise.all([store.open(blob.digest), store.open(blob.digest), store.open(blob.digest)])
+  await assert.rejects(opened[0]!.readAt(10 * MiB, Buffer.alloc(MiB)), BlobDamagedError)
+  for (const each of opened) each!.release()
+  assert.equal(await store.open(blob.digest), undefined)
+  await storeBlob(store, blob)
+  const again = await store.open(blob.digest)
+  assertBytes(await readAll(again!.createReadStream()), blob.content)
+  again!.release()
+})

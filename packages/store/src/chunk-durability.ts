@@ -87,8 +87,9 @@ export class ChunkDurability implements Syncable {
 
   /** Brings all bytes to the disk, but not into the map: the blob is about to be whole. */
   async flush(): Promise<void> {
-    await this.#syncRun
-    await this.#datasync()
+    const run = this.#syncRun.then(() => this.#datasync())
+    this.#syncRun = run.catch(() => undefined)
+    await run
   }
 
   /** Nothing is left to be brought to the disk. */

@@ -149,3 +149,28 @@ test('a read during which a chunk was replaced is made again', async (t) => {
   assertBytes(into, blob.chunk(0))
   assertBytes(await streaming, blob.chunk(0))
 })
+
+test('a blob is not whole when a sync before the last one failed, though that one succeeds', async (t) => {
+  const store = await testStore(t)
+  const partial = (await store.openPartial(blob.digest, blob.size)) as FilePartialBlob
+  await writeAll(partial, blob)
+  const failing = Promise.withResolvers<void>()
+  const reached = Promise.withResolvers<void>()
+  let syncs = 0
+  t.mock.method(BlobFile.prototype, 'datasync', () => {
+    if (syncs++ > 0) return Promise.resolve()
+    reached.resolve()
+    return failing.promise
+  })
+  const syncing = assert.rejects(partial.sync(), { code: 'EIO' })
+  await reached.promise
+  const reading = readAll(partial.createReadStream())
+  const completing = assert.rejects(partial.complete(), { code: 'EIO' })
+  // Its digest has matched: only the disk is waited for.
+  await reading
+  failing.reject(Object.assign(new Error('input/output error'), { code: 'EIO' }))
+  await Promise.all([syncing, completing])
+  assert.equal(store.has(blob.digest), false)
+  t.mock.restoreAll()
+  await partial.close()
+})

@@ -123,6 +123,12 @@ export class LevelStore implements Store {
   /** Opens the file of a blob, so that `#open` has it. False when it is not here. */
   async #load(digest: Digest): Promise<boolean> {
     this.#closing.signal.throwIfAborted()
+    // Whoever had the lock before may have opened it: a second file of the same blob would be nobody's.
+    const there = this.#open.get(digest)
+    if (there !== undefined) {
+      there.release()
+      return true
+    }
     if (this.#unverified.has(digest)) await this.#files.adopt(digest)
     const entry = this.#table.get(digest)
     if (entry?.complete === true && (await this.#files.load(entry))) return true

@@ -5,6 +5,7 @@ import { dirname, join } from 'node:path'
 import { test } from 'node:test'
 import { pino } from 'pino'
 import { digestOf, type Digest } from '@shoal/oci'
+import { BlobFile } from './blob-file.ts'
 import { openLevelStore } from './open-store.ts'
 import { BLOBS, del, HASHES, put, StoreIndex } from './store-index.ts'
 import { StoreLayout } from './store-layout.ts'
@@ -31,6 +32,24 @@ test('a crash between the row and the move is finished', async (t) => {
   const stored = await again.open(blob.digest)
   assertBytes(await readAll(stored!.createReadStream()), blob.content)
   stored!.release()
+})
+
+test('a file without a row that cannot be read for now is tried again by who wants it', async (t) => {
+  const directory = await temporaryFolder(t)
+  const blob = testBlob(700_000)
+  const store = await testStore(t, { directory })
+  await storeBlob(store, blob)
+  await store.close()
+  await withIndex(directory, (index) => index.write([del(BLOBS, blob.digest), del(HASHES, blob.digest)], true))
+  const refused = Object.assign(new Error('too many open files'), { code: 'EMFILE' })
+  t.mock.method(BlobFile, 'open', () => Promise.reject(refused))
+  const again = await testStore(t, { directory })
+  await again.reconciled
+  t.mock.restoreAll()
+  const stored = await again.open(blob.digest)
+  assertBytes(await readAll(stored!.createReadStream()), blob.content)
+  stored!.release()
+  assert.equal(again.usage().storedBytes, 700_000)
 })
 
 test('rows without files and files without rows are cleared up', async (t) => {

@@ -220,6 +220,8 @@ export class StoredFiles {
     } catch (error) {
       signal.throwIfAborted()
       log.warn({ err: error, digest }, 'a blob could not be verified')
+      // It takes room as long as it is there, so it is tried again by whoever wants it next.
+      if (errorCode(error) !== 'ENOENT') return
     } finally {
       await file?.release()
     }
