@@ -98,6 +98,48 @@ test('one that came while another for the same waits is not kept; one that came 
   assert.equal(open.outbox.oldestMs, undefined)
 })
 
+test('one whose delivery fails while a newer one for the same is being written is kept when that does not get onto the disk', async () => {
+  await using folder = await temporaryFolder()
+  const queues = await DiskQueues.open<Job>(folder.path, ['receiver'])
+  const queue = queues.of('receiver')
+  const writing = Promise.withResolvers<void>()
+  let appended = 0
+  const append = async (item: Job): Promise<string> => {
+    if (++appended === 1) return await queue.append(item)
+    await writing.promise
+    throw new Error('the disk is full')
+  }
+  const receiver = new Receiver()
+  const first = Promise.withResolvers<void>()
+  receiver.deliver = () => first.promise
+  const get = (key: string) => queue.get(key)
+  const remove = (key: string) => queue.remove(key)
+  const receiving = { leftOver: () => queue.leftOver(), get, remove, append }
+  const outbox = await Outbox.open<Job>({
+    queue: receiving,
+    deliver: async ({ name }, signal) => {
+      receiver.begun(name)
+      await receiver.deliver(name, signal)
+    },
+    queuedMs: ({ queuedMs }) => queuedMs,
+    retryMs: 2,
+    observer: receiver,
+    ...inAnyOrder,
+  })
+  await outbox.send(job('a', 1))
+  await receiver.until(() => receiver.tried.length === 1)
+  const newer = outbox.send(job('a', 2))
+  receiver.deliver = () => Promise.resolve()
+  first.reject(new Error('refused'))
+  await receiver.until(() => receiver.failures === 1)
+  writing.resolve()
+  await newer
+  await receiver.until(() => receiver.waiting === 0)
+  assert.deepEqual([receiver.arrived, receiver.lost.length], [['a'], 1])
+  await outbox.close()
+  await queues.close()
+})
+
 test('what only concerns one item holds up no other, and a new one for the same is tried at once', async () => {
   await using folder = await temporaryFolder()
   const receiver = new Receiver()

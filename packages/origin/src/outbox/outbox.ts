@@ -175,7 +175,10 @@ export class Outbox<Item> {
 
   async #postpone(entry: Entry, key: string, isOfAll: boolean): Promise<void> {
     const { identity } = entry
-    if (identity !== undefined && this.#waiting.has(identity)) {
+    const newer = () => (identity === undefined ? undefined : this.#waiting.get(identity))
+    // One that is still being written may not get onto the disk.
+    for (let found = newer(); found !== undefined && found.key === undefined; found = newer()) await this.#written
+    if (newer() !== undefined) {
       // A newer one stands for the same. What stays on the disk now is done twice after the next start.
       await this.#options.queue.remove(key).catch(() => undefined)
       this.#forget(entry)
