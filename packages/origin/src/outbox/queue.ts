@@ -13,11 +13,60 @@ export interface DiskQueue<Item> {
   remove(key: string): Promise<void>
 }
 
-export class DiskQueues<Item> {
+/**
+ * A write that failed may have torn LevelDB's log, and what is written behind a tear is gone after the next start, though it was
+ * said to be on the disk. So writes are one after the other, and after one that failed the database is opened anew.
+ */
+class MendedDatabase<Item> {
   readonly #db: Level<string, Item>
+  #torn = false
+  #mending: Promise<void> | undefined
+  #writes: Promise<unknown> = Promise.resolve()
+
+  constructor(db: Level<string, Item>) {
+    this.#db = db
+  }
+
+  put(key: string, item: Item): Promise<void> {
+    const write = this.#writes.then(async () => {
+      const db = await this.whole()
+      await db.put(key, item, { sync: true }).catch((error: unknown) => {
+        this.#torn = true
+        throw error
+      })
+    })
+    this.#writes = write.catch(() => undefined)
+    return write
+  }
+
+  /** The database, with a log that is whole. */
+  async whole(): Promise<Level<string, Item>> {
+    if (this.#torn) {
+      this.#mending ??= this.#reopen().finally(() => {
+        this.#mending = undefined
+      })
+      await this.#mending
+    }
+    return this.#db
+  }
+
+  async close(): Promise<void> {
+    await this.#writes
+    await this.#db.close()
+  }
+
+  async #reopen(): Promise<void> {
+    await this.#db.close()
+    await this.#db.open()
+    this.#torn = false
+  }
+}
+
+export class DiskQueues<Item> {
+  readonly #db: MendedDatabase<Item>
   readonly #queues: Map<string, DiskQueue<Item>>
 
-  private constructor(db: Level<string, Item>, queues: Map<string, DiskQueue<Item>>) {
+  private constructor(db: MendedDatabase<Item>, queues: Map<string, DiskQueue<Item>>) {
     this.#db = db
     this.#queues = queues
   }
@@ -33,11 +82,12 @@ export class DiskQueues<Item> {
       if (last.has(prefix)) last.set(prefix, Number(key.slice(PREFIX_LENGTH)))
       else await db.del(key)
     }
+    const mended = new MendedDatabase(db)
     const queueOf = (receiver: string): DiskQueue<Item> => {
       const prefix = prefixOf(receiver)
-      return openQueue(db, prefix, last.get(prefix) ?? 0)
+      return openQueue(mended, prefix, last.get(prefix) ?? 0)
     }
-    return new DiskQueues(db, new Map(receivers.map((receiver) => [receiver, queueOf(receiver)])))
+    return new DiskQueues(mended, new Map(receivers.map((receiver) => [receiver, queueOf(receiver)])))
   }
 
   of(receiver: string): DiskQueue<Item> {
@@ -61,16 +111,18 @@ function prefixOf(receiver: string): string {
     .slice(0, PREFIX_LENGTH - 1)}!`
 }
 
-function openQueue<Item>(db: Level<string, Item>, prefix: string, last: number): DiskQueue<Item> {
+function openQueue<Item>(db: MendedDatabase<Item>, prefix: string, last: number): DiskQueue<Item> {
   let number = last
   return {
-    leftOver: () => db.iterator({ gt: prefix, lt: `${prefix}~` }),
+    leftOver: async function* () {
+      yield* (await db.whole()).iterator({ gt: prefix, lt: `${prefix}~` })
+    },
     append: async (item) => {
       const key = `${prefix}${String(++number).padStart(16, '0')}`
-      await db.put(key, item, { sync: true })
+      await db.put(key, item)
       return key
     },
-    get: async (key) => await db.get(key),
-    remove: (key) => db.del(key),
+    get: async (key) => await (await db.whole()).get(key),
+    remove: async (key) => await (await db.whole()).del(key),
   }
 }
