@@ -5,9 +5,8 @@ import {
   chooseZoneSource,
   grantOriginLease,
   grantZoneLease,
-  isLeaseLate,
   MemberPool,
-  originHasRoom,
+  originLeaseLimit,
   usualTime,
   ZoneBooks,
   type LeaseCandidate,
@@ -163,8 +162,7 @@ export class VirtualTracker {
   /** Gives out leases as long as there are any to give and there is room for them. */
   #grant(): void {
     const { parameters } = this.#world
-    const late = () => this.#late()
-    while (originHasRoom({ outstanding: this.#leases.size, late }, this.#usualChunkMs, parameters)) {
+    while (this.#leases.size < originLeaseLimit(this.#usualChunkMs, parameters)) {
       const open = this.#swarms.filter((swarm) => swarm.unleased.count > 0)
       if (open.length === 0 || !open.some((swarm) => this.#grantOrigin(swarm))) break
     }
@@ -173,14 +171,6 @@ export class VirtualTracker {
         while ((swarm.crossings.get(zone) ?? 0) < parameters.leasesPerZone && this.#grantAcross(swarm, zone)) continue
       }
     }
-  }
-
-  #late(): number {
-    const { parameters, nowMs } = this.#world
-    let late = 0
-    for (const { grantedMs, chunks } of this.#leases)
-      if (isLeaseLate({ grantedMs, count: chunks.length }, this.#usualChunkMs, parameters, nowMs)) late++
-    return late
   }
 
   #grantOrigin(swarm: Swarm): boolean {

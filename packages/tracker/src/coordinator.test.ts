@@ -93,21 +93,6 @@ test('a small blob does not wait for a large one that came first', async (t) => 
   assert.ok(finished <= 2, `${finished} leases of the large blob went first`)
 })
 
-test('leases that crawl keep no other blob from the origin', async (t) => {
-  const coordinator = setUp(t, 32)
-  for (const node of channels(20)) coordinator.receive(node, join(blob('crawls'), 100))
-  await turn()
-  const next = new FakeChannel('next')
-  coordinator.receive(next, join(blob('next'), 1))
-  await turn()
-  assert.equal(next.take('lease-grant').length, 0, 'all places are taken')
-  const before = liveLeases(coordinator, 'origin.test')
-  const now = performance.now.bind(performance)
-  t.mock.method(performance, 'now', () => now() + 60_000)
-  while (next.take('lease-grant').length === 0) await turn()
-  assert.ok(liveLeases(coordinator, 'origin.test') > before, 'nobody has lost one')
-})
-
 test('when an origin asks for less, nobody is sent to it; a node that fails by itself stops nobody', async (t) => {
   const coordinator = setUp(t, 8)
   const nodes = channels(4)

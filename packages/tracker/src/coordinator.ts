@@ -361,16 +361,6 @@ export class Coordinator {
     return true
   }
 
-  #countLate(nowMs: number): void {
-    const counts = new Map<string, number>()
-    for (const swarm of this.#busy) {
-      const host = swarm.originHost
-      const late = swarm.lateLeases(nowMs, this.#origins.usualChunkMs(host))
-      if (late > 0) counts.set(host, (counts.get(host) ?? 0) + late)
-    }
-    this.#origins.late(counts)
-  }
-
   #forget(swarm: TrackedSwarm): void {
     this.#busy.delete(swarm)
     this.swarms.delete(swarm)
@@ -381,7 +371,6 @@ export class Coordinator {
     const now = performance.now()
     const beat = now - this.#heartbeatMs >= HEARTBEAT_INTERVAL_MS
     if (beat) this.#heartbeatMs = now
-    this.#countLate(now)
     for (const swarm of this.#busy) {
       const expired = swarm.expire(now, this.#origins.usualChunkMs(swarm.originHost))
       if (expired > 0) {

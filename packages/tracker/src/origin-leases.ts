@@ -91,14 +91,6 @@ export class OriginLeases {
     return expired
   }
 
-  /** How many leases take much longer than usual. */
-  late(usualChunkMs: number, nowMs: number): number {
-    let late = 0
-    for (const lease of this.live.values())
-      if (isLeaseLate(lease, usualChunkMs, this.#options.parameters, nowMs)) late++
-    return late
-  }
-
   #lapseOf(lease: Lease, usualChunkMs: number, nowMs: number): Lapse | undefined {
     const { coverage, leaseIdleMs, parameters } = this.#options
     if (isIdle(lease, leaseIdleMs, nowMs)) return 'idle'

@@ -17,16 +17,6 @@ test('there is room until as many leases are out as the origin may have', () => 
   assert.equal(pace.hasRoom(HOST, 0), true)
 })
 
-test('leases that are late leave room for others', () => {
-  const pace = setUp(DEFAULT_PARAMETERS.leasesPerOrigin)
-  pace.count(HOST, DEFAULT_PARAMETERS.leasesPerSlowOrigin)
-  assert.equal(pace.hasRoom(HOST, 0), false)
-  pace.late(new Map([[HOST, 1]]))
-  assert.equal(pace.hasRoom(HOST, 0), true)
-  pace.late(new Map())
-  assert.equal(pace.hasRoom(HOST, 0), false)
-})
-
 test('a pause that one member alone asks for is short, however often it says so', () => {
   const pace = setUp()
   pace.pause(HOST, 'liar', 1e9, 0)

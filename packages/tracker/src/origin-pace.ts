@@ -1,5 +1,5 @@
 // How fast each origin is asked: how many leases are out, how long a chunk takes, and whether it asked for a pause.
-import { originHasRoom, usualTime, type SwarmParameters } from '@shoal/swarm'
+import { originLeaseLimit, usualTime, type SwarmParameters } from '@shoal/swarm'
 import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 
@@ -22,8 +22,6 @@ interface Pause {
 export class OriginPace {
   readonly #parameters: Readonly<SwarmParameters>
   readonly #outstanding = new Map<string, number>()
-  /** Of these, how many were late when it was looked last. */
-  #late: ReadonlyMap<string, number> = new Map()
   /** Moving average of the time from a grant to its chunk, in milliseconds. */
   readonly #usualChunkMs = new LRUCache<string, number>({ ...entryLimit(ORIGINS) })
   readonly #pauses = new LRUCache<string, Pause>({ ...entryLimit(ORIGINS) })
@@ -35,8 +33,7 @@ export class OriginPace {
   /** Whether one more lease may be granted. */
   hasRoom(host: string, nowMs: number): boolean {
     if (nowMs < (this.#pauses.get(host)?.untilMs ?? 0)) return false
-    const load = { outstanding: this.#outstanding.get(host) ?? 0, late: () => this.#late.get(host) ?? 0 }
-    return originHasRoom(load, this.usualChunkMs(host), this.#parameters)
+    return (this.#outstanding.get(host) ?? 0) < originLeaseLimit(this.usualChunkMs(host), this.#parameters)
   }
 
   /** What a chunk takes from grant to end, in milliseconds; 0 while unknown. */
@@ -49,11 +46,6 @@ export class OriginPace {
     const now = (this.#outstanding.get(host) ?? 0) + by
     if (now <= 0) this.#outstanding.delete(host)
     else this.#outstanding.set(host, now)
-  }
-
-  /** How many leases are late, by origin. */
-  late(counts: ReadonlyMap<string, number>): void {
-    this.#late = counts
   }
 
   took(host: string, chunkMs: number): void {

@@ -210,11 +210,6 @@ export class TrackedSwarm {
     return this.#originLeases.expire(nowMs, usualChunkMs)
   }
 
-  /** How many leases at the origin are late. `usualChunkMs`: what a chunk of this origin takes, 0 while unknown. */
-  lateLeases(nowMs: number, usualChunkMs: number): number {
-    return this.#originLeases.late(usualChunkMs, nowMs)
-  }
-
   /**
    * A member could not get from another what that says it has. When `needed` different ones say so, its word does not
    * count any more: others get leases for what only it has. It may go on to take part. Returns whether that is new.

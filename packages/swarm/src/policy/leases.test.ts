@@ -2,14 +2,7 @@ import { strict as assert } from 'node:assert'
 import { test } from 'node:test'
 import { ChunkMap } from '@shoal/store'
 import fc from 'fast-check'
-import {
-  grantOriginLease,
-  isLeaseLate,
-  leaseRun,
-  originHasRoom,
-  originLeaseLimit,
-  type LeaseCandidate,
-} from './leases.ts'
+import { grantOriginLease, isLeaseLate, leaseRun, originLeaseLimit, type LeaseCandidate } from './leases.ts'
 import { DEFAULT_PARAMETERS } from './parameters.ts'
 
 function randomOf(seed: number): () => number {
@@ -134,16 +127,4 @@ test('a lease is late by what its chunks usually take, and never at once', () =>
   assert.equal(isLate(1, 20_000, 20_000 * lateLeaseFactor), false)
   assert.equal(isLate(4, 20_000, 20_000 * lateLeaseFactor + 1), false)
   assert.equal(isLate(1, 20_000, 20_000 * lateLeaseFactor + 1), true)
-})
-
-test('leases that are late keep nobody else from the origin, up to its bound', () => {
-  const { leasesPerOrigin, leasesPerSlowOrigin } = DEFAULT_PARAMETERS
-  const hasRoom = (outstanding: number, late: number) =>
-    originHasRoom({ outstanding, late: () => late }, 0, DEFAULT_PARAMETERS)
-  assert.equal(hasRoom(leasesPerSlowOrigin - 1, 0), true)
-  assert.equal(hasRoom(leasesPerSlowOrigin, 0), false)
-  assert.equal(hasRoom(leasesPerSlowOrigin, 1), true)
-  assert.equal(hasRoom(leasesPerSlowOrigin + 3, 3), false)
-  assert.equal(hasRoom(leasesPerOrigin - 1, leasesPerOrigin - 1), true)
-  assert.equal(hasRoom(leasesPerOrigin, leasesPerOrigin), false)
 })

@@ -121,26 +121,6 @@ export function originLeaseLimit(usualChunkMs: number, parameters: Readonly<Swar
   return Math.min(leasesPerOrigin, Math.max(leasesPerSlowOrigin, fitting))
 }
 
-/** The leases at an origin. */
-export interface OriginLoad {
-  outstanding: number
-  /** Of these, how many are late (see `isLeaseLate`); asked for where it decides. */
-  late: () => number
-}
-
-/**
- * Whether one more lease may be granted at an origin. Late ones may hang on connections that crawl, for chunks that nobody may
- * want any more: they keep nobody else from it, up to `leasesPerOrigin` leases in all.
- */
-export function originHasRoom(
-  { outstanding, late }: OriginLoad,
-  usualChunkMs: number,
-  parameters: Readonly<SwarmParameters>,
-): boolean {
-  const limit = originLeaseLimit(usualChunkMs, parameters)
-  return outstanding < limit || (outstanding < parameters.leasesPerOrigin && outstanding - late() < limit)
-}
-
 /**
  * Whether a lease is late, so that its chunks may be given to a second member where nothing else is left to fetch. Whatever
  * its holder says of progress, the swarm does not wait for it alone; what a link can do shows in `usualChunkMs`.
