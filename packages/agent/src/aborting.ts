@@ -20,8 +20,9 @@ export async function unlessAborted<T>(promise: Promise<T>, signal: AbortSignal)
 
 /**
  * Does `work` with a signal that fires when `signal` does, or after `limitMs` milliseconds with a TimeoutError, as
- * AbortSignal.timeout has it; and when the work is over, for what it left under way. Leaves no timer and no listener: of hundreds of requests a second, answered at once, each would
- * otherwise keep its own for the whole limit, and the collector looks at all of them each time.
+ * AbortSignal.timeout has it; and when the work is over, for what it left under way. Leaves no timer and no listener: of
+ * hundreds of requests a second, answered at once, each would otherwise keep its own for the whole limit, and the collector
+ * looks at all of them each time.
  */
 export async function withTimeLimit<T>(
   signal: AbortSignal,

@@ -103,10 +103,9 @@ export class Part implements WantView {
 }
 
 /** Takes an item out of a list of which the order does not matter, if it is there. */
-export function remove<T>(list: T[], item: T): boolean {
+export function remove<T>(list: T[], item: T): void {
   const at = list.indexOf(item)
-  if (at < 0) return false
+  if (at < 0) return
   const last = list.pop()!
   if (last !== item) list[at] = last
-  return true
 }

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { temporaryFolder } from '../testing.ts'
 import { Outbox, type OutboxObserver, type OutboxOptions } from './outbox.ts'
@@ -115,17 +116,7 @@ test('one whose delivery fails while a newer one for the same is being written i
   const get = (key: string) => queue.get(key)
   const remove = (key: string) => queue.remove(key)
   const receiving = { leftOver: () => queue.leftOver(), get, remove, append }
-  const outbox = await Outbox.open<Job>({
-    queue: receiving,
-    deliver: async ({ name }, signal) => {
-      receiver.begun(name)
-      await receiver.deliver(name, signal)
-    },
-    queuedMs: ({ queuedMs }) => queuedMs,
-    retryMs: 2,
-    observer: receiver,
-    ...inAnyOrder,
-  })
+  const { outbox, close } = await openOutbox(join(folder.path, 'unused'), receiver, { ...inAnyOrder, queue: receiving })
   await outbox.send(job('a', 1))
   await receiver.until(() => receiver.tried.length === 1)
   const newer = outbox.send(job('a', 2))
@@ -136,7 +127,7 @@ test('one whose delivery fails while a newer one for the same is being written i
   await newer
   await receiver.until(() => receiver.waiting === 0)
   assert.deepEqual([receiver.arrived, receiver.lost.length], [['a'], 1])
-  await outbox.close()
+  await close()
   await queues.close()
 })
 
