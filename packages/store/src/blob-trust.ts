@@ -7,6 +7,9 @@ import { ChunkMap } from './chunk-map.ts'
 import { asStoreError, BlobDamagedError } from './errors.ts'
 import type { HashService } from './hash-service.ts'
 
+/** A blob up to this size is checked before it is opened; of a larger one each chunk before it is first handed out. */
+export const CHECKED_AT_ONCE_BYTES = 16 * 1024 * 1024
+
 export interface CheckedBlob {
   readonly digest: Digest
   readonly sizeBytes: number

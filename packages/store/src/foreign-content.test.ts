@@ -1,8 +1,11 @@
 import assert from 'node:assert/strict'
-import { mkdir, readdir, rm, writeFile } from 'node:fs/promises'
+import { mkdir, readdir, rm, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
+import { BlobDamagedError } from './errors.ts'
 import { assertBytes, readAll, temporaryFolder, testBlob, testStore, type TestBlob } from './store-fixture.ts'
+
+const MIB = 1024 * 1024
 
 async function contentStore(
   t: TestContext,
@@ -65,6 +68,42 @@ test('what changed since it was verified is verified again', async (t) => {
   const stored = await again.open(blob.digest)
   assertBytes(await readAll(stored!.createReadStream()), blob.content)
   stored!.release()
+})
+
+test('what the disk has harmed since it was verified is not handed out, though size and time are the same', async (t) => {
+  const [small, large] = [testBlob(700_000), testBlob(20 * MIB)]
+  const { folder, file } = await contentStore(t, [small, large])
+  const directory = await temporaryFolder(t)
+  const when = new Date()
+  for (const blob of [small, large]) await utimes(file(blob), when, when)
+  const first = await testStore(t, { directory, containerdContentDirectory: folder })
+  for (const blob of [small, large]) (await first.open(blob.digest))!.release()
+  await first.close()
+  for (const blob of [small, large]) {
+    const bytes = Buffer.from(blob.content)
+    bytes[bytes.length / 2]! ^= 1
+    await writeFile(file(blob), bytes)
+    await utimes(file(blob), when, when)
+  }
+
+  const store = await testStore(t, { directory, containerdContentDirectory: folder })
+  assert.equal(await store.open(small.digest), undefined)
+  const opened = await store.open(large.digest)
+  assert.ok(opened)
+  const part = Buffer.alloc(MIB)
+  await opened.readAt(0, part)
+  assertBytes(part, large.content.subarray(0, MIB))
+  await assert.rejects(opened.readAt(10 * MIB, part), BlobDamagedError)
+  opened.release()
+  assert.equal(store.has(large.digest), false)
+  assert.equal(await store.open(large.digest), undefined)
+  assert.deepEqual([...store.list()], [])
+
+  // containerd has fetched it anew.
+  await writeFile(file(large), large.content)
+  const again = await store.open(large.digest)
+  assertBytes(await readAll(again!.createReadStream()), large.content)
+  again!.release()
 })
 
 test('a content store that is not there is no error', async (t) => {

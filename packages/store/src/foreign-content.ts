@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import type { Logger } from 'pino'
 import { digestAlgorithm, digestHex, isDigest, type Digest } from '@shoal/oci'
 import { BlobFile } from './blob-file.ts'
+import { BlobTrust, CHECKED_AT_ONCE_BYTES } from './blob-trust.ts'
 import { verifyBlob } from './blob-verifier.ts'
 import { CHUNK_HASH_BYTES, chunkCountFor } from './chunk-geometry.ts'
 import { errorCode } from './errors.ts'
@@ -19,6 +20,7 @@ export class ForeignContent {
   readonly #index: StoreIndex
   readonly #hashes: HashService
   readonly #log: Logger
+  readonly #trust: BlobTrust
   /** What is there as far as is known. Only an answer to `has`: `open` looks itself. */
   readonly #present = new Set<Digest>()
   /** Files whose content was not what their name says, as they were then. */
@@ -34,6 +36,7 @@ export class ForeignContent {
     this.#index = options.index
     this.#hashes = options.hashes
     this.#log = options.log
+    this.#trust = new BlobTrust(options.hashes, (digest) => this.#damaged(digest))
   }
 
   /** Reads which blobs are there, and goes on watching. A folder that is missing (yet) is not an error. */
@@ -61,7 +64,10 @@ export class ForeignContent {
     return this.#present.has(digest)
   }
 
-  /** The blob, verified: before the first use by reading all of it, then by size and time of change. */
+  /**
+   * The blob, verified: before the first use by reading all of it. When size and time of change are what they were then,
+   * each chunk is looked at before this process first hands it out: the disk may have harmed it meanwhile.
+   */
   async open(digest: Digest): Promise<OpenBlob | undefined> {
     if (digestAlgorithm(digest) !== 'sha256') return undefined
     const opening = this.#open(digest)
@@ -100,8 +106,11 @@ export class ForeignContent {
       const { sizeBytes, modifiedMs } = await file.state()
       const chunkHashes = await this.#verify(digest, file, { sizeBytes, modifiedMs })
       if (chunkHashes !== undefined) {
-        this.#present.add(digest)
-        return { digest, sizeBytes, mediaType: undefined, chunkHashes, file, held: () => undefined }
+        const blob = { digest, sizeBytes, chunkHashes, file }
+        if (sizeBytes > CHECKED_AT_ONCE_BYTES || (await this.#trust.isIntact(blob))) {
+          this.#present.add(digest)
+          return { ...blob, mediaType: undefined, check: this.#trust.checkOf(blob), held: () => undefined }
+        }
       }
     } catch (error) {
       this.#log.warn({ err: error, digest }, 'containerd content could not be verified')
@@ -117,18 +126,36 @@ export class ForeignContent {
       if (known?.byteLength === chunkCountFor(state.sizeBytes) * CHUNK_HASH_BYTES) return known
     }
     if (isSame(this.#bad.get(digest), state)) return undefined
+    this.#trust.delete(digest)
     const hashes = await verifyBlob(this.#hashes, file, digest, state.sizeBytes, this.#closing.signal)
     if (hashes === undefined) {
-      this.#log.warn({ digest, folder: this.#folder }, 'containerd content does not have its digest; it is not used')
-      this.#bad.set(digest, state)
-      this.#verified.delete(digest)
-      await this.#index.write([del(FOREIGN, digest), del(FOREIGN_HASHES, digest)], false)
+      await this.#reject(digest, state)
       return undefined
     }
     this.#bad.delete(digest)
     this.#verified.set(digest, state)
+    this.#trust.add(digest)
     await this.#index.write([put(FOREIGN, digest, state), put(FOREIGN_HASHES, digest, hashes)], false)
     return hashes
+  }
+
+  /** A chunk is not what it was when the file was verified. */
+  #damaged(digest: Digest): void {
+    const state = this.#verified.get(digest)
+    if (state === undefined) return
+    this.#reject(digest, state).catch((error: unknown) => {
+      if (!this.#closing.signal.aborted) this.#log.warn({ err: error, digest }, 'damaged content could not be noted')
+    })
+  }
+
+  /** The file is not used as long as it stays as it is. */
+  async #reject(digest: Digest, state: ForeignRow): Promise<void> {
+    this.#log.warn({ digest, folder: this.#folder }, 'containerd content does not have its digest; it is not used')
+    this.#bad.set(digest, state)
+    this.#verified.delete(digest)
+    this.#present.delete(digest)
+    this.#trust.delete(digest)
+    await this.#index.write([del(FOREIGN, digest), del(FOREIGN_HASHES, digest)], false)
   }
 
   #changed(name: string | null): void {

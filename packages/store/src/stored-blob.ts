@@ -7,7 +7,7 @@ import { entryLimit, type Digest } from '@shoal/oci'
 import type { BlobFile } from './blob-file.ts'
 import type { ChunkCheck } from './blob-trust.ts'
 import { BlobStream, type StreamSource } from './blob-stream.ts'
-import { StoreClosedError } from './errors.ts'
+import { BlobDamagedError, StoreClosedError } from './errors.ts'
 import type { ReadOptions, StoredBlob } from './store.ts'
 
 /** How many files stay open without a user. */
@@ -121,7 +121,7 @@ export class OpenBlobs {
       chunkHashes: blob.chunkHashes,
       readAt: async (position, into) => {
         use(() => checkRange(blob, position, into.byteLength))
-        await blob.check?.range(position, into.byteLength)
+        await this.#checked(shared, position, into.byteLength)
         await blob.file.read(into, position)
       },
       createReadStream: (options) => use(() => this.#stream(shared, options)),
@@ -133,8 +133,19 @@ export class OpenBlobs {
     }
   }
 
+  /** Who meets damage is the last that gets this file. */
+  async #checked(shared: Shared, position: number, length: number): Promise<void> {
+    try {
+      await shared.blob.check?.range(position, length)
+    } catch (error) {
+      if (error instanceof BlobDamagedError && this.#used.get(shared.blob.digest) === shared)
+        this.discard(shared.blob.digest)
+      throw error
+    }
+  }
+
   #stream(shared: Shared, options: ReadOptions | undefined): Readable {
-    const { sizeBytes, file, check } = shared.blob
+    const { sizeBytes, file } = shared.blob
     this.#take(shared)
     const source: StreamSource = {
       sizeBytes,
@@ -142,7 +153,7 @@ export class OpenBlobs {
       readable: (_position, most) => most,
       wait: () => () => undefined,
       read: async (into, position) => {
-        await check?.range(position, into.byteLength)
+        await this.#checked(shared, position, into.byteLength)
         await file.read(into, position)
         return true
       },

@@ -5,7 +5,7 @@ import type { Logger } from 'pino'
 import type { Digest } from '@shoal/oci'
 import { BlobFile, writeDurably } from './blob-file.ts'
 import { newEntry, type BlobEntry, type BlobTable } from './blob-table.ts'
-import type { BlobTrust, CheckedBlob } from './blob-trust.ts'
+import { CHECKED_AT_ONCE_BYTES, type BlobTrust, type CheckedBlob } from './blob-trust.ts'
 import type { BlobUses } from './blob-uses.ts'
 import { verifyBlob } from './blob-verifier.ts'
 import { CHUNK_HASH_BYTES, chunkCountFor } from './chunk-geometry.ts'
@@ -15,9 +15,6 @@ import type { HashService } from './hash-service.ts'
 import { BLOBS, del, forgetPartial, HASHES, put, type IndexChange, type StoreIndex } from './store-index.ts'
 import type { StoreLayout } from './store-layout.ts'
 import type { OpenBlobs } from './stored-blob.ts'
-
-/** A blob up to this size is checked before it is opened; of a larger one each chunk before it is first handed out. */
-const CHECKED_AT_ONCE_BYTES = 16 * 1024 * 1024
 
 export interface StoredFilesParts {
   layout: StoreLayout
