@@ -1,12 +1,12 @@
 // The rows beside the blobs, in one level database. What grows with the number of chunks (their hashes) has keys of its
 // own, so that a start reads only a small row for each blob.
-import { mkdir, readdir, rename, rm, writeFile } from 'node:fs/promises'
-import { basename, dirname } from 'node:path'
-import { ClassicLevel } from 'classic-level'
+import { mkdir, rename, rm, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import { Level } from 'level'
 import type { Logger } from 'pino'
 import { isDigest, type Digest } from '@shoal/oci'
 import { asStoreError, errorCode, StoreClosedError, StoreFailedError, StoreLockedError } from './errors.ts'
+import { isDamagedDatabase, isDamagedRow, repairDatabase } from './level-damage.ts'
 import type { StoreRecords } from './store.ts'
 
 /** A whole blob. */
@@ -150,7 +150,7 @@ export class StoreIndex {
       const encoding = { valueEncoding: from.valueEncoding }
       return (await this.#db.get<string, unknown>(from.prefix + key, encoding)) as V | undefined
     } catch (error) {
-      if (isDamage(error)) {
+      if (isDamagedRow(error)) {
         this.#log.warn({ err: error }, 'a row of the index is damaged')
         return undefined
       }
@@ -173,7 +173,7 @@ export class StoreIndex {
         }
       }
     } catch (error) {
-      if (!isDamage(error)) throw asStoreError(error, 'reading the index')
+      if (!isDamagedRow(error)) throw asStoreError(error, 'reading the index')
       this.#log.warn({ err: error }, 'rows of the index are damaged')
     } finally {
       await iterator.close()
@@ -251,14 +251,14 @@ export class StoreIndex {
   #note(error: unknown): void {
     this.#log.warn({ err: error }, 'a write to the index failed')
     this.#broken = true
-    this.#damaged ||= isDamage(error)
+    this.#damaged ||= isDamagedRow(error)
   }
 
   async #reopen(): Promise<void> {
     await this.#db.close()
     if (this.#damaged) {
       this.#log.warn({ index: this.#location }, 'the index is damaged: what can be read of it is kept')
-      await ClassicLevel.repair(this.#location)
+      await repairDatabase(this.#location)
       this.#damaged = false
     }
     const db = await openDatabase(this.#location)
@@ -289,26 +289,9 @@ async function openDatabase(location: string): Promise<Database | Error> {
     const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
     await db.close().catch(() => undefined)
     if (errorCode(cause) === 'LEVEL_LOCKED') throw new StoreLockedError(dirname(location), { cause })
-    if (cause instanceof Error && (await isCorruption(cause, location))) return cause
+    if (cause instanceof Error && (await isDamagedDatabase(cause, location))) return cause
     throw asStoreError(cause, `opening the index ${location}`)
   }
-}
-
-function isDamage(error: unknown): boolean {
-  return ['LEVEL_DECODING_ERROR', 'LEVEL_CORRUPTION'].includes(errorCode(error) ?? '') || isCutOff(error)
-}
-
-/** A table that is shorter than LevelDB knows it to be is read past its end, which the system calls an invalid argument. */
-function isCutOff(error: unknown): boolean {
-  return error instanceof Error && /\.(ldb|sst): Invalid argument/.test(error.message)
-}
-
-/** LevelDB reports damage as corruption, and files of its own that are missing or cut off as an input/output error. */
-async function isCorruption(error: Error, location: string): Promise<boolean> {
-  if (errorCode(error) === 'LEVEL_CORRUPTION' || isCutOff(error)) return true
-  const missing = /([^/\s]+): No such file or directory/.exec(error.message)?.[1]
-  if (missing === undefined) return false
-  return !(await readdir(location).catch((): string[] => [])).includes(basename(missing))
 }
 
 function parseJson(bytes: Uint8Array): unknown {

@@ -43,7 +43,7 @@ export class Notifier {
   static async open(options: NotifierOptions): Promise<Notifier> {
     const urls = options.endpoints.map(({ url }) => url)
     if (new Set(urls).size < urls.length) throw new TypeError('notifications: each url may be there once')
-    const queues = await DiskQueues.open<RegistryEvent>(options.folder, urls)
+    const queues = await DiskQueues.open<RegistryEvent>(options.folder, urls, options.logger)
     const notifier = new Notifier(queues, options.publicUrl)
     try {
       await notifier.#openEndpoints(options)

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { join } from 'node:path'
 import { test } from 'node:test'
+import { pino } from 'pino'
 import { temporaryFolder } from '../testing.ts'
 import { Outbox, type OutboxObserver, type OutboxOptions } from './outbox.ts'
 import { DiskQueues } from './queue.ts'
@@ -52,7 +53,7 @@ class Receiver implements OutboxObserver<Job> {
 }
 
 async function openOutbox(folder: string, receiver: Receiver, options: Partial<OutboxOptions<Job>> = {}) {
-  const queues = await DiskQueues.open<Job>(folder, ['receiver'])
+  const queues = await DiskQueues.open<Job>(folder, ['receiver'], log)
   const outbox = await Outbox.open<Job>({
     queue: queues.of('receiver'),
     deliver: async ({ name }, signal) => {
@@ -70,6 +71,8 @@ async function openOutbox(folder: string, receiver: Receiver, options: Partial<O
   }
   return { outbox, close, [Symbol.asyncDispose]: close }
 }
+
+const log = pino({ level: 'silent' })
 
 const job = (name: string, queuedMs = 0): Job => ({ name, queuedMs })
 /** Waits until the registry closes. */
@@ -101,7 +104,7 @@ test('one that came while another for the same waits is not kept; one that came 
 
 test('one whose delivery fails while a newer one for the same is being written is kept when that does not get onto the disk', async () => {
   await using folder = await temporaryFolder()
-  const queues = await DiskQueues.open<Job>(folder.path, ['receiver'])
+  const queues = await DiskQueues.open<Job>(folder.path, ['receiver'], log)
   const queue = queues.of('receiver')
   const writing = Promise.withResolvers<void>()
   let appended = 0
@@ -194,7 +197,7 @@ test('no more wait than may; what cannot be written is told', async () => {
   await open.close()
   const another = new Receiver()
   await using empty = await temporaryFolder()
-  const queues = await DiskQueues.open<Job>(empty.path, ['receiver'])
+  const queues = await DiskQueues.open<Job>(empty.path, ['receiver'], log)
   const queue = { ...queues.of('receiver'), append: () => Promise.reject(new Error('disk full')) }
   const outbox = await Outbox.open<Job>({ queue, deliver: forever as never, queuedMs: () => 0, observer: another })
   await outbox.send(job('a'))

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict'
+import { readdir, rm, truncate } from 'node:fs/promises'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { Level } from 'level'
+import { pino } from 'pino'
 import { temporaryFolder } from '../testing.ts'
 import { DiskQueues } from './queue.ts'
+
+const log = pino({ level: 'silent' })
 
 const itemsOf = async (queues: DiskQueues<string>): Promise<string[]> => {
   const items: string[] = []
@@ -12,7 +17,7 @@ const itemsOf = async (queues: DiskQueues<string>): Promise<string[]> => {
 
 test('after a write that failed the database is opened anew before anything else is said to be on the disk', async (t) => {
   await using folder = await temporaryFolder()
-  const queues = await DiskQueues.open<string>(folder.path, ['receiver'])
+  const queues = await DiskQueues.open<string>(folder.path, ['receiver'], log)
   const queue = queues.of('receiver')
   const first = await queue.append('one')
   const put = t.mock.method(Level.prototype, 'put', () => Promise.reject(new Error('the disk is full')))
@@ -26,7 +31,41 @@ test('after a write that failed the database is opened anew before anything else
   await queue.remove(fourth)
   await queue.append('five')
   await queues.close()
-  const again = await DiskQueues.open<string>(folder.path, ['receiver'])
+  const again = await DiskQueues.open<string>(folder.path, ['receiver'], log)
   assert.deepEqual(await itemsOf(again), ['one', 'five'])
   await again.close()
+})
+
+test('a database that the disk has harmed keeps no registry from starting, and what can be read of it is kept', async (t) => {
+  const harms: Record<string, (folder: string) => Promise<unknown>> = {
+    'its list of files is empty': (folder) => truncate(join(folder, 'CURRENT')),
+    'a table is cut off': async (folder) => {
+      const [table] = (await readdir(folder)).filter((name) => name.endsWith('.ldb'))
+      await truncate(join(folder, table!), 10)
+    },
+    'a table is gone': async (folder) => {
+      const [table] = (await readdir(folder)).filter((name) => name.endsWith('.ldb'))
+      await rm(join(folder, table!))
+    },
+  }
+  for (const [what, harm] of Object.entries(harms)) {
+    await t.test(what, async () => {
+      await using folder = await temporaryFolder()
+      // Each start makes a table of what the run before has written.
+      for (const item of ['one', 'two', 'three']) {
+        const queues = await DiskQueues.open<string>(folder.path, ['receiver'], log)
+        await queues.of('receiver').append(item)
+        await queues.close()
+      }
+      await harm(folder.path)
+      const queues = await DiskQueues.open<string>(folder.path, ['receiver'], log)
+      const items = await itemsOf(queues)
+      const kept = ['one', 'two', 'three'].filter((item) => items.includes(item))
+      assert.deepEqual(items, kept, 'in their order')
+      assert.ok(kept.length >= 2, `kept ${kept.join(', ')}`)
+      await queues.of('receiver').append('four')
+      assert.deepEqual(await itemsOf(queues), [...kept, 'four'])
+      await queues.close()
+    })
+  }
 })

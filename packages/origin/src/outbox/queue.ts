@@ -2,6 +2,8 @@
 import { createHash } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { Level } from 'level'
+import type { Logger } from 'pino'
+import { isDamagedDatabase, repairDatabase } from '@shoal/store'
 
 /** Items for one receiver. Writes are in order; what was written survives a crash, also of the machine. */
 export interface DiskQueue<Item> {
@@ -71,17 +73,20 @@ export class DiskQueues<Item> {
     this.#queues = queues
   }
 
-  /** Items for other receivers than these are dropped: nobody would ever deliver them. */
-  static async open<Item>(folder: string, receivers: readonly string[]): Promise<DiskQueues<Item>> {
+  /**
+   * Items for other receivers than these are dropped: nobody would ever deliver them. Where the disk has harmed the database, what
+   * can be read of it is kept: a registry that does not start because of it would lose more.
+   */
+  static async open<Item>(folder: string, receivers: readonly string[], log: Logger): Promise<DiskQueues<Item>> {
     await mkdir(folder, { recursive: true })
-    const db = new Level<string, Item>(folder, { valueEncoding: 'json' })
-    await db.open()
-    const last = new Map(receivers.map((receiver) => [prefixOf(receiver), 0]))
-    for await (const key of db.keys()) {
-      const prefix = key.slice(0, PREFIX_LENGTH)
-      if (last.has(prefix)) last.set(prefix, Number(key.slice(PREFIX_LENGTH)))
-      else await db.del(key)
+    let opened = await openDatabase<Item>(folder, receivers)
+    if (opened instanceof Error) {
+      log.warn({ err: opened, folder }, 'the queue is damaged: what can be read of it is kept, the rest is lost')
+      await repairDatabase(folder)
+      opened = await openDatabase<Item>(folder, receivers)
+      if (opened instanceof Error) throw opened
     }
+    const { db, last } = opened
     const mended = new MendedDatabase(db)
     const queueOf = (receiver: string): DiskQueue<Item> => {
       const prefix = prefixOf(receiver)
@@ -98,6 +103,29 @@ export class DiskQueues<Item> {
 
   async close(): Promise<void> {
     await this.#db.close()
+  }
+}
+
+/** The database and the number of each receiver's last item, or the reason why what is there is none any more. */
+async function openDatabase<Item>(
+  folder: string,
+  receivers: readonly string[],
+): Promise<{ db: Level<string, Item>; last: Map<string, number> } | Error> {
+  const db = new Level<string, Item>(folder, { valueEncoding: 'json' })
+  const last = new Map(receivers.map((receiver) => [prefixOf(receiver), 0]))
+  try {
+    await db.open()
+    for await (const key of db.keys()) {
+      const prefix = key.slice(0, PREFIX_LENGTH)
+      if (last.has(prefix)) last.set(prefix, Number(key.slice(PREFIX_LENGTH)))
+      else await db.del(key)
+    }
+    return { db, last }
+  } catch (error) {
+    const cause = error instanceof Error && error.cause instanceof Error ? error.cause : error
+    await db.close().catch(() => undefined)
+    if (cause instanceof Error && (await isDamagedDatabase(cause, folder))) return cause
+    throw error
   }
 }
 

@@ -36,7 +36,7 @@ export class Replicator {
    */
   static async open({ rules, folder, metrics: registry, ...options }: ReplicatorOptions): Promise<Replicator> {
     const names = ruleNames(rules)
-    const queues = await DiskQueues.open<ReplicationJob>(folder, names)
+    const queues = await DiskQueues.open<ReplicationJob>(folder, names, options.logger)
     const replicator = new Replicator(queues)
     const targets = replicator.#targets
     const metrics = createReplicationMetrics(registry, () => targets.map(({ name, oldestMs }) => [name, oldestMs]))
