@@ -21,6 +21,8 @@ export interface SwarmTimings {
   connectTimeoutMs: number
   /** `have` messages are collected for so long. @default 25 */
   haveBatchMs: number
+  /** A tracker has this long to answer the join before a download acts without it. @default 1500 */
+  trackerGraceMs: number
   /** A tracker that says nothing about a starved download for so long counts as lost for it. @default 5000 */
   trackerSilenceMs: number
   /** Without a tracker: a member that shows no activity for so long loses its share of the origin. @default 2000 */
@@ -36,6 +38,7 @@ export const DEFAULT_TIMINGS: Readonly<SwarmTimings> = Object.freeze({
   noProgressTimeoutMs: 30_000,
   connectTimeoutMs: 1500,
   haveBatchMs: 25,
+  trackerGraceMs: 1500,
   trackerSilenceMs: 5000,
   takeoverMs: 2000,
   lingerMs: 3000,

@@ -13,8 +13,6 @@ import type { TrackerSession } from './tracker-client.ts'
 
 /** How long connected agents have to say that they take part, before this node acts as if it were alone. */
 const ALONE_GRACE_MS = 300
-/** A tracker has this long to answer the join before the download acts without it. */
-const TRACKER_GRACE_MS = 1500
 /** A starved download asks for more neighbours at most this often. */
 const MORE_PEERS_INTERVAL_MS = 500
 /** With fewer neighbours than this a starved download asks the DHT again, and this often. */
@@ -111,7 +109,8 @@ export class Discovery implements TrackerSession {
     const sinceStartMs = nowMs - this.#startedMs
     if (this.#tracked) {
       const silentMs = nowMs - Math.max(this.#trackerNewsMs, this.#startedMs)
-      return silentMs > (this.#trackerNewsMs === 0 ? TRACKER_GRACE_MS : context.timings.trackerSilenceMs)
+      const { trackerGraceMs, trackerSilenceMs } = context.timings
+      return silentMs > (this.#trackerNewsMs === 0 ? trackerGraceMs : trackerSilenceMs)
     }
     return this.connecting === 0 || sinceStartMs > ALONE_GRACE_MS
   }

@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { SwarmTimings } from '@shoal/swarm'
 import { MemoryOrigin, startNode, SWARM_KEY, until, type NodeOptions, type TestNode } from '@shoal/swarm/testing'
 import { pino } from 'pino'
 import { trackerConfig } from './config.ts'
@@ -30,7 +31,15 @@ interface TestTracker {
   close: () => Promise<void>
 }
 
-async function startTracker(t: TestContext, ports?: { p2pPort: number; httpPort: number }): Promise<TestTracker> {
+interface TestTrackerOptions {
+  ports?: { p2pPort: number; httpPort: number }
+  leaseIdle?: number
+}
+
+async function startTracker(
+  t: TestContext,
+  { ports, leaseIdle = 2000 }: TestTrackerOptions = {},
+): Promise<TestTracker> {
   const directory = await mkdtemp(join(tmpdir(), 'shoal-tracker-'))
   let tracker: Tracker | undefined = undefined as Tracker | undefined
   let closed: Promise<void> | undefined
@@ -44,10 +53,25 @@ async function startTracker(t: TestContext, ports?: { p2pPort: number; httpPort:
   await chmod(keyFile, 0o600)
   const { p2pPort, httpPort } = ports ?? { p2pPort: await freePort(), httpPort: await freePort() }
   const local = { p2pHost: '127.0.0.1', httpHost: '127.0.0.1', p2pPort, httpPort }
-  const config = trackerConfig({ swarmKeyFiles: [keyFile], dataDirectory: directory, ...local })
+  const config = trackerConfig({ swarmKeyFiles: [keyFile], dataDirectory: directory, leaseIdle, ...local })
   tracker = await createTracker(config, { logger: pino({ level: process.env['SHOAL_TEST_LOG'] ?? 'silent' }) })
   await tracker.start()
   return { tracker, address: `127.0.0.1:${p2pPort}`, api: `http://127.0.0.1:${httpPort}`, close }
+}
+
+/**
+ * A tracker, and timings for its nodes, by which nobody is judged for standing still: many nodes share the processors with
+ * other tests here, and do so for seconds.
+ */
+async function startPatientTracker(t: TestContext): Promise<{ tracker: TestTracker; timings: Partial<SwarmTimings> }> {
+  const longMs = 60_000
+  const timings = {
+    stallTimeoutMs: longMs,
+    connectTimeoutMs: longMs,
+    trackerGraceMs: longMs,
+    trackerSilenceMs: longMs,
+  }
+  return { tracker: await startTracker(t, { leaseIdle: longMs }), timings }
 }
 
 /**
@@ -81,8 +105,8 @@ async function startMembers(t: TestContext, count: number, trackers: TestTracker
 }
 
 test('four cold nodes that begin at once cost the origin exactly one copy', async (t) => {
-  const tracker = await startTracker(t)
-  const nodes = await startMembers(t, 4, [tracker])
+  const { tracker, timings } = await startPatientTracker(t)
+  const nodes = await startMembers(t, 4, [tracker], { timings })
   const origin = new MemoryOrigin()
   const digest = origin.add(8 * MIB + 3)
   await Promise.all(nodes.map((node) => node.fetch(origin, digest)))
@@ -97,8 +121,8 @@ test('four cold nodes that begin at once cost the origin exactly one copy', asyn
 })
 
 test('many blobs of every size at once: each costs one copy', async (t) => {
-  const tracker = await startTracker(t)
-  const nodes = await startMembers(t, 4, [tracker])
+  const { tracker, timings } = await startPatientTracker(t)
+  const nodes = await startMembers(t, 4, [tracker], { timings })
   const origin = new MemoryOrigin()
   const digests = [0, 1, 1000, 256 * 1024, 256 * 1024 + 1, 3 * MIB].map((size) => origin.add(size))
   await Promise.all(nodes.flatMap((node) => digests.map((digest) => node.fetch(origin, digest))))
@@ -192,7 +216,7 @@ test('the tracker dies in the middle: all finish; it comes back and knows them a
   for (const node of nodes) assert.deepEqual(await node.bytes(digest), origin.content(digest))
 
   const [p2pPort, httpPort] = [Number(tracker.address.split(':')[1]), Number(new URL(tracker.api).port)]
-  const again = await startTracker(t, { p2pPort, httpPort })
+  const again = await startTracker(t, { ports: { p2pPort, httpPort } })
   await until(() => nodes.every(({ swarm }) => swarm.trackers.status()[0]!.connected), 'all have found it again')
   const held = async () => {
     const answer = await fetch(`${again.api}/api/v1/swarms`)
@@ -253,11 +277,11 @@ test('a member that says of a tag what no other finds is the only one to believe
 })
 
 test('each chunk comes into a zone once, though its nodes do not all know each other', async (t) => {
-  const tracker = await startTracker(t)
+  const { tracker, timings } = await startPatientTracker(t)
   // Of a few neighbours only, by hashing each chunk would have several that feel responsible.
   const parameters = { neighbours: 4, acceptedNeighbours: 5, acceptedRemoteNeighbours: 1, crossZoneAfterMs: 60_000 }
-  const outside = await startMembers(t, 2, [tracker], { zone: 'a', parameters })
-  const inside = await startMembers(t, 8, [tracker], { zone: 'b', parameters })
+  const outside = await startMembers(t, 2, [tracker], { zone: 'a', parameters, timings })
+  const inside = await startMembers(t, 8, [tracker], { zone: 'b', parameters, timings })
   const origin = new MemoryOrigin()
   const digest = origin.add(8 * MIB)
   const crossed = async (nodes: readonly TestNode[]) => {
