@@ -2,7 +2,7 @@ import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { randomBytes } from 'node:crypto'
 import type { ServerResponse } from 'node:http'
-import { test } from 'node:test'
+import { test, type TestContext } from 'node:test'
 import { digestOf } from '@shoal/oci'
 import { fails, readAll, requestOptions, sendBlob, sendError, startServer, startUpstream, targetAt } from './testing.ts'
 
@@ -140,26 +140,44 @@ test('a body that is cut fails as unreachable, not as complete', async (t) => {
   }
 })
 
-test('a body that stalls fails; a slow one does not, however long it takes', async (t) => {
+/** An answer of which the test gives one piece after the other, with 9 s in between; it has stalled after 10 s. */
+async function slowAnswer(t: TestContext, pieceBytes: number) {
   const responses: ServerResponse[] = []
   const server = await startServer(t, (_request, response) => {
-    response.writeHead(200, { 'content-length': 800 })
+    response.writeHead(200, { 'content-length': 8 * pieceBytes })
     responses.push(response)
-    response.write(Buffer.alloc(100, 1))
+    response.write(Buffer.alloc(pieceBytes, 1))
   })
   t.mock.timers.enable({ apis: ['setTimeout'] })
   const upstream = startUpstream(t, { stallTimeoutMs: 10_000 })
   const { body } = await upstream.openBlob(targetAt(server.host), digest, undefined, requestOptions())
   const failed = new Promise<Error>((resolve) => body.once('error', resolve))
-  for (let received = 0; received < 500;) {
-    const [piece] = (await once(body, 'data')) as [Buffer]
-    received += piece.length
+  let received = 0
+  const pieceCame = async (count: number) => {
+    while (received < count * pieceBytes) received += ((await once(body, 'data')) as [Buffer])[0].length
     t.mock.timers.tick(9000)
+  }
+  return { body, failed, pieceCame, giveNext: () => responses[0]?.write(Buffer.alloc(pieceBytes, 1)) }
+}
+
+test('a body that stalls fails; a slow one does not, however long it takes', async (t) => {
+  const { body, failed, pieceCame, giveNext } = await slowAnswer(t, 16 * 1024)
+  for (let count = 1; count <= 5; count++) {
+    await pieceCame(count)
     assert.equal(body.destroyed, false)
-    if (received < 500) responses[0]?.write(Buffer.alloc(100, 1))
+    if (count < 5) giveNext()
   }
   t.mock.timers.tick(1001)
-  assert.ok(fails('TIMEOUT', /stopped sending/)(await failed))
+  assert.ok(fails('TIMEOUT', /sent nothing/)(await failed))
+})
+
+test('a body that drips has stalled, too', async (t) => {
+  const { body, failed, pieceCame, giveNext } = await slowAnswer(t, 100)
+  await pieceCame(1)
+  giveNext()
+  assert.equal(body.destroyed, false)
+  await pieceCame(2)
+  assert.ok(fails('TIMEOUT', /next to nothing/)(await failed))
 })
 
 test('a reader that pauses is not a stall of the origin', async (t) => {

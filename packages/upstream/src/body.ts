@@ -10,8 +10,8 @@ export interface BodyChecks {
   /** Makes the error of a broken body. */
   failure(error: unknown): Error
   wrongLength(receivedBytes: number): Error
-  /** How long the source may give no byte while somebody reads; undefined: for ever. */
-  stall: { timeoutMs: number; error(): Error } | undefined
+  /** How long the source may take over `leastBytes` while somebody reads; undefined: for ever. */
+  stall: { timeoutMs: number; leastBytes: number; error(): Error } | undefined
   /** Called once, when the last byte has come or the body was given up. */
   onClose(receivedBytes: number): void
 }
@@ -23,6 +23,8 @@ export class CheckedBody extends Readable {
   #received = 0
   #closed = false
   #stallTimer: NodeJS.Timeout | undefined
+  /** Bytes that have come since the timer was started. */
+  #sinceTimer = 0
 
   constructor(source: Readable, checks: BodyChecks) {
     super({ highWaterMark: HIGH_WATER_MARK_BYTES })
@@ -32,7 +34,10 @@ export class CheckedBody extends Readable {
     this.on('error', () => undefined)
     source.on('data', (chunk: Buffer) => {
       this.#received += chunk.length
-      if (this.#stallTimer !== undefined) this.#startStallTimer()
+      this.#sinceTimer += chunk.length
+      // Bytes that only drip hold up a place at the origin as if none came.
+      const { leastBytes = 0 } = checks.stall ?? {}
+      if (this.#stallTimer !== undefined && this.#sinceTimer >= leastBytes) this.#startStallTimer()
       if (checks.lengthBytes !== undefined && this.#received > checks.lengthBytes) {
         this.destroy(checks.wrongLength(this.#received))
       } else if (!this.push(chunk)) {
@@ -65,6 +70,7 @@ export class CheckedBody extends Readable {
 
   #startStallTimer(): void {
     clearTimeout(this.#stallTimer)
+    this.#sinceTimer = 0
     const { stall } = this.#checks
     if (stall === undefined || this.#closed) return
     this.#stallTimer = setTimeout(() => this.destroy(stall.error()), stall.timeoutMs)

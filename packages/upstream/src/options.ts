@@ -81,7 +81,7 @@ export interface UpstreamOptions {
   connectTimeoutMs?: number
   /** Limit from the request to the headers of the answer, kept to the second. @default 15000 */
   firstByteTimeoutMs?: number
-  /** A body that gives no byte for this long has stalled. There is no limit on the whole. @default 15000 */
+  /** A body that gives less than 1 KiB a second for this long has stalled. There is no limit on the whole. @default 15000 */
   stallTimeoutMs?: number
   /** Limit for the answer to an upload after its last byte moved: many move the blob into place first. @default 120000 */
   uploadAnswerTimeoutMs?: number

@@ -16,6 +16,8 @@ const REDIRECTS = new Set([301, 302, 303, 307, 308])
 /** Headers that only the registry itself gets to see. */
 const PRIVATE_HEADERS = new Set(['authorization', 'x-request-id', 'cookie'])
 const MAX_ERROR_BYTES = 16 * 1024
+/** A body slower than this, in bytes a second, is not coming but held up: no link that pulls images is so slow. */
+const LEAST_BYTES_PER_SECOND = 1024
 
 export type Method = 'GET' | 'HEAD' | 'POST' | 'PUT' | 'PATCH' | 'DELETE'
 
@@ -186,8 +188,9 @@ export class Sender {
         },
         stall: {
           timeoutMs: limits.stallTimeoutMs,
+          leastBytes: (limits.stallTimeoutMs / 1000) * LEAST_BYTES_PER_SECOND,
           error: () => {
-            const message = `${url.host} stopped sending in the middle of an answer`
+            const message = `${url.host} sent nothing, or next to nothing, in the middle of an answer`
             return new UpstreamError('TIMEOUT', registry, message)
           },
         },
