@@ -55,7 +55,7 @@ export class ApiTokens {
 
   /** Whether an `Authorization` header holds one of the tokens. The time it takes tells nothing about them. */
   accepts(authorization: string | undefined): boolean {
-    const given = hash(/^bearer +(.*)$/i.exec(authorization ?? '')?.[1]?.trim() ?? '')
+    const given = hash(/^bearer (.*)$/i.exec(authorization ?? '')?.[1]?.trim() ?? '')
     let accepted = false
     for (const known of this.#hashes) accepted = timingSafeEqual(known, given) || accepted
     return accepted

@@ -5,7 +5,14 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { protectApi, type ApiProtection, type ServerTls } from './api-access.ts'
 import { limitLoad, type OverloadLimits } from './overload.ts'
-import { ANSWER_LIMIT_MS, boundAnswers, HEADERS_TIMEOUT_MS, headerTimeouts } from './slow-clients.ts'
+import {
+  ANSWER_LIMIT_MS,
+  boundAnswers,
+  destroyConnections,
+  HEADERS_TIMEOUT_MS,
+  headerTimeouts,
+  noteConnections,
+} from './slow-clients.ts'
 import { refuseWebPages } from './web-pages.ts'
 
 /** Parts of the daemons' configuration schemas are schemas of requests, too, with all that is noted in them. */
@@ -45,6 +52,12 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
   const server = (tls === undefined
     ? fastify({ ...common, http })
     : fastify({ ...common, https: { ...http, ...tls, minVersion: 'TLSv1.2' } })) as unknown as FastifyInstance
+  noteConnections(server.server)
+  // forceCloseConnections leaves TLS handshakes, and closing would wait for them.
+  server.addHook('preClose', (done) => {
+    destroyConnections(server.server)
+    done()
+  })
   // Before it is looked who asks: guesses at tokens are requests, too.
   limitLoad(server, { maxRequests: MAX_REQUESTS, ...options.overload })
   boundAnswers(server, options.answerLimitMs ?? ANSWER_LIMIT_MS)

@@ -2,7 +2,11 @@ import { test } from 'node:test'
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { once } from 'node:events'
+import { createServer } from 'node:http'
+import type { AddressInfo } from 'node:net'
 import type { BlobFile } from './backend.ts'
+import type { BlobBodyResult } from './blob-body.ts'
+import { sendBlobFile } from './blob-file.ts'
 import { ask, MemoryBackend, rawConnection, readToEnd, startServer } from './testing.ts'
 
 const MIB = 1024 * 1024
@@ -95,4 +99,29 @@ test('a client that goes away, or takes nothing, ends the reading', async () => 
     assert.ok(file.readBytes < 32 * MIB, `${file.readBytes} bytes were read for nobody`)
     socket.destroy()
   }
+})
+
+test('a client that goes away while the last piece is read is known to have gone', async (t) => {
+  const result = Promise.withResolvers<BlobBodyResult>()
+  const server = createServer((_request, response) => {
+    const closed = once(response, 'close')
+    const file: BlobFile = {
+      async read(position) {
+        if (position > 0) {
+          client.destroy()
+          await closed
+        }
+        return 5
+      },
+      close: async () => undefined,
+    }
+    const begin = () => void response.writeHead(200, { 'content-length': 10 })
+    const options = { lengthBytes: 10, headerGraceMs: 5_000, clientStallMs: 5_000, begin, onBytes: () => undefined }
+    result.resolve(sendBlobFile(file, 0, response, options))
+  })
+  t.after(() => server.close())
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const client = await rawConnection((server.address() as AddressInfo).port, 'GET / HTTP/1.1\r\nHost: x\r\n\r\n')
+  client.resume()
+  assert.deepEqual(await result.promise, { end: 'client-gone' })
 })

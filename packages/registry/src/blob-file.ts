@@ -77,6 +77,8 @@ function write(
   onWay: Set<() => void>,
   stallMs: number,
 ): Promise<WriteEnd> {
+  // `end` calls nobody back then, and `close` has been.
+  if (response.destroyed) return Promise.resolve('client-gone')
   return new Promise((resolve) => {
     const settle = (end: WriteEnd): void => {
       clearTimeout(timer)

@@ -120,7 +120,10 @@ function partOf(call: Call): UploadPart {
   // A client that stops sending must not hold its session and socket for ever.
   body.setTimeout(settings.uploadStallMs, () => body.destroy(new Error('the client stopped sending')))
   body.on('error', () => undefined)
-  body.once('close', () => body.socket.setTimeout(0))
+  body.once('close', () => {
+    // After a refusal that left the body unread, Node has already set the time for which an idle connection is kept.
+    if (!call.reply.raw.writableFinished) body.socket.setTimeout(0)
+  })
   return { body, start, lengthBytes }
 }
 

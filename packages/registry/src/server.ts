@@ -10,7 +10,15 @@ import type { ServerTls } from './api-access.ts'
 import { sendError } from './errors.ts'
 import { limitLoad, type OverloadLimits } from './overload.ts'
 import { requestLog } from './request-log.ts'
-import { ANSWER_LIMIT_MS, boundAnswers, destroyAfterGrace, HEADERS_TIMEOUT_MS, headerTimeouts } from './slow-clients.ts'
+import {
+  ANSWER_LIMIT_MS,
+  boundAnswers,
+  destroyAfterGrace,
+  destroyConnections,
+  HEADERS_TIMEOUT_MS,
+  headerTimeouts,
+  noteConnections,
+} from './slow-clients.ts'
 import { refuseWebPages, type WebPageRules } from './web-pages.ts'
 
 export interface RegistryServerOptions {
@@ -40,7 +48,7 @@ export type RegistryServer = FastifyInstance<Server, IncomingMessage>
 const RESPONSE_BUFFER_BYTES = 2 * 1024 * 1024
 const REQUEST_ID_PATTERN = /^[\w.:-]{1,128}$/
 
-/** Makes the server; routes are registered by the caller, who also listens and closes. */
+/** Makes the server; routes are registered by the caller, with parsers of their own, who also listens and closes. */
 export function createRegistryServer(options: RegistryServerOptions): RegistryServer {
   const { logger } = options
   const common = {
@@ -65,6 +73,10 @@ export function createRegistryServer(options: RegistryServerOptions): RegistrySe
     ? fastify({ ...common, https: { ...http, ...options.tls, minVersion: 'TLSv1.2' } })
     : fastify({ ...common, http })) as unknown as RegistryServer
 
+  noteConnections(server.server)
+  // Fastify's own would read a body before a path that is not there is answered, and with pushes nothing limits how long.
+  server.removeAllContentTypeParsers()
+  server.addContentTypeParser('*', (_request, _payload, parsed) => parsed(null))
   server.addHook('onRequest', (request, reply, next) => {
     reply.header('x-request-id', request.id)
     next()
@@ -96,7 +108,7 @@ export function createRegistryServer(options: RegistryServerOptions): RegistrySe
 export async function closeRegistryServer(server: RegistryServer, graceMs: number): Promise<void> {
   const closed = server.close()
   const idle = setInterval(() => server.server.closeIdleConnections(), 50)
-  const last = setTimeout(() => server.server.closeAllConnections(), graceMs)
+  const last = setTimeout(() => destroyConnections(server.server), graceMs)
   try {
     await closed
   } finally {

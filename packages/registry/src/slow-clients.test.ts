@@ -13,13 +13,14 @@ import { promisify } from 'node:util'
 import type { FastifyInstance } from 'fastify'
 import { pino } from 'pino'
 import { Registry } from 'prom-client'
+import { OciError } from '@shoal/oci'
 import type { ServerTls } from './api-access.ts'
 import { createApiServer, type ApiServerOptions } from './api-server.ts'
 import type { PushBackend } from './backend.ts'
 import { registryPlugin } from './plugin.ts'
-import { createRegistryServer } from './server.ts'
+import { closeRegistryServer, createRegistryServer } from './server.ts'
 import { SMALL_BODY_LIMIT_MS } from './slow-clients.ts'
-import { MemoryBackend, rawConnection, readToEnd } from './testing.ts'
+import { ask, MemoryBackend, rawConnection, readToEnd } from './testing.ts'
 import { tokenEndpoint } from './token-endpoint.ts'
 
 const MIB = 1024 * 1024
@@ -133,6 +134,54 @@ describe('a small body that trickles in', () => {
       const passing = setInterval(() => t.mock.timers.tick(SMALL_BODY_LIMIT_MS), 20)
       t.after(() => clearInterval(passing))
       await closed
+    })
+  }
+})
+
+it('a body for a path where nothing is keeps no place', { timeout: 30_000 }, async (t) => {
+  const server = createRegistryServer({ logger: LOGGER, push: true, leftoverBodyMs: 50, overload: { maxRequests: 1 } })
+  await server.register(registryPlugin, { backend: new MemoryBackend(), push: {} as PushBackend })
+  const { port } = await start(t, server)
+  for (const type of ['application/json', 'text/plain', 'image/png']) {
+    const head = `POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Type: ${type}\r\nContent-Length: 100\r\n\r\n{`
+    const { bytes } = await readToEnd(await rawConnection(port, head))
+    assert.match(bytes.toString(), /^HTTP\/1\.1 404 /)
+  }
+  assert.equal((await ask(port, '/v2/')).status, 200)
+})
+
+it('closes an idle connection whose upload was refused', { timeout: 30_000 }, async (t) => {
+  const server = createRegistryServer({ logger: LOGGER, push: true, keepAliveTimeoutMs: 50 })
+  const appendUpload = () => Promise.reject(new OciError('BLOB_UPLOAD_UNKNOWN', 'there is no such upload'))
+  await server.register(registryPlugin, {
+    backend: new MemoryBackend(),
+    push: { appendUpload } as unknown as PushBackend,
+  })
+  const { port } = await start(t, server)
+  const request = 'PATCH /v2/a/blobs/uploads/x HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello'
+  const { bytes } = await readToEnd(await rawConnection(port, request))
+  assert.match(bytes.toString(), /^HTTP\/1\.1 404 /)
+})
+
+describe('closing does not wait for a TLS handshake', () => {
+  const servers = {
+    'of a registry endpoint': (tls: ServerTls) => {
+      const server = createRegistryServer({ logger: LOGGER, tls })
+      return { server, close: () => closeRegistryServer(server, 50) }
+    },
+    'of an API of a daemon': (tls: ServerTls) => {
+      const server = makeApi({ tls })
+      return { server, close: () => server.close() }
+    },
+  }
+  for (const [what, make] of Object.entries(servers)) {
+    it(what, { timeout: 30_000 }, async (t) => {
+      const { server, close } = make(await makeTls(t))
+      const { port, accepted } = await start(t, server)
+      const client = connect({ host: '127.0.0.1', port }).on('error', () => undefined)
+      t.after(() => client.destroy())
+      await accepted
+      await close()
     })
   }
 })

@@ -1,8 +1,7 @@
 // How long a client may take for what is small: to say what it wants, to send a manifest, and to take an answer that is
-// ready. Without these
-// bounds, connections on which nothing happens would take descriptors and places for good. Blobs have a watch of their
-// own (blob-body.ts).
-import type { IncomingMessage } from 'node:http'
+// ready. Without these bounds, connections on which nothing happens would take descriptors and places for good, and keep
+// a server from closing. Blobs have a watch of their own (blob-body.ts).
+import type { IncomingMessage, Server } from 'node:http'
 import type { Socket } from 'node:net'
 import type { FastifyInstance } from 'fastify'
 
@@ -53,4 +52,21 @@ export function boundSmallBody(body: IncomingMessage): void {
 export function destroyAfterGrace(socket: Socket): void {
   const timer = setTimeout(() => socket.destroy(), END_GRACE_MS).unref()
   socket.once('close', () => clearTimeout(timer))
+}
+
+const connections = new WeakMap<Server, Set<Socket>>()
+
+/** Keeps account of a server's connections, for `destroyConnections`. */
+export function noteConnections(server: Server): void {
+  const sockets = new Set<Socket>()
+  connections.set(server, sockets)
+  server.on('connection', (socket) => {
+    sockets.add(socket)
+    socket.once('close', () => sockets.delete(socket))
+  })
+}
+
+/** Tears all connections down: `closeAllConnections` of Node knows none that is still in its TLS handshake. */
+export function destroyConnections(server: Server): void {
+  for (const socket of connections.get(server) ?? []) socket.destroy()
 }
