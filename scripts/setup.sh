@@ -37,7 +37,8 @@ setup_install() {
   if ! setup_dependencies_current; then
     printf 'shoal: installing dependencies (once)\n' >&2
     for attempt in 1 2; do
-      if (cd "$ROOT" && npm ci --loglevel=error --no-fund --no-audit --include=dev --include=optional >"$log" 2>&1); then break; fi
+      # Units of systemd have a umask that keeps others out; the daemons run as another user than who installs.
+      if (umask 022 && cd "$ROOT" && npm ci --loglevel=error --no-fund --no-audit --include=dev --include=optional >"$log" 2>&1); then break; fi
       if [ "$attempt" = 2 ]; then
         tail -n 20 "$log" >&2
         setup_fail "npm ci failed twice; is the npm registry reachable? The whole log is $log"

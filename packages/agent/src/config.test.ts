@@ -26,7 +26,7 @@ describe('agentConfig', () => {
 describe('agentConfigSchema', () => {
   const good: Partial<AgentConfig>[] = [
     { trackers: ['tracker-1.example.com:7710', '10.0.0.1:7710', '[fd00::1]:7710', '/dns4/t/tcp/7710/p2p/12D3'] },
-    { announceAddresses: ['10.0.0.1', 'fd00::1', '[fd00::1]', 'node-1.example.com'] },
+    { announceAddresses: ['10.0.0.1', 'fd00::1', 'node-1.example.com'] },
     { mirrorHost: '::' },
     { defaultRegistry: 'registry.example.com:5000' },
     { registries: { 'docker.io': {}, '127.0.0.1:5000': { plainHttp: true }, '[::1]:5000': {} } },
@@ -41,6 +41,8 @@ describe('agentConfigSchema', () => {
     { trackers: ['tracker'] },
     { trackers: ['http://tracker:7710'] },
     { announceAddresses: ['10.0.0.1:7701'] },
+    { announceAddresses: ['[fd00::1]'] },
+    { mirrorHost: '[::1]' },
     { defaultRegistry: 'https://docker.io' },
     { registries: { 'docker.io/library': {} } },
     { registries: { 'a.io': { token: 'x' } } },

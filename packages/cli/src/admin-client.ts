@@ -83,7 +83,8 @@ export class AdminClient {
 
   /** @throws CommandError when the agent does not answer as it should */
   async status(): Promise<AgentStatus> {
-    return (await this.#api.json('api/v1/status', { method: 'GET' })) as AgentStatus
+    const keys = ['store', 'trackers', 'downloads']
+    return (await this.#api.json('api/v1/status', { method: 'GET' }, keys)) as AgentStatus
   }
 
   /** @throws CommandError with the reason when the agent is not ready, or does not answer */
@@ -93,13 +94,13 @@ export class AdminClient {
 
   /** Images that are never evicted. @throws CommandError */
   async pins(): Promise<PinStatus[]> {
-    return ((await this.#api.json('api/v1/pins', { method: 'GET' })) as { pins: PinStatus[] }).pins
+    return ((await this.#api.json('api/v1/pins', { method: 'GET' }, ['pins'])) as { pins: PinStatus[] }).pins
   }
 
   /** False when it was not pinned. @throws CommandError */
   async unpin(image: string): Promise<boolean> {
     const path = `api/v1/pins?image=${encodeURIComponent(image)}`
-    return ((await this.#api.json(path, { method: 'DELETE' })) as { unpinned: boolean }).unpinned
+    return ((await this.#api.json(path, { method: 'DELETE' }, ['unpinned'])) as { unpinned: boolean }).unpinned
   }
 
   /** Starts a pull and gives its events as they come. @throws CommandError when the agent refuses or goes away */

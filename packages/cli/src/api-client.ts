@@ -56,16 +56,24 @@ export class ApiClient {
     this.#options = options
   }
 
-  /** The whole answer, which is a JSON object. @throws CommandError when it is not as it should be */
-  async json(path: string, options: ApiRequest): Promise<unknown> {
+  /** The whole answer, which is a JSON object with these keys. @throws CommandError when it is not as it should be */
+  async json(path: string, options: ApiRequest, keys: string[] = []): Promise<unknown> {
     const answer = await this.open(path, options)
     let text = ''
-    for await (const part of answer.body.setEncoding('utf8')) {
-      text += part as string
-      if (text.length > MAX_ANSWER_CHARACTERS)
-        throw new CommandError(`the answer of the ${this.#names.who} is too large`)
+    try {
+      for await (const part of answer.body.setEncoding('utf8')) {
+        text += part as string
+        if (text.length > MAX_ANSWER_CHARACTERS)
+          throw new CommandError(`the answer of the ${this.#names.who} is too large`)
+      }
+    } catch (error) {
+      if (error instanceof CommandError || options.signal?.aborted) throw error
+      throw new CommandError(`the ${this.#names.who} broke off: ${(error as Error).message}`)
     }
-    return this.parse(text)
+    const value = this.parse(text)
+    // Other programs answer with JSON, too.
+    if (keys.every((key) => value[key] !== undefined && value[key] !== null)) return value
+    throw this.#stranger()
   }
 
   /** The answer as it begins. @throws CommandError for any status but 200 and 202 */
@@ -92,6 +100,7 @@ export class ApiClient {
       throw new CommandError(
         `no ${who} answers at ${this.#base.origin} (${code ?? message}): is "shoal ${who}" running? ` +
           `Name another place with ${option}.`,
+        { cause: error },
       )
     }
     if (answer.statusCode === 200 || answer.statusCode === 202) return answer
@@ -101,15 +110,19 @@ export class ApiClient {
     )
   }
 
-  parse(text: string): unknown {
+  parse(text: string): Record<string, unknown> {
     try {
       const value: unknown = JSON.parse(text)
-      if (typeof value === 'object' && value !== null) return value
+      if (typeof value === 'object' && value !== null) return value as Record<string, unknown>
     } catch {
       // Told below.
     }
+    throw this.#stranger()
+  }
+
+  #stranger(): CommandError {
     const { who, option, example } = this.#names
-    throw new CommandError(
+    return new CommandError(
       `the answer is not that of ${who === 'agent' ? 'an' : 'a'} ${who}: does ${option} name its port (${new URL(example).port})?`,
     )
   }
@@ -124,13 +137,18 @@ export class ApiClient {
       })
       headers['authorization'] = tokens.authorization
     }
-    if (tlsCa === undefined && tlsCert === undefined && tlsKey === undefined) return { headers }
-    const [ca, cert, key] = await Promise.all([tlsCa, tlsCert, tlsKey].map(readPem))
-    return {
-      headers,
-      dispatcher: new Agent({ connect: { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) } }),
-    }
+    const dispatcher = await tlsDispatcher({ tlsCa, tlsCert, tlsKey })
+    return { headers, ...(dispatcher === undefined ? {} : { dispatcher }) }
   }
+}
+
+type TlsFiles = { [Name in 'tlsCa' | 'tlsCert' | 'tlsKey']?: string | undefined }
+
+/** What connects with these files, undefined for none. @throws UsageError for one that cannot be read */
+export async function tlsDispatcher({ tlsCa, tlsCert, tlsKey }: TlsFiles): Promise<Dispatcher | undefined> {
+  if (tlsCa === undefined && tlsCert === undefined && tlsKey === undefined) return undefined
+  const [ca, cert, key] = await Promise.all([tlsCa, tlsCert, tlsKey].map(readPem))
+  return new Agent({ connect: { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) } })
 }
 
 async function readPem(path: string | undefined): Promise<string | undefined> {

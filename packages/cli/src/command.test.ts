@@ -1,9 +1,11 @@
 // The real command in a process of its own: exit codes, files, and what reaches which stream.
 import assert from 'node:assert/strict'
-import { execFile } from 'node:child_process'
-import { chmod, mkdir, mkdtemp, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { chmod, mkdir, mkdtemp, open, readFile, rm, stat, symlink, utimes, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { dirname, join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { after, before, describe, it } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { parseSwarmKeys } from '@shoal/network'
@@ -82,6 +84,16 @@ describe('shoal', { concurrency: 2 }, () => {
     await assert.rejects(stat(blob), { code: 'ENOENT' })
   })
 
+  it('makes no registry where there is none to collect in', async () => {
+    const nowhere = join(directory, 'mistyped')
+    const config = join(directory, 'mistyped.yaml')
+    await writeFile(config, `dataDirectory: ${nowhere}\n`)
+    const { code, out, err } = await shoal(['registry', 'gc', '--config', config, '--dry-run'])
+    assert.deepEqual({ code, out }, { code: 1, out: '' })
+    assert.match(err, /mistyped holds no registry/)
+    await assert.rejects(stat(nowhere), { code: 'ENOENT' })
+  })
+
   it('lists every key of a daemon as a flag', async () => {
     const { code, out } = await shoal(['agent', '--help'])
     assert.equal(code, 0)
@@ -104,6 +116,21 @@ describe('shoal', { concurrency: 2 }, () => {
       'an address that anybody could use',
       ['agent', '--swarm-key-files', 'k', '--admin-host', '0.0.0.0', '--check'],
       /adminHost 0\.0\.0\.0 can be reached .*set adminTokenFile/,
+    ],
+    [
+      'an address that no node can have',
+      ['agent', '--swarm-key-files', 'k', '--trackers', 'tracker:99999', '--check'],
+      /trackers "tracker:99999" is no address of a node/,
+    ],
+    [
+      'another multiaddr',
+      ['tracker', '--swarm-key-files', 'k', '--bootstrap-peers', '/foo/bar', '--check'],
+      /"\/foo\/bar"/,
+    ],
+    [
+      'a host in brackets',
+      ['tracker', '--swarm-key-files', 'k', '--http-host', '[::1]', '--check'],
+      /httpHost must be/,
     ],
     ['a token file that others may read', ['status', '--token-file', '/etc/passwd'], /mode 644: others may read/],
     ['no such file', ['agent', '--config', '/nonexistent/agent.yaml'], /agent\.yaml: .*no such file/],
@@ -131,12 +158,65 @@ describe('shoal', { concurrency: 2 }, () => {
     )
   })
 
+  const contradictions: [string, string, string][] = [
+    ['places: {a: {repositories: [x]}}', 'places', 'must give a either a directory or a bucket'],
+    ['defaultPlace: nope', 'defaultPlace', 'names nope, which is not among places'],
+    [
+      'places: {a: {directory: d, repositories: [x]}, b: {directory: d, repositories: [y]}}',
+      'places',
+      'twice, as a and b',
+    ],
+    ['notifications: [{url: "http://a.b"}, {url: "http://a.b"}]', 'notifications', 'a url twice'],
+    ['replication: [{url: "https://a.b"}, {url: "https://a.b"}]', 'replication', 'two rules called a.b'],
+  ]
+  for (const [at, [yaml, key, message]] of contradictions.entries()) {
+    it(`ends with 2 for a registry with ${yaml}`, async () => {
+      const file = join(directory, `contradiction-${at}.yaml`)
+      await writeFile(file, `${yaml}\n`)
+      for (const words of [['--check'], []]) {
+        const { code, err } = await shoal(['registry', '--config', file, ...words])
+        assert.equal(code, 2, err)
+        assert.ok(err.startsWith(`shoal: configuration: ${key} `) && err.includes(message), err)
+      }
+    })
+  }
+
+  it('takes an empty variable for one that is not given', async () => {
+    const { code, err } = await shoal(['status'], { SHOAL_ADMIN_URL: '', SHOAL_TOKEN_FILE: '' })
+    assert.equal(code, 1)
+    assert.match(err, /no agent answers at http:\/\/127\.0\.0\.1:7703/)
+  })
+
   it('checks a configuration without running it', async () => {
     const file = join(directory, 'right.yaml')
     await writeFile(file, 'swarmKeyFiles: [k]\n')
     const { code, out, err } = await shoal(['tracker', '--check'], { SHOAL_CONFIG: file, SHOAL_P2P_PROT: '1' })
     assert.deepEqual({ code, out }, { code: 0, out: 'The configuration is fine.\n' })
     assert.match(err, /SHOAL_P2P_PROT .*did you mean SHOAL_P2P_PORT/)
+  })
+
+  it('ends with 1 where its output cannot be written, after the work is done', async () => {
+    const full = await open('/dev/full', 'w')
+    try {
+      for (const args of [
+        ['key', 'new'],
+        ['configure', 'containerd', 'cri-o', '--root', join(directory, 'root')],
+      ]) {
+        const child = spawn(process.execPath, ['--disable-warning=ExperimentalWarning', COMMAND, ...args], {
+          stdio: ['ignore', full.fd, 'pipe'],
+        })
+        const ended = once(child, 'close')
+        assert.ok(child.stderr)
+        const err = await text(child.stderr)
+        assert.deepEqual([(await ended)[0], err.match(/^shoal: .*$/gm)?.length], [1, 1], err)
+        assert.match(err, /^shoal: standard output cannot be written: ENOSPC/m)
+        assert.doesNotMatch(err, /\n {4}at /, 'no stack')
+      }
+    } finally {
+      await full.close()
+    }
+    await stat(join(directory, 'root/etc/containerd/certs.d/_default/hosts.toml'))
+    await stat(join(directory, 'root/etc/containers/registries.conf.d/50-shoal.conf'))
   })
 
   it('ends with 1 when no agent answers', async () => {

@@ -33,6 +33,10 @@ function countOf(limit: number): (text: string) => number {
 
 /** Runs the command with the given arguments. Resolves to the exit code. */
 export async function runCommand(args: string[], output: Output = STANDARD): Promise<number> {
+  // An empty variable counts as not given, for flags of commands as for keys of daemons.
+  for (const name of Object.keys(process.env)) {
+    if (name.startsWith('SHOAL_') && process.env[name] === '') delete process.env[name]
+  }
   let exitCode = EXIT_OK
   /** Commands load their code when they are called, not before. */
   const action =

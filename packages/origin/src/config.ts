@@ -9,8 +9,7 @@ import {
   replicationRuleSchema,
 } from './config-entries.ts'
 
-const HOST_PATTERN =
-  '^(\\[[0-9A-Fa-f:.]+\\]|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40}|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$'
+const HOST_PATTERN = '^([0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40}|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$'
 
 /** All keys of the embedded registry. */
 export const registryConfigSchema = Type.Object(

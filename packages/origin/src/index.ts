@@ -1,5 +1,6 @@
 export * from './config.ts'
 export { collectGarbage } from './collection/command.ts'
+export { MissingFolderError } from './storage/filesystem.ts'
 export type { CollectionReport } from './collection/collector.ts'
 export { createOrigin, type Origin, type OriginDependencies, type OriginOptions } from './origin.ts'
 export { InvalidRuleError, type AccessRule, type Action } from './accounts/rules.ts'

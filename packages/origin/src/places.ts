@@ -73,12 +73,8 @@ export class Places {
 
   /** @throws TypeError when the settings contradict each other; InvalidRuleError */
   static async open(options: PlacesOptions): Promise<Places> {
-    const { dataDirectory, places = {}, defaultPlace = DATA_DIRECTORY_PLACE } = options
-    const settings = new Map(Object.entries(places))
-    if (defaultPlace === DATA_DIRECTORY_PLACE && !settings.has(defaultPlace)) {
-      settings.set(defaultPlace, { directory: dataDirectory })
-    }
-    checkSettings(settings, defaultPlace)
+    const { defaultPlace = DATA_DIRECTORY_PLACE } = options
+    const settings = placeSettings(options)
     const opened = new Map<string, Place>()
     try {
       for (const [name, one] of settings) opened.set(name, await openPlace(name, one, options))
@@ -143,19 +139,28 @@ async function closeAll(places: readonly Place[]): Promise<void> {
   }
 }
 
-function checkSettings(settings: ReadonlyMap<string, PlaceSettings>, defaultPlace: string): void {
-  if (!settings.has(defaultPlace)) throw new TypeError(`defaultPlace: there is no place ${defaultPlace} among places`)
+/** All places by name. @throws TypeError when they contradict each other; it begins with the key that is wrong */
+export function placeSettings(
+  options: Pick<PlacesOptions, 'dataDirectory' | 'places' | 'defaultPlace'>,
+): Map<string, PlaceSettings> {
+  const { dataDirectory, places = {}, defaultPlace = DATA_DIRECTORY_PLACE } = options
+  const settings = new Map(Object.entries(places))
+  if (defaultPlace === DATA_DIRECTORY_PLACE && !settings.has(defaultPlace)) {
+    settings.set(defaultPlace, { directory: dataDirectory })
+  }
+  if (!settings.has(defaultPlace)) throw new TypeError(`defaultPlace: names ${defaultPlace}, which is not among places`)
   const taken = new Map<string, string>()
   for (const [name, { directory, bucket, endpoint = '', prefix = '', repositories = [] }] of settings) {
     if ((directory === undefined) === (bucket === undefined)) {
-      throw new TypeError(`places: ${name} needs either a directory or a bucket`)
+      throw new TypeError(`places: must give ${name} either a directory or a bucket`)
     }
     if (repositories.length === 0 && name !== defaultPlace) {
-      throw new TypeError(`places: ${name} needs repositories, or is to be the defaultPlace`)
+      throw new TypeError(`places: must give ${name} repositories, or it is to be the defaultPlace`)
     }
     const where = directory === undefined ? [endpoint, bucket, prefix].join(' ') : resolve(directory)
     const other = taken.get(where)
-    if (other !== undefined) throw new TypeError(`places: ${name} and ${other} are the same place`)
+    if (other !== undefined) throw new TypeError(`places: must not have the same place twice, as ${other} and ${name}`)
     taken.set(where, name)
   }
+  return settings
 }

@@ -67,7 +67,7 @@ function clamp(value: unknown, otherwise: number, most: number): number {
  * whose last part does.
  */
 export function rankResults(results: readonly SearchResult[], term: string): SearchResult[] {
-  const wanted = term.toLowerCase().replace(/^\/+|\/+$/g, '')
+  const wanted = withoutSlashes(term.toLowerCase())
   const rank = ({ name, description }: SearchResult): number => {
     if (name === wanted || name.endsWith(`/${wanted}`)) return 0
     if (name.startsWith(wanted)) return 1
@@ -80,4 +80,12 @@ export function rankResults(results: readonly SearchResult[], term: string): Sea
     .filter((each) => each.rank < Infinity)
     .sort((a, b) => a.rank - b.rank || (a.result.name < b.result.name ? -1 : 1))
     .map(({ result }) => result)
+}
+
+/** Without those at either end. Not by a pattern: `\/+$` takes quadratic time where many are followed by something else. */
+function withoutSlashes(text: string): string {
+  let [start, end] = [0, text.length]
+  while (text[start] === '/') start++
+  while (end > start && text[end - 1] === '/') end--
+  return text.slice(start, end)
 }

@@ -126,3 +126,33 @@ test('a link stays a link; other mirrors and registries; wrong words', async (t)
     assert.equal((await configure(...args)).code, 2, args.join(' '))
   }
 })
+
+test('what is undone with another mirror than it was done with keeps its backup, and says so', async (t) => {
+  const { configure, files, write } = await machine(t)
+  const before = '{ "registry-mirrors": ["https://old.example"] }'
+  await write(DAEMON, before)
+  const elsewhere = ['--mirror', 'http://127.0.0.1:7800']
+  await configure('docker', ...elsewhere)
+  const written = await files()
+  const { code, out, err } = await configure('docker', '--undo')
+  assert.deepEqual({ code, out }, { code: 0, out: 'docker: nothing to change\n' })
+  assert.match(err, /names no mirror http:\/\/127\.0\.0\.1:7700; was another --mirror used\?/)
+  assert.deepEqual(await files(), written)
+  await configure('docker', '--undo', ...elsewhere)
+  assert.deepEqual(await files(), { [DAEMON]: before })
+
+  // Taken out by hand: nothing of Shoal's is left for which the backup would be needed.
+  await configure('docker')
+  await write(DAEMON, '{ "debug": true, "registry-mirrors": ["https://old.example"] }')
+  assert.equal((await configure('docker', '--undo')).err, '')
+  assert.deepEqual(Object.keys(await files()), [DAEMON])
+})
+
+test('a runtime that is named twice is done once', async (t) => {
+  const { configure, files } = await machine(t)
+  assert.equal((await configure('podman', 'cri-o', 'docker', 'docker')).code, 0)
+  const { code, out, err } = await configure('podman', 'cri-o', 'docker', 'docker', '--undo')
+  assert.equal(code, 0, err)
+  assert.equal(out.match(/^podman: /gm)?.length, 1)
+  assert.deepEqual(await files(), {})
+})

@@ -64,9 +64,11 @@ async function chosen(names: string[]): Promise<Runtime[]> {
     const known = RUNTIMES.map(({ name }) => name).join(', ')
     throw new UsageError(`no container runtime is installed here; name one to write its files all the same: ${known}`)
   }
-  return names.map((name) => {
+  const wanted = names.map((name) => {
     const runtime = RUNTIMES.find((one) => one.name === (name === 'cri-o' || name === 'crio' ? 'podman' : name))
     if (runtime !== undefined) return runtime
     throw new UsageError(`${JSON.stringify(name)} is none of containerd, docker, podman, cri-o`)
   })
+  // podman and cri-o are one: what is planned twice cannot be removed twice.
+  return [...new Set(wanted)]
 }

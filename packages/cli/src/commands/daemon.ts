@@ -2,9 +2,8 @@
 import { Command, Option } from 'commander'
 import { keysOf, showDefault, type ConfigKey } from '../config/keys.ts'
 import { loadConfig } from '../config/load.ts'
-import { ConfigError } from '../config/mistakes.ts'
 import { createLogger } from '../daemon/logging.ts'
-import { DAEMONS, daemonSchemas, type DaemonName } from '../daemon/modules.ts'
+import { checkValues, DAEMONS, daemonSchemas, type DaemonName } from '../daemon/modules.ts'
 import { runDaemon } from '../daemon/run.ts'
 import { EXIT_OK } from '../exit-codes.ts'
 import type { Output } from '../program.ts'
@@ -74,8 +73,7 @@ export async function daemonCommand(
     flags: given,
     otherSchemas: Object.values(schemas).filter((other) => other !== schema),
   })
-  const refused = (await daemon.check?.(values)) ?? []
-  if (refused.length > 0) throw new ConfigError(refused.map((mistake) => ({ where: 'configuration', ...mistake })))
+  await checkValues(name, values)
   if (given['check'] !== undefined) {
     for (const warning of warnings) output.err(`shoal: ${warning}\n`)
     output.out('The configuration is fine.\n')

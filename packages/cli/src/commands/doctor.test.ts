@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict'
 import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import http from 'node:http'
+import https from 'node:https'
 import { once } from 'node:events'
 import { createServer, type AddressInfo, type Server } from 'node:net'
 import { tmpdir } from 'node:os'
@@ -9,6 +10,7 @@ import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { generateSwarmKey } from '@shoal/network'
+import { makeCertificates } from '@shoal/upstream/testing-certificates'
 import { DemoCluster } from '../demo/cluster.ts'
 import { freePorts } from '../demo/ports.ts'
 import { placeOf } from '../doctor/network-checks.ts'
@@ -106,6 +108,91 @@ test('an agent that is down, a key for everybody to read, a port that is taken, 
   assert.match(about(findings, 'agent'), /^fail: no agent answers .*Start it: shoal agent/)
   assert.match(about(findings, 'ports'), new RegExp(`^fail: port ${taken} is taken: .* or set transferPort$`))
   assert.match(about(findings, 'trackers'), /^warn: none configured/)
+})
+
+test('an agent with TLS, a token and client certificates is well; who may not ask it is told so', async (t) => {
+  const folder = await folderOf(t)
+  const { server, folder: certificates } = await makeCertificates(t)
+  const at = (name: string): string => join(certificates, name)
+  const token = 'token-of-the-operator-0123456789'
+  const status = { uptimeMs: 1000, peersConnected: 3, store: {}, trackers: [], downloads: [] }
+  const endpoint = async (answer: http.RequestListener): Promise<number> => {
+    const own = https.createServer({ ...server, requestCert: true, rejectUnauthorized: true }, answer)
+    t.after(() => own.closeAllConnections())
+    return await listening(t, own)
+  }
+  const adminPort = await endpoint(({ headers }, response) => {
+    response.writeHead(headers.authorization === `Bearer ${token}` ? 200 : 401).end(JSON.stringify(status))
+  })
+  const mirrorPort = await endpoint((_request, response) => response.end('{}'))
+  await writeFile(join(folder, 'chain.pem'), server.cert + server.ca)
+  await writeFile(join(folder, 'token'), token, { mode: 0o600 })
+  await writeFile(join(folder, 'wrong'), token.toUpperCase(), { mode: 0o600 })
+  const [tlsCertFile, tlsKeyFile, tlsClientCaFile] = [join(folder, 'chain.pem'), at('server.key'), at('ca.pem')]
+  const file = await nodeAt(folder, {
+    adminPort,
+    adminTokenFile: join(folder, 'token'),
+    adminTlsCertFile: tlsCertFile,
+    adminTlsKeyFile: tlsKeyFile,
+    adminTlsClientCaFile: tlsClientCaFile,
+    mirrorHost: 'localhost',
+    mirrorPort,
+    mirrorTlsCertFile: tlsCertFile,
+    mirrorTlsKeyFile: tlsKeyFile,
+    mirrorTlsClientCaFile: tlsClientCaFile,
+  })
+  const certificate = ['--tls-cert', at('client.pem'), '--tls-key', at('client.key')]
+
+  const well = await doctor('--config', file, ...certificate)
+  assert.equal(well.code, 0, JSON.stringify(well.findings, null, 2))
+  assert.match(about(well.findings, 'agent'), /^ok: ready/)
+  assert.match(about(well.findings, 'pull'), new RegExp(`^ok: https://localhost:${mirrorPort}/v2/ answers`))
+  assert.equal(about(well.findings, 'ports'), '')
+
+  const wrong = await doctor('--config', file, ...certificate, '--token-file', join(folder, 'wrong'))
+  assert.match(about(wrong.findings, 'agent'), /^fail: the agent at \S+ answered 401/)
+  assert.match(about(wrong.findings, 'pull'), /^ok/)
+  const unknown = await doctor('--config', file)
+  assert.match(about(unknown.findings, 'agent'), /^fail: .*cannot be talked to \(.*--tls-cert/)
+  assert.match(about(unknown.findings, 'pull'), /^fail: .*--tls-cert/)
+  for (const { findings } of [wrong, unknown]) {
+    assert.doesNotMatch(about(findings, 'agent'), /Start it|is "shoal agent" running/)
+    assert.equal(about(findings, 'ports'), '')
+  }
+})
+
+test('runtimes that pull from where the agent has its mirror endpoint', async (t) => {
+  const folder = await folderOf(t)
+  const program = join(folder, 'containerd')
+  await writeFile(program, '', { mode: 0o755 })
+  const before = process.env['PATH']
+  process.env['PATH'] = `${folder}:${before ?? ''}`
+  t.after(() => (process.env['PATH'] = before))
+  const tls = { mirrorTlsCertFile: join(folder, 'x.pem'), mirrorTlsKeyFile: join(folder, 'x.key') }
+  const root = join(folder, 'root')
+  const quiet = { out: () => undefined, err: () => undefined }
+  const cases = [
+    {
+      keys: { mirrorHost: '127.0.0.2', mirrorPort: 7700 },
+      right: 'http://127.0.0.2:7700',
+      wrong: 'http://127.0.0.1:7700',
+    },
+    { keys: { mirrorPort: 7700, ...tls }, right: 'https://127.0.0.1:7700', wrong: 'http://127.0.0.1:7700' },
+    {
+      keys: { mirrorHost: 'localhost', mirrorPort: 7700 },
+      right: 'http://127.0.0.1:7700',
+      wrong: 'http://127.0.0.1:7701',
+    },
+  ]
+  for (const { keys, right, wrong } of cases) {
+    const file = await nodeAt(folder, keys)
+    const told = async (mirror: string): Promise<string> => {
+      assert.equal(await runCommand(['configure', 'containerd', '--root', root, '--mirror', mirror], quiet), 0)
+      return about((await doctor('--config', file, '--root', root)).findings, 'runtimes')
+    }
+    assert.match(await told(right), /^ok: containerd pulls/m)
+    assert.match(await told(wrong), /^warn: containerd does not pull .* run: shoal configure containerd --mirror http/m)
+  }
 })
 
 test('trackers that do not answer, and a clock that is wrong', async (t) => {

@@ -3,7 +3,7 @@ import { InvalidReferenceError, parseReference, type ImageReference } from '@sho
 import type { AgentConfig } from '@shoal/agent/config'
 import type { ApiOptions } from '../api-client.ts'
 import { ok, skip, warn, type Finding } from '../doctor/finding.ts'
-import { checkAgent, checkPull, checkTrackers } from '../doctor/network-checks.ts'
+import { checkAgent, checkPull, checkTrackers, mirrorUrl } from '../doctor/network-checks.ts'
 import { checkConfig, checkDisk, checkKeys, checkPorts, withoutConfig } from '../doctor/node-checks.ts'
 import { CommandError, EXIT_FAILED, EXIT_OK, UsageError } from '../exit-codes.ts'
 import type { Output } from '../program.ts'
@@ -17,6 +17,7 @@ export interface DoctorOptions extends ApiOptions {
   root: string
 }
 
+const DEFAULT_MIRROR = 'http://127.0.0.1:7700'
 const SIGNS = { ok: 'ok  ', warn: 'WARN', fail: 'FAIL', skip: '–   ' } as const
 
 /** Fails only for what keeps the node from working; what could be better is a warning. */
@@ -53,18 +54,20 @@ async function checkNode(
   }
   const agent = await checkAgent(config, access)
   findings.push(...agent.findings)
-  if (agent.status === undefined) findings.push(...(await checkPorts(config)))
+  if (agent.isDown) findings.push(...(await checkPorts(config)))
   findings.push(...(await checkTrackers(config, agent.status, trackerHttpPort)))
-  findings.push(
-    ...(agent.status === undefined ? [skip('pull', 'not tried: no agent')] : await checkPull(config, image)),
-  )
+  // One that does not tell its status to everybody serves pulls all the same.
+  findings.push(...(agent.isDown ? [skip('pull', 'not tried: no agent')] : await checkPull(config, access, image)))
   return findings
 }
 
 async function checkRuntimes(config: AgentConfig | undefined, root: string): Promise<Finding[]> {
-  const port = config?.mirrorPort ?? 7700
-  const wish = { root, mirror: new URL(`http://127.0.0.1:${port}`), registries: COMMON_REGISTRIES }
-  const flag = port === 7700 ? '' : ` --mirror ${wish.mirror.origin}`
+  const mirror = config === undefined ? new URL(DEFAULT_MIRROR) : mirrorUrl(config)
+  const wish = { root, mirror, registries: COMMON_REGISTRIES }
+  const flag = mirror.origin === DEFAULT_MIRROR ? '' : ` --mirror ${mirror.origin}`
+  const otherScheme = mirror.protocol === 'http:' ? 'https:' : 'http:'
+  // As `shoal configure` writes it by itself.
+  const hosts = [mirror.host, mirror.host.replace(/^localhost\b/, '127.0.0.1')]
   const findings: Finding[] = []
   for (const runtime of RUNTIMES) {
     if (!(await isInstalled(runtime))) continue
@@ -73,7 +76,9 @@ async function checkRuntimes(config: AgentConfig | undefined, root: string): Pro
       const { changes } = await runtime.plan(wish)
       const asWished = changes.every(({ before, after }) => before === after)
       // A file that names the agent otherwise, as with other registries, is somebody's decision.
-      const names = changes.some(({ before }) => before?.includes(wish.mirror.host) === true)
+      const names = changes.some(({ before = '' }) =>
+        hosts.some((host) => before.includes(host) && !before.includes(`${otherScheme}//${host}`)),
+      )
       if (asWished || names) findings.push(ok('runtimes', `${runtime.name} pulls through the agent`))
       else findings.push(warn('runtimes', `${runtime.name} does not pull through the agent; ${advice}`))
     } catch (error) {

@@ -30,6 +30,8 @@ interface PreheatStatus {
 }
 
 const POLL_MS = 1_000
+/** Without these it is no answer of a tracker. */
+const KEYS = ['counts', 'nodes']
 /** The tracker may be restarting; it knows nothing of the preheat then, and says so. */
 const TRACKER: ApiNames = {
   who: 'tracker',
@@ -48,16 +50,14 @@ function line({ counts, totalBytes, receivedBytes }: PreheatStatus): string {
 export async function preheatCommand(image: string, options: PreheatOptions, output: Output): Promise<number> {
   const name = checkedImage(image)
   const api = new ApiClient(options.tracker, TRACKER, options)
-  let status = (await api.json('api/v1/preheats', {
-    method: 'POST',
-    body: {
-      image: name,
-      nodesPercent: options.nodes,
-      action: options.unpin === true ? 'unpin' : options.pin === true ? 'pin' : 'pull',
-      ...(options.zone === undefined ? {} : { zone: options.zone }),
-      ...(options.platform === undefined ? {} : { platform: checkedPlatform(options.platform) }),
-    },
-  })) as PreheatStatus
+  const body = {
+    image: name,
+    nodesPercent: options.nodes,
+    action: options.unpin === true ? 'unpin' : options.pin === true ? 'pin' : 'pull',
+    ...(options.zone === undefined ? {} : { zone: options.zone }),
+    ...(options.platform === undefined ? {} : { platform: checkedPlatform(options.platform) }),
+  }
+  let status = (await api.json('api/v1/preheats', { method: 'POST', body }, KEYS)) as PreheatStatus
   if (status.counts.nodes === 0) {
     throw new CommandError(
       `the tracker knows of no node${options.zone === undefined ? '' : ` in zone ${options.zone}`}: are agents connected?`,
@@ -72,7 +72,7 @@ export async function preheatCommand(image: string, options: PreheatOptions, out
     if (line(status) !== shown) output.err((shown = line(status)))
     if (status.state !== 'running') break
     await delay(POLL_MS)
-    status = (await api.json(`api/v1/preheats/${status.id}`, { method: 'GET' })) as PreheatStatus
+    status = (await api.json(`api/v1/preheats/${status.id}`, { method: 'GET' }, KEYS)) as PreheatStatus
   }
   const { fromPeersBytes, fromOriginBytes, counts } = status
   output.out(

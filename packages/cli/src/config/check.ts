@@ -18,7 +18,7 @@ export interface Source {
 export interface CheckedSource {
   /** Durations in ms, sizes in bytes, paths absolute. */
   values: Record<string, unknown>
-  /** Top-level keys that were given, rightly or wrongly. */
+  /** Top-level keys that were given, rightly or wrongly: those that have a value. */
   given: Set<string>
   mistakes: Mistake[]
 }
@@ -163,7 +163,8 @@ export function checkSource(schema: KeySchema, source: Source): CheckedSource {
   const validator = validatorOf(schema)
   if (!validator(values)) mistakes.push(...(validator.errors ?? []).map((error) => toMistake(error, source)))
   if (mistakes.length === 0) absolutePaths(values, schema, source.baseDirectory)
-  return { values, given: new Set(Object.keys(source.values)), mistakes }
+  const given = Object.keys(source.values).filter((name) => source.values[name] !== null)
+  return { values, given: new Set(given), mistakes }
 }
 
 /** Makes paths absolute, in place. */

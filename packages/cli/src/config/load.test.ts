@@ -207,6 +207,12 @@ describe('loadConfig', () => {
     assert.match(lines.at(-1) ?? '', /is missing: .*SHOAL_SWARM_KEY_FILES.*--swarm-key-files/)
   })
 
+  it('takes a required key without a value for one that is missing', async () => {
+    const [mistake, ...others] = await mistakes('swarmKeyFiles:\nzone:\n')
+    assert.match(mistake ?? '', /^agent.yaml: swarmKeyFiles is missing/)
+    assert.deepEqual(others, [])
+  })
+
   it('refuses an empty list where one entry is needed', async () => {
     assert.deepEqual(await mistakes('swarmKeyFiles: []\n'), [
       'agent.yaml:1:16: swarmKeyFiles must have at least one entry',

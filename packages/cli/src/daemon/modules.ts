@@ -4,15 +4,24 @@ import type { RegistryConfig } from '@shoal/origin/config'
 import type { TrackerConfig } from '@shoal/tracker/config'
 import type { Logger } from 'pino'
 import type { KeySchema } from '../config/keys.ts'
+import { ConfigError } from '../config/mistakes.ts'
 import { VERSION } from '../version.ts'
+import { endpointMistakes } from './endpoints.ts'
 import type { Daemon } from './run.ts'
 
 export type DaemonName = 'agent' | 'tracker' | 'registry'
 
+/** What is wrong with values that are each right by the schema. */
+export interface ConfigMistake {
+  key: string
+  /** Follows the key in a sentence. */
+  message: string
+}
+
 export interface DaemonModule {
   summary: string
-  /** What is wrong with values that are each right by themselves. */
-  check?: (values: Record<string, unknown>) => Promise<{ key: string; message: string }[]>
+  /** So that a daemon which cannot run with its configuration says so before it starts, and is not started again. */
+  check: (values: Record<string, unknown>) => Promise<ConfigMistake[]>
   create: (values: Record<string, unknown>, logger: Logger) => Promise<Daemon>
   /** How long closing may take, ms. */
   closeLimitMs: (values: Record<string, unknown>) => number
@@ -24,7 +33,10 @@ const CLOSE_SLACK_MS = 5_000
 export const DAEMONS: Record<DaemonName, DaemonModule> = {
   agent: {
     summary: 'run the daemon of a node: mirror endpoint, store, peer',
-    check: async (values) => (await import('@shoal/agent/exposure')).exposureMistakes(values as AgentConfig),
+    check: async (values) => [
+      ...(await import('@shoal/agent/exposure')).exposureMistakes(values as AgentConfig),
+      ...(await endpointMistakes(values, ['trackers', 'bootstrapPeers'])),
+    ],
     create: async (values, logger) => {
       const { createAgent } = await import('@shoal/agent')
       return createAgent(values as AgentConfig, { logger, version: VERSION })
@@ -33,6 +45,7 @@ export const DAEMONS: Record<DaemonName, DaemonModule> = {
   },
   tracker: {
     summary: 'run a tracker: it knows who has and who wants what',
+    check: (values) => endpointMistakes(values, ['bootstrapPeers']),
     create: async (values, logger) => {
       const { createTracker } = await import('@shoal/tracker')
       return createTracker(values as TrackerConfig, { logger, version: VERSION })
@@ -41,6 +54,7 @@ export const DAEMONS: Record<DaemonName, DaemonModule> = {
   },
   registry: {
     summary: 'run the embedded registry: the origin for images of your own',
+    check: async (values) => (await import('@shoal/origin/config-mistakes')).registryMistakes(values as RegistryConfig),
     create: async (values, logger) => {
       const { createOrigin } = await import('@shoal/origin')
       // The registry listens as soon as it is made.
@@ -64,4 +78,10 @@ export async function daemonSchemas(): Promise<Record<DaemonName, KeySchema>> {
     import('@shoal/origin/config'),
   ])
   return { agent: agentConfigSchema, tracker: trackerConfigSchema, registry: registryConfigSchema }
+}
+
+/** @throws ConfigError with what keeps the daemon from running with these values */
+export async function checkValues(name: DaemonName, values: Record<string, unknown>): Promise<void> {
+  const refused = await DAEMONS[name].check(values)
+  if (refused.length > 0) throw new ConfigError(refused.map((mistake) => ({ where: 'configuration', ...mistake })))
 }

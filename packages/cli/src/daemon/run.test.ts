@@ -140,9 +140,9 @@ describe('isHarmless', () => {
 })
 
 describe('adviceFor', () => {
-  it('knows a folder that cannot be written', () => {
+  it('knows a path that this user may not use', () => {
     const error = Object.assign(new Error('EACCES'), { code: 'EACCES', path: '/var/lib/shoal', syscall: 'mkdir' })
-    assert.match(adviceFor(error, {}) ?? '', /\/var\/lib\/shoal cannot be written/)
+    assert.match(adviceFor(error, {}) ?? '', /may not use \/var\/lib\/shoal/)
   })
 
   it('says nothing about what it does not know', () => assert.equal(adviceFor(new Error('x'), {}), undefined))

@@ -33,11 +33,12 @@ export function adviceFor(error: unknown, ports: Record<string, number>): string
       return `this machine does not have the address to listen on: change the host that goes with ${key ?? 'the port'}`
     case 'EACCES':
     case 'EPERM':
-    case 'EROFS':
       if (syscall === 'listen') return `port ${port ?? ''} needs more rights: change ${key ?? 'the port'}`
       return path === undefined
         ? undefined
-        : `${path} cannot be written: give this user the right, or change dataDirectory`
+        : `this user may not use ${path}: give it the right, or name another path in the configuration`
+    case 'EROFS':
+      return path === undefined ? undefined : `${path} lies on a file system that takes no writes`
     case 'ENOSPC':
       return 'the disk is full'
     default:

@@ -2,9 +2,9 @@
 import { connect } from 'node:net'
 import type { AgentConfig } from '@shoal/agent/config'
 import { digestAlgorithm, digestOf, isDigest, MANIFEST_MEDIA_TYPES, type ImageReference } from '@shoal/oci'
-import { request } from 'undici'
+import { request, type Dispatcher } from 'undici'
 import { AdminClient, type AgentStatus } from '../admin-client.ts'
-import type { ApiOptions } from '../api-client.ts'
+import { tlsDispatcher, type ApiOptions } from '../api-client.ts'
 import { CommandError, UsageError } from '../exit-codes.ts'
 import { plainText, showDuration } from '../people.ts'
 import { fail, ok, skip, warn, type Finding } from './finding.ts'
@@ -14,16 +14,19 @@ const ANSWER_LIMIT_MS = 5000
 const PULL_LIMIT_MS = 30_000
 /** Tokens and certificates go wrong from about here. */
 const CLOCK_TOLERANCE_MS = 30_000
+const CERTIFICATES = '; --tls-ca says who signed its certificate, --tls-cert and --tls-key what to show to it'
 const MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
-/**
- * The agent's status, or undefined when it does not run.
- * @param access - how its API is entered; what is not given follows from the agent's own configuration
- */
-export async function checkAgent(
-  config: AgentConfig,
-  access: ApiOptions,
-): Promise<{ status: AgentStatus | undefined; findings: Finding[] }> {
+export interface AgentCheck {
+  /** Undefined when it does not run, or does not let us in. */
+  status: AgentStatus | undefined
+  /** Nothing listens where it should. */
+  isDown: boolean
+  findings: Finding[]
+}
+
+/** @param access - how its API is entered; what is not given follows from the agent's own configuration */
+export async function checkAgent(config: AgentConfig, access: ApiOptions): Promise<AgentCheck> {
   const { adminTokenFile, adminTlsCertFile } = config
   const admin = `${adminTlsCertFile === undefined ? 'http' : 'https'}://${reachable(config.adminHost)}:${config.adminPort}`
   const tokenFile = access.tokenFile ?? adminTokenFile
@@ -40,17 +43,28 @@ export async function checkAgent(
     status = await client.status()
   } catch (error) {
     if (!(error instanceof CommandError) && !(error instanceof UsageError)) throw error
-    const advice = 'Start it: shoal agent --config FILE, or systemctl start shoal-agent.'
-    return { status: undefined, findings: [fail('agent', `${plainText(error.message)} ${advice}`)] }
+    const isDown = codeOf(error.cause) === 'ECONNREFUSED'
+    return { status: undefined, isDown, findings: [fail('agent', withoutStatus(config, error, isDown))] }
   }
   try {
     await client.ready()
   } catch (error) {
     if (!(error instanceof CommandError)) throw error
-    return { status, findings: [fail('agent', `runs but is not ready: ${plainText(error.message)}; see its log`)] }
+    const finding = fail('agent', `runs but is not ready: ${plainText(error.message)}; see its log`)
+    return { status, isDown: false, findings: [finding] }
   }
   const peers = `${status.peersConnected} peers connected`
-  return { status, findings: [ok('agent', `ready, up for ${showDuration(status.uptimeMs)}, ${peers}`)] }
+  return { status, isDown: false, findings: [ok('agent', `ready, up for ${showDuration(status.uptimeMs)}, ${peers}`)] }
+}
+
+function withoutStatus({ adminPort, adminTlsCertFile }: AgentConfig, error: Error, isDown: boolean): string {
+  const text = plainText(error.message)
+  if (isDown) return `${text} Start it: shoal agent --config FILE, or systemctl start shoal-agent.`
+  if (error instanceof UsageError) return text
+  // Who answers says what it wants, and may be another program. Why a connection fails must be guessed.
+  if (error.cause === undefined) return `${text} (who has the port: ss -ltnp 'sport = :${adminPort}')`
+  const advice = adminTlsCertFile === undefined ? '; see its log' : CERTIFICATES
+  return `the agent at port ${adminPort} cannot be talked to (${codeOf(error.cause)})${advice}`
 }
 
 /** Each tracker by its port, by what the agent says of it, and by its clock. */
@@ -95,34 +109,54 @@ async function checkClock(host: string, port: number): Promise<Finding> {
     const by = `${showDuration(Math.abs(ahead))} ${ahead > 0 ? 'ahead of' : 'behind'} that of ${host}`
     return warn('clock', `${by}: logins and certificates may be refused; let chrony or systemd-timesyncd set both`)
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    return skip('clock', `not compared: ${url} does not answer (${code ?? message}); see --tracker-http-port`)
+    return skip('clock', `not compared: ${url} does not answer (${codeOf(error)}); see --tracker-http-port`)
   }
 }
 
-/** The way of a pull: the mirror endpoint as a runtime sees it, then a manifest if one is named. */
-export async function checkPull(config: AgentConfig, image: ImageReference | undefined): Promise<Finding[]> {
-  const base = `http://${reachable(config.mirrorHost)}:${config.mirrorPort}/v2/`
+/** Where the runtimes of this node reach the agent. */
+export function mirrorUrl({ mirrorHost, mirrorPort, mirrorTlsCertFile }: AgentConfig): URL {
+  return new URL(`${mirrorTlsCertFile === undefined ? 'http' : 'https'}://${reachable(mirrorHost)}:${mirrorPort}`)
+}
+
+/**
+ * The way of a pull: the mirror endpoint as a runtime sees it, then a manifest if one is named.
+ * @param access - the authority and the client certificate, if the endpoint has TLS
+ */
+export async function checkPull(
+  config: AgentConfig,
+  access: ApiOptions,
+  image: ImageReference | undefined,
+): Promise<Finding[]> {
+  const { href: base, protocol } = new URL('v2/', mirrorUrl(config))
+  const isTls = protocol === 'https:'
   try {
-    const { statusCode, headers, body } = await request(base, limits(ANSWER_LIMIT_MS))
+    const tlsCa = access.tlsCa ?? config.mirrorTlsCertFile
+    const dispatcher = isTls ? await tlsDispatcher({ ...access, tlsCa }) : undefined
+    const { statusCode, headers, body } = await request(base, limits(ANSWER_LIMIT_MS, dispatcher))
     await body.dump()
     // With 401 an agent sends clients to its token endpoint, which has a token for everyone.
     const answers = statusCode === 200 || (statusCode === 401 && 'docker-distribution-api-version' in headers)
     if (!answers) return [fail('pull', `${base} answers ${statusCode}: is it another program's port?`)]
     if (image === undefined) return [ok('pull', `${base} answers; name an image with --image to try a pull`)]
-    return [await pullManifest(base, image)]
+    return [await pullManifest(base, image, dispatcher)]
   } catch (error) {
-    const { code, message } = error as NodeJS.ErrnoException
-    return [fail('pull', `${base} does not answer (${code ?? message}): runtimes go to the origin by themselves`)]
+    if (error instanceof UsageError) return [fail('pull', error.message)]
+    const advice = isTls && codeOf(error) !== 'ECONNREFUSED' ? CERTIFICATES : ''
+    const consequence = 'runtimes go to the origin by themselves'
+    return [fail('pull', `${base} does not answer (${codeOf(error)}): ${consequence}${advice}`)]
   }
 }
 
-async function pullManifest(base: string, { registry, repository, tag, digest }: ImageReference): Promise<Finding> {
+async function pullManifest(
+  base: string,
+  { registry, repository, tag, digest }: ImageReference,
+  dispatcher: Dispatcher | undefined,
+): Promise<Finding> {
   const reference = digest ?? tag ?? 'latest'
   const url = `${base}${repository}/manifests/${reference}?ns=${encodeURIComponent(registry)}`
   const began = performance.now()
   const accept = { accept: MANIFEST_MEDIA_TYPES.join(', ') }
-  const { statusCode, headers, body } = await request(url, { ...limits(PULL_LIMIT_MS), headers: accept })
+  const { statusCode, headers, body } = await request(url, { ...limits(PULL_LIMIT_MS, dispatcher), headers: accept })
   const pieces: Buffer[] = []
   let length = 0
   for await (const piece of body as AsyncIterable<Buffer>) {
@@ -172,6 +206,11 @@ function reachable(host: string): string {
   return host.includes(':') && !host.startsWith('[') ? `[${host}]` : host
 }
 
-function limits(limitMs: number): { signal: AbortSignal } {
-  return { signal: AbortSignal.timeout(limitMs) }
+function limits(limitMs: number, dispatcher?: Dispatcher): { signal: AbortSignal; dispatcher?: Dispatcher } {
+  return { signal: AbortSignal.timeout(limitMs), ...(dispatcher === undefined ? {} : { dispatcher }) }
+}
+
+function codeOf(error: unknown): string | undefined {
+  const { code, message } = (error ?? {}) as Partial<NodeJS.ErrnoException>
+  return typeof code === 'string' ? code : message
 }

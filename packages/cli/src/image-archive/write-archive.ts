@@ -45,10 +45,15 @@ export async function writeArchive(
   const partial = `${file}.partial-${process.pid}`
   const archive = pack()
   const writing = pipeline(archive, createWriteStream(partial, { flags: 'wx' }), { signal })
-  // Whoever fails first says why.
-  writing.catch((error: Error) => archive.destroy(error))
+  // Whoever fails first says why. What fills the archive may be waiting for a registry, or for an entry whose error has
+  // gone by already, so it is told as well.
+  const broken = new AbortController()
+  writing.catch((error: Error) => {
+    archive.destroy(error)
+    broken.abort(error)
+  })
   try {
-    await fill(archive, tree, source, names, machine, onBytes, signal)
+    await fill(archive, tree, source, names, machine, onBytes, AbortSignal.any([signal, broken.signal]))
     archive.finalize()
     await writing
     const handle = await open(partial, 'r+')
@@ -57,13 +62,15 @@ export async function writeArchive(
     const folder = await open(dirname(file), 'r')
     await folder.sync().finally(() => folder.close())
   } catch (error) {
-    archive.destroy(error as Error)
+    const reason: unknown = broken.signal.aborted ? broken.signal.reason : error
+    archive.destroy(reason as Error)
     await writing.catch(() => undefined)
-    await rm(partial, { force: true })
+    // Where no file could be, there is none to remove, and the reason is known.
+    await rm(partial, { force: true }).catch(() => undefined)
     signal.throwIfAborted()
-    const { code, message } = error as NodeJS.ErrnoException
+    const { code, message } = reason as NodeJS.ErrnoException
     if (code !== undefined && /^E[A-Z]+$/.test(code)) throw new CommandError(`${file} cannot be written: ${message}`)
-    throw error
+    throw reason
   }
 }
 
@@ -113,7 +120,13 @@ function imageFor(tree: ImageTree, machine: Platform): TreeManifest | undefined 
 }
 
 function addBytes(archive: Pack, name: string, bytes: Uint8Array | string): void {
-  archive.entry({ name, mode: 0o644, mtime: new Date(0) }, Buffer.from(bytes))
+  quiet(archive.entry({ name, mode: 0o644, mtime: new Date(0) }, Buffer.from(bytes)))
+}
+
+/** Whoever gives the archive up says why; an entry that waits for its turn only repeats it. */
+function quiet(entry: ReturnType<Pack['entry']>): ReturnType<Pack['entry']> {
+  entry.on('error', () => undefined)
+  return entry
 }
 
 async function addBlob(
@@ -124,9 +137,7 @@ async function addBlob(
   signal: AbortSignal,
 ): Promise<void> {
   const hash = createDigestHash(blob.digest)
-  const entry = archive.entry({ name: pathOf(blob), size: blob.size, mode: 0o644, mtime: new Date(0) })
-  // Whoever gives the archive up says why; the entry only repeats it.
-  entry.on('error', () => undefined)
+  const entry = quiet(archive.entry({ name: pathOf(blob), size: blob.size, mode: 0o644, mtime: new Date(0) }))
   let bytes = 0
   const body: Readable = await source.open(blob, 0, signal)
   try {

@@ -74,7 +74,13 @@ export const docker: Runtime = {
     const settings = parse(path, before)
     const mirrors = mirrorsOf(path, settings)
     const others = mirrors.filter((one) => !isMirror(one, wish.mirror))
-    if (others.length === mirrors.length) return { changes: removal, notes: [] }
+    if (others.length === mirrors.length) {
+      // A mirror that was not there before may be Shoal's under another address, and then the backup is still needed.
+      const old = kept === undefined ? mirrors : mirrorsOf(backup, parse(backup, kept))
+      if (mirrors.every((one) => old.includes(one))) return { changes: removal, notes: [] }
+      const note = `${path} names no mirror ${wish.mirror.origin}; was another --mirror used?`
+      return { changes: [], notes: [note] }
+    }
     const { [KEY]: _, ...rest } = settings
     const left = others.length === 0 ? rest : { ...settings, [KEY]: others }
     const plan: Plan = { changes: [{ path, before, after: restored(path, left, before, kept) }], notes: [RELOAD] }

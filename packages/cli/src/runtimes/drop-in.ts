@@ -1,6 +1,7 @@
 // Runtimes that read a file of ours beside their own: containerd's hosts.toml, and registries.conf.d of podman, CRI-O,
 // buildah and skopeo.
 import { join } from 'node:path'
+import { segmentOfRegistry } from '@shoal/agent/names'
 import { CommandError } from '../exit-codes.ts'
 import { readText } from './file-change.ts'
 import { MARK, type Plan, type Runtime, type Wish } from './runtime.ts'
@@ -58,7 +59,7 @@ export const podman: Runtime = {
         `prefix = ${JSON.stringify(registry)}`,
         `location = ${JSON.stringify(registry)}`,
         '[[registry.mirror]]',
-        `location = ${JSON.stringify(`${wish.mirror.host}/${registry}`)}`,
+        `location = ${JSON.stringify(`${wish.mirror.host}/${segmentOfRegistry(registry)}`)}`,
         `insecure = ${wish.mirror.protocol === 'http:'}`,
         '',
       ].join('\n'),

@@ -41,8 +41,7 @@ export class Notifier {
 
   /** Goes on with what waited when the registry stopped. @throws InvalidRuleError */
   static async open(options: NotifierOptions): Promise<Notifier> {
-    const urls = options.endpoints.map(({ url }) => url)
-    if (new Set(urls).size < urls.length) throw new TypeError('notifications: each url may be there once')
+    const urls = endpointUrls(options.endpoints)
     const queues = await DiskQueues.open<RegistryEvent>(options.folder, urls, options.logger)
     const notifier = new Notifier(queues, options.publicUrl)
     try {
@@ -88,4 +87,11 @@ export class Notifier {
     await Promise.all(this.#endpoints.map(({ endpoint }) => endpoint.close()))
     await this.#queues.close()
   }
+}
+
+/** @throws TypeError when two are the same */
+export function endpointUrls(endpoints: readonly NotificationSettings[]): string[] {
+  const urls = endpoints.map(({ url }) => url)
+  if (new Set(urls).size < urls.length) throw new TypeError('notifications: must not have a url twice')
+  return urls
 }

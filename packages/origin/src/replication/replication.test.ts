@@ -206,7 +206,7 @@ test('rules that cannot be told apart, or name files that are not there, are ref
   const url = 'https://registry.example.com'
   const start = (replication: { url: string; caFile?: string }[]) =>
     startOrigin(join(folder.path, 'data'), { replication })
-  await assert.rejects(start([{ url }, { url }]), /two rules are called registry.example.com/)
+  await assert.rejects(start([{ url }, { url }]), /two rules called registry.example.com/)
   await assert.rejects(start([{ url, caFile: '/nonexistent/ca' }]), /cannot read \/nonexistent\/ca/)
   await using origin = await start([{ url }])
   assert.equal((await origin.client.get('/v2/')).status, 200)

@@ -11,6 +11,15 @@ import type { ListedEntry, ObjectStat, StorageDriver, StoredFile, StoredObject, 
 /** Measured: 64 KiB costs twice the CPU of 1 MiB on the way from disk to socket. */
 const READ_BUFFER_BYTES = 1024 * 1024
 
+/** A guest was told of a folder that holds no registry. */
+export class MissingFolderError extends Error {
+  override readonly name = 'MissingFolderError'
+
+  constructor(root: string) {
+    super(`${root} holds no registry: is it the right dataDirectory, or place?`)
+  }
+}
+
 export class FilesystemDriver implements StorageDriver {
   /** A folder belongs to one process. */
   readonly isShared = false
@@ -25,12 +34,16 @@ export class FilesystemDriver implements StorageDriver {
   }
 
   /**
-   * Opens a folder, made when missing, and removes what a crash left of unfinished writes: not as a guest, beside
-   * another process that may be writing.
+   * Opens a folder, made when missing, and removes what a crash left of unfinished writes. A guest, beside another process that
+   * may be writing, does neither.
+   * @throws MissingFolderError for a guest that finds no registry there
    */
   static async open(root: string, { isGuest = false }: { isGuest?: boolean } = {}): Promise<FilesystemDriver> {
     const driver = new FilesystemDriver(root)
-    if (!isGuest) await rm(driver.#temporary, { recursive: true, force: true })
+    if (isGuest) {
+      const found = (await orUndefined(readdir(root))) ?? []
+      if (!['blobs', 'repositories', 'uploads'].some((name) => found.includes(name))) throw new MissingFolderError(root)
+    } else await rm(driver.#temporary, { recursive: true, force: true })
     await mkdir(driver.#temporary, { recursive: true })
     await mkdir(driver.#uploads, { recursive: true })
     return driver

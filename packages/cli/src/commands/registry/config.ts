@@ -2,7 +2,7 @@
 // daemon, so that a command and the daemon never mean different places.
 import type { RegistryConfig } from '@shoal/origin/config'
 import { loadConfig } from '../../config/load.ts'
-import { daemonSchemas } from '../../daemon/modules.ts'
+import { checkValues, daemonSchemas } from '../../daemon/modules.ts'
 import { UsageError } from '../../exit-codes.ts'
 
 export interface RegistryFileOptions {
@@ -19,6 +19,7 @@ export async function loadRegistryConfig(options: { config?: string }): Promise<
     environment: process.env,
     otherSchemas: [schemas.agent, schemas.tracker],
   })
+  await checkValues('registry', values)
   return values as RegistryConfig
 }
 

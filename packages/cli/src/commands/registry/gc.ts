@@ -1,6 +1,6 @@
 // `shoal registry gc`: removes what no image needs, once, beside a registry that may go on running.
 import { createLogger } from '../../daemon/logging.ts'
-import { EXIT_FAILED, EXIT_OK } from '../../exit-codes.ts'
+import { CommandError, EXIT_FAILED, EXIT_OK } from '../../exit-codes.ts'
 import { showSize, showTable } from '../../people.ts'
 import type { Output } from '../../program.ts'
 import { loadRegistryConfig } from './config.ts'
@@ -11,11 +11,11 @@ export interface CollectOptions {
   json?: boolean
 }
 
-/** Resolves to the exit code: 1 when something could not be read and was left alone. @throws ConfigError */
+/** Resolves to the exit code: 1 when something could not be read and was left alone. @throws ConfigError, CommandError */
 export async function collectCommand(options: CollectOptions, output: Output): Promise<number> {
   const { dryRun = false, json = false } = options
   const config = await loadRegistryConfig(options)
-  const { collectGarbage } = await import('@shoal/origin')
+  const { collectGarbage, MissingFolderError } = await import('@shoal/origin')
   const stop = new AbortController()
   const onSignal = (): void => stop.abort(new Error('stopped'))
   process.once('SIGINT', onSignal).once('SIGTERM', onSignal)
@@ -38,6 +38,8 @@ export async function collectCommand(options: CollectOptions, output: Output): P
       }
     }
     return reports.some(({ unreadable }) => unreadable.length > 0) ? EXIT_FAILED : EXIT_OK
+  } catch (error) {
+    throw error instanceof MissingFolderError ? new CommandError(error.message) : error
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
   }
