@@ -9,10 +9,6 @@ import { withLab, type PushedImage } from './lab.ts'
 const ROUNDS = 7
 const LAYERS = [6 * MiB, 2 * MiB, 4 * KiB]
 
-function median(values: number[]): number {
-  return values.sort((a, b) => a - b)[values.length >> 1] ?? 0
-}
-
 const CASES = [
   { name: 'an empty DHT', bootstrapPeers: [], rate: undefined },
   { name: 'a DHT whose entry points are dead', bootstrapPeers: ['10.77.9.9:7701', '10.77.9.10:7701'], rate: undefined },
@@ -41,10 +37,11 @@ for (const { name, bootstrapPeers, rate } of CASES) {
         through.push(agent.durationMs)
         firstBytes.push(agent.firstByteMs)
       }
-      const [directMs, agentMs] = [median(straight), median(through)]
+      // What others do on the machine comes on top, and of that the shortest round has the least.
+      const [directMs, agentMs] = [Math.min(...straight), Math.min(...through)]
       const limitMs = Math.max(1.3 * directMs, directMs + 150)
       const figures = `straight ${directMs.toFixed(0)} ms, through the agent ${agentMs.toFixed(0)} ms`
-      t.diagnostic(`${figures} (first byte ${median(firstBytes).toFixed(0)} ms), limit ${limitMs.toFixed(0)} ms`)
+      t.diagnostic(`${figures} (first byte ${Math.min(...firstBytes).toFixed(0)} ms), limit ${limitMs.toFixed(0)} ms`)
       assert.ok(agentMs <= limitMs, `${figures}, limit ${limitMs.toFixed(0)} ms`)
     })
   })
