@@ -278,7 +278,9 @@ export const agentConfigSchema = Type.Object(
       section: 'Origins',
       default: [],
       maxItems: 1_024,
-      description: 'Registries that a client may not name, even when `allowRegistries` has them.',
+      description:
+        'Registries that a client may not name, in whichever spelling, even when `allowRegistries` has them; and where no ' +
+        'other may lead. The endpoint of one in `registries` may be anywhere.',
     }),
     allowPrivateAddresses: Type.Boolean({
       section: 'Origins',

@@ -124,6 +124,14 @@ function bareHost(host: string): string {
   return url.replace(/^\[|\]$/g, '').replace(/\.$/, '')
 }
 
+/** A host in the one spelling by which it is compared, with an IPv4 address inside an IPv6 one as what it is. */
+export function plainHost(host: string): string {
+  const bare = bareHost(host)
+  if (isIP(bare) === 0) return bare
+  const ip = ipaddr.process(bare)
+  return (ip instanceof ipaddr.IPv6 ? embeddedIPv4(ip) : undefined) ?? ip.toString()
+}
+
 /** A lookup for sockets that gives only addresses which the policy allows. */
 export function guardedLookup(policy: AddressPolicy, lookup: LookupFunction = dnsLookup): LookupFunction {
   return (hostname, options, callback) => {

@@ -1,9 +1,12 @@
 // What is shown to a registry, when, in whose name, and that no secret is repeated.
 import assert from 'node:assert/strict'
+import type { ServerResponse } from 'node:http'
 import { test } from 'node:test'
+import type { TLSSocket } from 'node:tls'
+import { makeCertificates } from './testing-certificates.ts'
 import { fails, requestOptions, sendError, sendManifest, startServer, startUpstream, targetAt } from './testing.ts'
 import { basic, head, startTokenRegistry } from './testing-tokens.ts'
-import type { UpstreamError } from './upstream.ts'
+import type { RequestOptions, UpstreamError } from './upstream.ts'
 
 test('Basic: shown only after it was asked for, then at once', async (t) => {
   const server = await startServer(t, (request, response) => {
@@ -112,4 +115,49 @@ test('what a registry says of the secret that it was sent is not repeated', asyn
     assert.match(error.message, /no \*\*\* may {2}pass|no \*\*\* may pass/)
     return true
   })
+})
+
+test("a token that the node's certificate opened, or its certificate elsewhere, is not for everyone nor for a client", async (t) => {
+  const certificates = await makeCertificates(t)
+  const tls = { ...certificates.server, requestCert: true, rejectUnauthorized: false }
+  const withCertificate = { ca: certificates.ca, ...certificates.client }
+  const giveToken = (response: ServerResponse): void => {
+    if ((response.socket as TLSSocket).authorized) response.end('{"token":"of-the-node","expires_in":300}')
+    else sendError(response, 401, 'UNAUTHORIZED')
+  }
+  const service = await startServer(t, (_request, response) => giveToken(response), tls)
+  let tokensAt = service.url
+  const registry = await startServer(
+    t,
+    (request, response) => {
+      if (request.url.startsWith('/token')) return giveToken(response)
+      if (request.headers.authorization === 'Bearer of-the-node') return sendManifest(request, response)
+      sendError(response, 401, 'UNAUTHORIZED', { 'www-authenticate': `Bearer realm="${tokensAt}/token",service="x"` })
+    },
+    tls,
+  )
+  const elsewhere = { [registry.host]: { ca: certificates.ca }, [service.host]: withCertificate }
+  for (const [at, registries] of [
+    [registry.url, { [registry.host]: withCertificate }],
+    [service.url, elsewhere],
+  ] as const) {
+    tokensAt = at
+    const upstream = startUpstream(t, { registries })
+    const ask = (options: Partial<RequestOptions>) =>
+      upstream.headManifest(targetAt(registry.host), '1.0', requestOptions(options))
+    const others = [{ anonymous: true }, { authorization: basic('user:secret') }]
+    for (const other of others) await assert.rejects(ask(other), fails('UNAUTHORIZED'))
+    await ask({})
+    for (const other of others) await assert.rejects(ask(other), fails('UNAUTHORIZED'))
+    // A token that is being fetched for the node is not waited for by others.
+    const fresh = startUpstream(t, { registries })
+    const both = [{}, { anonymous: true }].map((options) =>
+      fresh.headManifest(targetAt(registry.host), '1.0', requestOptions(options)),
+    )
+    const outcomes = await Promise.allSettled(both)
+    assert.deepEqual(
+      outcomes.map(({ status }) => status),
+      ['fulfilled', 'rejected'],
+    )
+  }
 })

@@ -5,6 +5,7 @@ import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { InvalidUpstreamOptionError, type RegistryOptions } from './options.ts'
 import { makeCertificates } from './testing-certificates.ts'
+import { digestOf } from '@shoal/oci'
 import { fails, manifestDigest, requestOptions, sendManifest, startServer, startUpstream, targetAt } from './testing.ts'
 import { createUpstream } from './client.ts'
 
@@ -161,4 +162,37 @@ test('proxies: CONNECT for TLS, absolute addresses for plain HTTP, login, except
   assert.equal(proxy.asked.length, 2)
   await assert.rejects(ask('refused.example.com'), fails('UNREACHABLE', /407/))
   await assert.rejects(ask('169.254.169.254'), fails('REFUSED_BY_POLICY'))
+})
+
+test('a proxy that accepts and says nothing is given up as what cannot be connected to', async (t) => {
+  const sockets: net.Socket[] = []
+  const proxy = net.createServer((socket) => sockets.push(socket.on('error', () => undefined).resume()))
+  await new Promise<void>((resolve) => proxy.listen(0, '127.0.0.1', resolve))
+  t.after(() => {
+    for (const socket of sockets) socket.destroy()
+    proxy.close()
+  })
+  const upstream = startUpstream(t, {
+    proxy: { httpsProxy: `http://127.0.0.1:${(proxy.address() as AddressInfo).port}` },
+    connectTimeoutMs: 200,
+    retries: 0,
+  })
+  // Without a limit, the signal of the request would end it.
+  await assert.rejects(upstream.headManifest(targetAt('r.example.com'), 'x', requestOptions()), fails('TIMEOUT'))
+  assert.equal(sockets.length, 1)
+})
+
+test('a client that is closed sends nothing any more, not even what waited for its turn', async (t) => {
+  const server = await startServer(t, (_request, response) => {
+    response.writeHead(200, { 'content-length': 4 })
+    response.write('ab')
+  })
+  const upstream = startUpstream(t, { concurrency: 1, retries: 0 })
+  const open = () => upstream.openBlob(targetAt(server.host), digestOf('x'), undefined, requestOptions())
+  await open()
+  const waiting = assert.rejects(open(), fails('UNREACHABLE', /closed/))
+  await upstream.close()
+  await waiting
+  await assert.rejects(open(), fails('UNREACHABLE', /closed/))
+  assert.equal(server.seen.length, 1)
 })

@@ -5,11 +5,13 @@ import type { Agent as AgentTypes, buildConnector, Dispatcher } from 'undici'
 import { guardedLookup, type AddressPolicy } from './addresses.ts'
 import type { Limits, TlsSettings } from './options.ts'
 import type { ProxyRules } from './proxies.ts'
-import { Agent, ProxyAgent } from './undici-parts.ts'
+import { Agent, Pool, ProxyAgent } from './undici-parts.ts'
+import { UpstreamError } from './upstream.ts'
 
 const KEEP_ALIVE_MS = 15_000
 
 export interface ConnectionNeeds {
+  registry: string
   url: URL
   tls: TlsSettings
   policy: AddressPolicy
@@ -23,6 +25,7 @@ export class Connections {
   readonly #limits: Limits
   readonly #proxies: ProxyRules
   readonly #lookup: LookupFunction | undefined
+  #closed = false
 
   constructor(limits: Limits, proxies: ProxyRules, lookup: LookupFunction | undefined) {
     this.#limits = limits
@@ -30,8 +33,14 @@ export class Connections {
     this.#lookup = lookup
   }
 
-  /** The pool for a request. There are only so many: they follow from the configuration, not from what clients name. */
-  poolFor({ url, tls, policy, proxy }: ConnectionNeeds): Dispatcher {
+  /**
+   * The pool for a request. There are only so many: they follow from the configuration, not from what clients name.
+   * @throws UpstreamError(UNREACHABLE) once it is closed
+   */
+  poolFor({ registry, url, tls, policy, proxy }: ConnectionNeeds): Dispatcher {
+    if (this.#closed) {
+      throw new UpstreamError('UNREACHABLE', registry, `${registry} is not asked any more: the client has been closed`)
+    }
     const through = proxy ?? this.#proxies.proxyFor(url)
     const key = [this.#numberOf(tls), policy.allowPrivate, policy.allowLoopback, through ?? ''].join(' ')
     let pool = this.#pools.get(key)
@@ -42,8 +51,9 @@ export class Connections {
     return pool
   }
 
-  /** Breaks what is under way. */
+  /** Breaks what is under way, and opens nothing for what still waits for its turn. */
   async close(): Promise<void> {
+    this.#closed = true
     await Promise.all([...this.#pools.values()].map(async (pool) => pool.destroy()))
     this.#pools.clear()
   }
@@ -62,6 +72,8 @@ export class Connections {
     return new ProxyAgent({
       ...common,
       uri: proxy,
+      // What a proxy takes to answer CONNECT belongs to connecting, too; of its own, undici waits for five minutes.
+      clientFactory: (origin, options) => new Pool(origin, { ...options, headersTimeout: timeout }),
       requestTls: { ...security, timeout } as buildConnector.BuildOptions,
       proxyTls: { timeout } as buildConnector.BuildOptions,
       // Most proxies refuse CONNECT to anything but TLS ports.

@@ -7,6 +7,7 @@ import fc from 'fast-check'
 import { isHelperName } from './credential-helper.ts'
 import { basicAuthorization, credentialKey, parseBasicAuthorization } from './credentials.ts'
 import { DockerConfig, DockerConfigError } from './docker-config.ts'
+import { SettingsBook } from './options.ts'
 
 const encoded = (text: string): string => Buffer.from(text).toString('base64')
 
@@ -119,5 +120,21 @@ test('Basic headers are read back, and the name of a login does not tell it', ()
   )
   for (const header of ['Bearer x', 'Basic', 'Basic !!', 'Basic bm9jb2xvbg==']) {
     assert.equal(parseBasicAuthorization(header), undefined, header)
+  }
+})
+
+test("the login of docker.io is found, too, where its endpoint is one of Docker Hub's own names", async (t) => {
+  const { file, write } = await configFile(t)
+  await write(JSON.stringify({ auths: { 'https://index.docker.io/v1/': { auth: encoded('hub:secret') } } }))
+  const find = async (endpoint: string) => {
+    const { credentialHost } = new SettingsBook({ 'docker.io': { endpoint } }).of('docker.io')
+    return { credentialHost, entry: await new DockerConfig(file).find(credentialHost, 'library/x') }
+  }
+  const credential = { username: 'hub', password: 'secret' }
+  for (const endpoint of ['https://registry-1.docker.io', 'https://index.docker.io:443/']) {
+    assert.deepEqual((await find(endpoint)).entry, { kind: 'credential', credential }, endpoint)
+  }
+  for (const host of ['mirror.example:5000', 'registry-1.docker.io:5000', '[::1]:5000', 'odd_name']) {
+    assert.deepEqual(await find(`https://${host}`), { credentialHost: host, entry: undefined })
   }
 })

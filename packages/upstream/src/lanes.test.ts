@@ -81,16 +81,47 @@ test('open bodies count; a manifest does not wait behind them; every end of a bo
   for (const body of [fourthBody, fifth.body]) body.destroy()
 })
 
+test('a body that comes by way of redirects has the place of its request until it ends', async (t) => {
+  const held: ServerResponse[] = []
+  const storage = await startServer(t, (request, response) => {
+    if (request.url === '/onward') return void response.writeHead(302, { location: '/blob' }).end('look there')
+    response.writeHead(200, { 'content-length': 4 })
+    response.write('ab')
+    held.push(response)
+  })
+  const registry = await startServer(t, (request, response) => {
+    if (request.url.includes('/manifests/')) return sendManifest(request, response)
+    response.writeHead(307, { location: `${storage.url}/onward` }).end('look there')
+  })
+  const upstream = startUpstream(t, { concurrency: 1, retries: 0 })
+  const open = () => upstream.openBlob(targetAt(registry.host), digest, undefined, requestOptions())
+  const first = await open()
+  const second = open()
+  for (let count = 0; count < 5; count++) {
+    await upstream.getManifest(targetAt(registry.host), 'x', requestOptions())
+  }
+  assert.equal(registry.seenAt('/blobs/').length, 1)
+  held[0]?.end('cd')
+  assert.equal((await readAll(first.body)).toString(), 'abcd')
+  const third = open()
+  const secondBody = (await second).body
+  secondBody.destroy()
+  const thirdBody = (await third).body
+  assert.equal(held.length, 3)
+  thirdBody.destroy()
+})
+
 test('errors, redirects and refusals free their places too', async (t) => {
   const server = await startServer(t, (request, response) => {
     if (request.url.includes('/lost/')) sendError(response, 404, 'BLOB_UNKNOWN')
     else if (request.url.includes('/away/')) response.writeHead(302, { location: 'http://169.254.169.254/' }).end()
+    else if (request.url.includes('/onward/')) response.writeHead(302, { location: request.url.slice(10) }).end()
     else if (request.url.includes('/odd/')) response.writeHead(206, { 'content-range': 'x' }).end('x')
     else response.socket?.resetAndDestroy()
   })
   const upstream = startUpstream(t, { concurrency: 1, retries: 0 })
   for (let count = 0; count < 3; count++) {
-    for (const name of ['lost', 'away', 'odd', 'reset']) {
+    for (const name of ['lost', 'away', 'odd', 'reset', 'onward/lost', 'onward/away', 'onward/reset']) {
       await assert.rejects(
         upstream.openBlob(targetAt(server.host, `${name}/x`), digest, { start: 0 }, requestOptions()),
       )

@@ -135,3 +135,16 @@ test("chunk lists are asked only of registries that have shown to be Shoal's", a
   assert.equal(await ask(), undefined)
   assert.equal(server.seen.length, before)
 })
+
+test('referrers: a list longer than any call has arguments is cut, after it was filtered', async (t) => {
+  const wanted = { artifactType: 'a/b' }
+  const server = await startServer(t, (request, response) => {
+    if (request.url.includes('/long/')) response.end(`{"manifests":[${'0,'.repeat(500_000)}0]}`)
+    else response.end(JSON.stringify({ manifests: [...Array.from({ length: 20_000 }, () => ({})), wanted] }))
+  })
+  const upstream = startUpstream(t)
+  const long = await upstream.listReferrers(targetAt(server.host, 'long/x'), digest, undefined, requestOptions())
+  assert.equal(long.descriptors.length, 10_000)
+  const found = await upstream.listReferrers(targetAt(server.host), digest, 'a/b', requestOptions())
+  assert.deepEqual(found.descriptors, [wanted])
+})

@@ -89,7 +89,8 @@ export async function listReferrers(
       descriptors = await referrersByTag(session, place, digest, options)
       break
     }
-    descriptors.push(...descriptorsOf(page.body))
+    // Not spread into arguments, of which there can only be so many.
+    descriptors = descriptors.concat(descriptorsOf(page.body))
     path = page.next
   }
   // The filter is optional for registries, and the tag scheme has none.

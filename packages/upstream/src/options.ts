@@ -64,8 +64,8 @@ export interface UpstreamOptions {
    */
   allowRegistries?: readonly string[]
   /**
-   * Registries and redirect targets that may not be asked, whatever is allowed. A rule without a port means all
-   * ports.
+   * Registries and redirect targets that may not be asked, whatever is allowed and however they are written. A rule
+   * without a port means all ports. A registry's own `endpoint` is not meant: no client names it.
    * @default []
    */
   denyRegistries?: readonly string[]
@@ -139,8 +139,12 @@ export interface RegistrySettings {
   registry: string
   /** Whether the operator named this registry in the configuration. */
   configured: boolean
+  /** Whether client certificates may be shown: they are the node's, and not for what is asked in another's name. */
+  ownCertificates: boolean
   /** Ends without a slash; `/v2/…` follows. */
   baseUrl: URL
+  /** Whether the operator said where the registry is reached, so that its name does not tell. */
+  ownEndpoint: boolean
   repositoryPrefix: string
   tls: TlsSettings
   proxy: string | undefined
@@ -222,7 +226,9 @@ function resolveRegistry(registry: string, given: RegistryOptions | undefined): 
   return {
     registry,
     configured: given !== undefined,
+    ownCertificates: true,
     baseUrl,
+    ownEndpoint: options.endpoint !== undefined,
     repositoryPrefix: prefix === '' ? '' : `${prefix}/`,
     tls,
     proxy: options.proxy,
@@ -231,7 +237,7 @@ function resolveRegistry(registry: string, given: RegistryOptions | undefined): 
     password: options.password,
     passwordFile: options.passwordFile,
     identityToken: options.identityToken,
-    credentialHost: options.endpoint === undefined ? registry : baseUrl.host,
+    credentialHost: options.endpoint === undefined ? registry : normalHost(baseUrl.host),
   }
 }
 
@@ -263,6 +269,15 @@ function resolveBaseUrl(registry: string, where: string, options: RegistryOption
   const usesTls = tls.ca !== undefined || tls.cert !== undefined || tls.insecureSkipVerify
   const plain = options.plainHttp === true || (!usesTls && isLoopbackHost(hostOf(registry)))
   return new URL(`${plain ? 'http' : 'https'}://${registry}`)
+}
+
+/** A host by the name that registries have, so that all of Docker Hub's are one; as it is, where it cannot be a name. */
+export function normalHost(host: string): string {
+  try {
+    return parseRegistry(host)
+  } catch {
+    return host
+  }
 }
 
 function hostOf(registry: string): string {

@@ -175,6 +175,54 @@ test('allow and deny rules', () => {
   }
 })
 
+test('what is denied is the host that would be asked, however it is written', (t) => {
+  const cases: [deny: string, registry: string, allowed: boolean][] = [
+    ['docker.io', 'registry-1.docker.io', false],
+    ['docker.io', 'registry-1.docker.io:443', false],
+    ['docker.io', 'index.docker.io:443', false],
+    ['docker.io', 'docker.io:5000', false],
+    ['registry-1.docker.io:443', 'docker.io', false],
+    ['docker.io:5000', 'docker.io', true],
+    ['*.docker.io', 'docker.io', false],
+    ['docker.io', 'hub.docker.io', true],
+    ['10.0.0.5', '10.0.0.5', false],
+    ['10.0.0.5', '10.5', false],
+    ['10.0.0.5', '0xa000005', false],
+    ['10.0.0.5', '[::ffff:a00:5]', false],
+    ['10.0.0.5', '[64:ff9b::a00:5]:5000', false],
+    ['10.0.0.5', '10.0.0.6', true],
+    ['10.5', '10.0.0.5', false],
+    ['[::ffff:a00:5]', '10.0.0.5', false],
+    ['[2001:db8:0:0::1]', '[2001:db8::1]', false],
+    ['10.0.0.5:443', '10.0.0.5', false],
+    ['10.0.0.5:443', '10.5', false],
+    ['10.0.0.5:443', '10.0.0.5:5000', true],
+    ['10.0.0.5:80', '10.0.0.5', true],
+    ['127.0.0.1:80', '127.1', false],
+  ]
+  for (const [deny, registry, allowed] of cases) {
+    const check = () => startUpstream(t, { denyRegistries: [deny] }).checkAllowed(registry)
+    if (allowed) check()
+    else assert.throws(check, fails('REFUSED_BY_POLICY', /denyRegistries/), `${deny} ${registry}`)
+  }
+  // Other spellings are denied, not allowed.
+  assert.notEqual(new RegistryRules(['10.0.0.5'], []).refusal('10.5'), undefined)
+  assert.notEqual(new RegistryRules(['docker.io'], []).refusal('registry-1.docker.io:443'), undefined)
+})
+
+test('a registry with an endpoint of its own may be asked when clients may not name the endpoint', async (t) => {
+  const mirror = await startServer(t, sendManifest)
+  const upstream = startUpstream(t, {
+    registries: { 'docker.io': { endpoint: mirror.url }, 'other.example': { endpoint: mirror.url } },
+    denyRegistries: [mirror.host, 'other.example:*'],
+  })
+  await upstream.headManifest(targetAt('docker.io'), 'x', requestOptions())
+  assert.equal(mirror.seen.length, 1)
+  for (const denied of [mirror.host, 'other.example']) {
+    assert.throws(() => upstream.checkAllowed(denied), fails('REFUSED_BY_POLICY', /denyRegistries/), denied)
+  }
+})
+
 test('guardedLookup gives one address where one is asked for', async () => {
   const lookup = guardedLookup({ allowPrivate: true, allowLoopback: false }, resolvingTo('127.0.0.1', '10.0.0.1'))
   const found = await new Promise((resolve) => lookup('x', {}, (...answer) => resolve(answer)))

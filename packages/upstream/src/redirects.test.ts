@@ -2,6 +2,7 @@ import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
 import { test } from 'node:test'
 import { digestOf } from '@shoal/oci'
+import { Registry } from 'prom-client'
 import { makeCertificates } from './testing-certificates.ts'
 import { fails, readAll, requestOptions, sendBlob, sendError, startServer, startUpstream, targetAt } from './testing.ts'
 import type { UpstreamError, UpstreamErrorCode } from './upstream.ts'
@@ -168,4 +169,44 @@ test('signatures in the address of a redirect are in no error', async (t) => {
     return fails('UNREACHABLE')(error)
   })
   assert.equal(registry.seenAt('X-Signature').length, 4, 'the whole way was tried again')
+})
+
+test('who gives up in the middle of a redirect leaves nothing behind that fails alone', async (t) => {
+  const registry = await startServer(t, (request, response) => {
+    if (request.url === '/there') return sendBlob(request, response, content)
+    response.writeHead(307, { location: '/there', 'content-length': 100 })
+    response.write('look there')
+  })
+  const metrics = new Registry()
+  const upstream = startUpstream(t, { metrics })
+  const go = new AbortController()
+  const rejected = assert.rejects(
+    upstream.openBlob(targetAt(registry.host), digest, undefined, { signal: go.signal }),
+    /gone/,
+  )
+  while (!/status="307"/.test(await metrics.metrics())) await new Promise((resolve) => setImmediate(resolve))
+  // A rejection that nobody handles would fail this test.
+  go.abort(new Error('gone'))
+  await rejected
+  for (let count = 0; count < 20; count++) await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(registry.seenAt('/there').length, 0)
+})
+
+test('a redirect to a denied host is refused by whatever name or port it points there', async (t) => {
+  let location = ''
+  const registry = await startServer(
+    t,
+    (_request, response) => response.writeHead(302, { location }).end() && undefined,
+  )
+  const upstream = startUpstream(t, { denyRegistries: ['docker.io', '10.0.0.5:443'] })
+  for (const target of [
+    'https://registry-1.docker.io/x',
+    'https://index.docker.io:8443/x',
+    'https://10.5/x',
+    'https://[::ffff:10.0.0.5]/x',
+  ]) {
+    location = target
+    const asked = upstream.openBlob(targetAt(registry.host), digest, undefined, requestOptions())
+    await assert.rejects(asked, fails('REFUSED_BY_POLICY', /denyRegistries/), target)
+  }
 })

@@ -1,6 +1,7 @@
 // Which registries an operator lets clients name.
 import { parseRegistry } from '@shoal/oci'
-import { InvalidUpstreamOptionError } from './options.ts'
+import { plainHost } from './addresses.ts'
+import { InvalidUpstreamOptionError, normalHost } from './options.ts'
 
 interface Rule {
   text: string
@@ -20,12 +21,15 @@ export class RegistryRules {
   /** @throws InvalidUpstreamOptionError */
   constructor(allow: readonly string[], deny: readonly string[]) {
     this.#allow = allow.map((text) => parseRule(text, 'allowRegistries'))
-    this.#deny = deny.map((text) => parseRule(text, 'denyRegistries'))
+    this.#deny = deny.map((text) => {
+      const rule = parseRule(text, 'denyRegistries')
+      return rule.subdomains ? rule : { ...rule, host: plainHost(rule.host) }
+    })
   }
 
-  /** Why the registry may not be asked; undefined if it may. */
-  refusal(registry: string): string | undefined {
-    const denied = this.denial(registry)
+  /** Why the registry may not be asked, at the URL that follows from its name; undefined if it may. */
+  refusal(registry: string, url?: URL): string | undefined {
+    const denied = this.#denial(...split(registry)) ?? (url && this.denial(url))
     if (denied !== undefined) return denied
     const allowed = this.#allow.some((rule) => matches(rule, registry))
     return allowed ? undefined : `no rule in allowRegistries covers it; add ${JSON.stringify(registry)} there`
@@ -36,11 +40,20 @@ export class RegistryRules {
     return this.#allow.some((rule) => rule.host !== '*' && matches(rule, registry))
   }
 
-  /** Why a host may not be asked even as the target of a redirect; undefined if it may. */
-  denial(registry: string): string | undefined {
-    const [host, port] = split(registry)
+  /** Why a URL may not be asked even as the target of a redirect; undefined if it may. */
+  denial({ hostname, port, protocol }: URL): string | undefined {
+    return this.#denial(hostname, port === '' ? (protocol === 'https:' ? '443' : '80') : port)
+  }
+
+  /** However the host is written: what counts is who would be asked. */
+  #denial(host: string, port: string | undefined): string | undefined {
+    const plain = plainHost(host)
+    // Docker Hub is one registry by all of its names.
+    const hosts = [plain, normalHost(plain)]
     const found = this.#deny.find(
-      (rule) => matchesHost(rule, host) && (rule.port === undefined || rule.port === '*' || rule.port === port),
+      (rule) =>
+        hosts.some((one) => matchesHost(rule, one)) &&
+        (rule.port === undefined || rule.port === '*' || rule.port === port),
     )
     return found && `the rule ${JSON.stringify(found.text)} in denyRegistries covers it`
   }

@@ -67,8 +67,9 @@ export class Sender {
 
   /** @throws UpstreamError(REFUSED_BY_POLICY) */
   checkRegistry(settings: RegistrySettings): void {
-    const { registry, baseUrl } = settings
-    const refusal = this.#parts.rules.refusal(registry)
+    const { registry, baseUrl, ownEndpoint } = settings
+    // Which endpoint is asked instead of a registry is the operator's choice, and nothing that a client named.
+    const refusal = this.#parts.rules.refusal(registry, ownEndpoint ? undefined : baseUrl)
     if (refusal !== undefined) {
       throw new UpstreamError('REFUSED_BY_POLICY', registry, `${registry} may not be asked: ${refusal}`)
     }
@@ -102,9 +103,14 @@ export class Sender {
     let foreign = request.foreign ?? false
     for (;;) {
       seen.add(url.href)
-      const answer = await this.#exchange(settings, { ...request, url, headers, foreign }, leave)
+      let followed = false
+      const answer = await this.#exchange(settings, { ...request, url, headers, foreign }, () => {
+        if (!followed) leave()
+      })
       const location = REDIRECTS.has(answer.status) ? answer.header('location') : undefined
       if (location === undefined || !['GET', 'HEAD'].includes(request.method)) return answer
+      // The place is kept for where it leads: what is wanted comes from there.
+      followed = true
       await readStart(answer.body, MAX_ERROR_BYTES)
       const next = URL.canParse(location, url.href) ? new URL(location, url.href) : undefined
       if (next === undefined || !['http:', 'https:'].includes(next.protocol)) {
@@ -137,10 +143,10 @@ export class Sender {
     }
   }
 
-  #checkForeign(registry: string, { host }: URL): void {
-    const denial = this.#parts.rules.denial(host)
+  #checkForeign(registry: string, url: URL): void {
+    const denial = this.#parts.rules.denial(url)
     if (denial !== undefined) {
-      throw new UpstreamError('REFUSED_BY_POLICY', registry, `${registry} points to ${host}: ${denial}`)
+      throw new UpstreamError('REFUSED_BY_POLICY', registry, `${registry} points to ${url.host}: ${denial}`)
     }
   }
 
@@ -155,12 +161,15 @@ export class Sender {
     const policy = this.#policy(settings, foreign)
     this.#checkAddress(settings, url, policy)
     if (foreign) this.#checkForeign(registry, url)
-    const pool = connections.poolFor({ url, tls: this.#tlsFor(settings, url, foreign), policy, proxy: settings.proxy })
+    const tls = this.#tlsFor(settings, url, foreign)
+    const pool = connections.poolFor({ registry, url, tls, policy, proxy: settings.proxy })
     const began = performance.now()
     const seconds = (): number => (performance.now() - began) / 1000
     let sent: string | Uint8Array | Readable | null = null
     try {
       sent = typeof request.body === 'function' ? await request.body() : (request.body ?? null)
+      // Aborted meanwhile, as in the body of a redirect: then nobody would be there for what becomes of the request.
+      signal.throwIfAborted()
       const answer = await untilAborted(
         pool.request({
           origin: url.origin,
@@ -237,7 +246,7 @@ export class Sender {
     const own = this.#parts.settings.configuredFor(url.host)?.tls
     const { ca, insecureSkipVerify } = own ?? { ca: settings.tls.ca, insecureSkipVerify: false }
     // Whoever a client may name could point to where this node's certificate opens what is not for that client.
-    const shown = settings.configured ? own : undefined
+    const shown = settings.configured && settings.ownCertificates ? own : undefined
     return { ca, cert: shown?.cert, key: shown?.key, insecureSkipVerify }
   }
 }
@@ -255,7 +264,6 @@ function abortReason(signal: AbortSignal): Error {
 
 /** undici tells of an abort only after it has a connection; who waits is not kept that long. */
 async function untilAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
-  signal.throwIfAborted()
   const aborted = Promise.withResolvers<never>()
   const abort = (): void => aborted.reject(abortReason(signal))
   signal.addEventListener('abort', abort, { once: true })

@@ -268,11 +268,12 @@ function isOwnLogin({ authorization, anonymous }: RequestOptions): boolean {
   return authorization === undefined && anonymous !== true
 }
 
-/** The client certificate is a credential of this node: what is asked in another's name must not profit by it. */
+/** Client certificates are credentials of this node: what is asked in another's name must not profit by them. */
 function withoutOwnCertificate(request: RegistryRequest): RegistryRequest {
   const { settings, options } = request
-  if (isOwnLogin(options) || settings.tls.cert === undefined) return request
-  return { ...request, settings: { ...settings, tls: { ...settings.tls, cert: undefined, key: undefined } } }
+  if (isOwnLogin(options)) return request
+  const tls = { ...settings.tls, cert: undefined, key: undefined }
+  return { ...request, settings: { ...settings, ownCertificates: false, tls } }
 }
 
 function scopeKey(request: RegistryRequest): string {

@@ -205,8 +205,10 @@ function tokenRequest(
 }
 
 function keyOf({ settings, tokenService, scope, credential }: TokenNeeds): string {
+  const { registry, ownCertificates } = settings
   const { realm, service } = tokenService
-  return JSON.stringify([settings.registry, realm, service, scope, credentialKey(credential)])
+  // A token may come of a certificate alone, then it is the node's, although no login was shown for it.
+  return JSON.stringify([registry, realm, service, scope, credentialKey(credential), ownCertificates])
 }
 
 async function waitFor<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -6,6 +6,7 @@ import type * as undici from 'undici'
 const require = createRequire(import.meta.url)
 
 export const Agent = require('undici/lib/dispatcher/agent.js') as typeof undici.Agent
+export const Pool = require('undici/lib/dispatcher/pool.js') as typeof undici.Pool
 export const ProxyAgent = require('undici/lib/dispatcher/proxy-agent.js') as typeof undici.ProxyAgent
 
 // As the index does: `request` and its like become methods of every dispatcher.

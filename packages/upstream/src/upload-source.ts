@@ -42,14 +42,21 @@ export class UploadSource {
     } catch (error) {
       throw this.#failed(error)
     }
-    const output = Readable.from(this.#part(input, start, end), { objectMode: false, highWaterMark: BUFFER_BYTES })
-    // The generator cannot be ended while it waits for the next bytes.
-    output.on('close', () => input.destroy())
+    let givenUp = false
+    const part = this.#part(input, start, end, () => givenUp)
+    const output = Readable.from(part, { objectMode: false, highWaterMark: BUFFER_BYTES })
+    const endPart = output._destroy.bind(output)
+    // The generator cannot be ended while it waits for the next bytes, which may never come.
+    output._destroy = (error, callback) => {
+      givenUp = true
+      input.destroy()
+      endPart(error, callback)
+    }
     output.on('error', () => undefined)
     return output
   }
 
-  async *#part(input: Readable, start: number, end: number): AsyncGenerator<Buffer> {
+  async *#part(input: Readable, start: number, end: number, isGivenUp: () => boolean): AsyncGenerator<Buffer> {
     const { sizeBytes } = this.#source
     let position = start
     try {
@@ -64,7 +71,8 @@ export class UploadSource {
       }
       if (position < end) throw new Error(`its source ended after ${position} of ${sizeBytes} bytes`)
     } catch (error) {
-      throw this.#failed(error)
+      // Input that was destroyed because nobody wants it any more has not failed.
+      throw isGivenUp() ? error : this.#failed(error)
     }
   }
 

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict'
+import { once } from 'node:events'
 import { randomBytes } from 'node:crypto'
 import { Readable } from 'node:stream'
 import { test } from 'node:test'
@@ -336,4 +337,35 @@ test('a registry that claims to have more than it was sent, or to have kept some
   }
   const failed = startUpstream(t).uploadBlob(targetAt(registry.host), source, requestOptions())
   await assert.rejects(failed, { code: 'PROTOCOL', message: /kept something else/ })
+})
+
+test('a source that waits for bytes is destroyed when nobody wants them any more, and not blamed', async (t) => {
+  const registry = await startUploadRegistry(t)
+  const upstream = startUpstream(t)
+  const signal = AbortSignal.timeout(20_000)
+  const opened: Readable[] = []
+  /** Gives the first bytes and then no others, each of the first `stalls` times. */
+  const stalling = (stalls: number): BlobSource => ({
+    ...{ digest, sizeBytes: content.length },
+    open(start) {
+      const waits = opened.length < stalls
+      const stream = waits ? new Readable({ read: () => undefined }) : Readable.from([content.subarray(start)])
+      if (waits) stream.push(content.subarray(start, start + 1000))
+      opened.push(stream)
+      return stream
+    },
+  })
+  const go = new AbortController()
+  const onProgress = (): void => go.abort(new Error('gone'))
+  const options = { signal: go.signal, onProgress }
+  await assert.rejects(upstream.uploadBlob(targetAt(registry.host), stalling(1), options), /gone/)
+  if (opened[0]?.closed === false) await once(opened[0], 'close', { signal })
+
+  // A connection that breaks meanwhile is the registry's failure, and the upload goes on.
+  opened.length = 0
+  registry.cuts = [1000]
+  assert.equal(await upstream.uploadBlob(targetAt(registry.host), stalling(1), { signal }), 'uploaded')
+  assert.deepEqual(registry.blobs.get(`team/app@${digest}`), content)
+  assert.equal(opened.length, 2)
+  if (opened[0]?.closed === false) await once(opened[0], 'close', { signal })
 })
