@@ -35,6 +35,11 @@ const FOUND: Record<Lie, Finding> = {
     copies: 2.6,
     counted: ['shoal_chunk_requests_failed_total', { reason: 'stalled' }],
   },
+  busy: {
+    metric: 'shoal_peer_given_up',
+    copies: 2.6,
+    counted: ['shoal_chunk_busy_total', { side: 'received' }],
+  },
   trickles: {
     metric: 'shoal_peer_given_up',
     copies: 2.1,

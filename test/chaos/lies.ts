@@ -10,6 +10,7 @@ export const LIES = {
   flips: 'flips a bit of every chunk that it sends',
   claims: 'says that it has everything, vouches for nothing and has nothing',
   silent: 'takes requests and never answers',
+  busy: 'is always busy',
   trickles: 'sends ten bytes a second',
   vouches: 'breaks what it fetches from the origin and vouches for it',
   hoards: 'takes leases and fetches nothing',

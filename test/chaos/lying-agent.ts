@@ -56,6 +56,7 @@ const PATCHES: Record<Lie, Patch[]> = {
     },
   ],
   silent: [answering('() => new Promise(() => undefined)')],
+  busy: [answering(`() => ({ status: 'busy', retryAfterMs: 50 })`)],
   trickles: [
     {
       file: '/network/src/transfer-answers.ts',

@@ -85,7 +85,7 @@ export class StreamChannel implements ControlChannel {
     queueMicrotask(() => this.#deliverWaiting())
   }
 
-  /** @throws InvalidMessageError for a message that the other side would refuse */
+  /** @throws UnsendableMessageError for a message that the other side would refuse */
   send(message: ControlMessage): void {
     if (!this.isOpen) return
     const bytes = encodeControlMessage(message)

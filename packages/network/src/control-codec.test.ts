@@ -5,7 +5,7 @@ import { PbfWriter } from 'pbf'
 import type { Digest } from '@shoal/oci'
 import { LIMITS, UINT32 } from './codec-parts.ts'
 import { decodeControlMessage, encodeControlMessage } from './control-codec.ts'
-import { InvalidMessageError } from './errors.ts'
+import { InvalidMessageError, UnsendableMessageError } from './errors.ts'
 import type { ChunkVoucher, ControlMessage, NodeAddress } from './messages.ts'
 
 /** Records like those the decoder makes. */
@@ -319,7 +319,7 @@ suite('control codec', () => {
         leaseCredit: 0,
       },
     ]
-    for (const message of messages) assert.throws(() => encodeControlMessage(message), InvalidMessageError)
+    for (const message of messages) assert.throws(() => encodeControlMessage(message), UnsendableMessageError)
   })
 
   test('a reason for people is cut, not refused', () => {

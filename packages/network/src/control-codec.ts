@@ -5,7 +5,7 @@ import * as agent from './codec-agent.ts'
 import type { Codec } from './codec-parts.ts'
 import * as preheat from './codec-preheat.ts'
 import * as tracker from './codec-tracker.ts'
-import { InvalidMessageError } from './errors.ts'
+import { InvalidMessageError, UnsendableMessageError } from './errors.ts'
 import { MAX_CONTROL_MESSAGE_BYTES, type ControlMessage } from './messages.ts'
 import { ProtoReader } from './proto-reader.ts'
 
@@ -55,7 +55,7 @@ const scratch = new PbfWriter(new Uint8Array(64 * 1024))
 /**
  * Protobuf of a message, without the length that goes before it on a stream.
  *
- * @throws InvalidMessageError when the receiver would refuse it: too long, or out of a field's bounds
+ * @throws UnsendableMessageError when the receiver would refuse it: too long, or out of a field's bounds
  */
 export function encodeControlMessage(message: ControlMessage): Uint8Array {
   // What is left of a message that was refused half-way is written over.
@@ -63,10 +63,16 @@ export function encodeControlMessage(message: ControlMessage): Uint8Array {
   scratch.length = scratch.buf.length
   // The table ties each kind to its codec; TypeScript cannot follow that through an index.
   const { field, codec } = KINDS[message.type] as unknown as { field: number; codec: Codec<ControlMessage> }
-  scratch.writeMessage(field, codec.write, message)
+  try {
+    scratch.writeMessage(field, codec.write, message)
+  } catch (error) {
+    if (!(error instanceof InvalidMessageError)) throw error
+    // A listener that answers with this must not be taken for one that refuses what it was told.
+    throw new UnsendableMessageError(error.message, { cause: error })
+  }
   const bytes = scratch.finish().slice()
   if (bytes.byteLength > MAX_CONTROL_MESSAGE_BYTES) {
-    throw new InvalidMessageError(
+    throw new UnsendableMessageError(
       `A ${message.type} of ${bytes.byteLength} bytes; at most ${MAX_CONTROL_MESSAGE_BYTES} may be sent`,
     )
   }

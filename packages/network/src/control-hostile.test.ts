@@ -107,6 +107,24 @@ suite('control channels among bad neighbours', () => {
     assert.equal(channel.isOpen, false)
   })
 
+  test('an answer of our own that cannot be sent is not held against who asked', async (t) => {
+    const plane = await startPlane(t)
+    const host = await startHost(t)
+    const opened = nextChannel(plane)
+    const { stream } = await dial(host, plane)
+    stream.send(framed(hello()))
+    const channel = await opened
+    const heard = new Promise<void>((resolve) => {
+      channel.onMessage = (message) => {
+        if (message.type === 'swarm-leave') resolve()
+        channel.send({ type: 'lost', digest: DIGEST, indices: [-1] })
+      }
+    })
+    stream.send(framed({ type: 'lost', digest: DIGEST, indices: [] }, { type: 'swarm-leave', digest: DIGEST }))
+    await Promise.race([heard, channel.closed])
+    assert.equal(channel.isOpen, true)
+  })
+
   const broken: Record<string, Uint8Array> = {
     'another message before hello': framed({ type: 'swarm-leave', digest: DIGEST }),
     'hello twice': framed(hello(), hello()),

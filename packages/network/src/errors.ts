@@ -54,9 +54,14 @@ export class TransferError extends Error {
   }
 }
 
-/** Thrown for bytes that are no control message, and for messages that may not be sent. */
+/** Thrown for bytes that are no control message. */
 export class InvalidMessageError extends Error {
   override readonly name = 'InvalidMessageError'
+}
+
+/** Thrown for a message of this node that the other side would refuse. It is nobody's fault but ours. */
+export class UnsendableMessageError extends Error {
+  override readonly name = 'UnsendableMessageError'
 }
 
 /** Thrown when the identity file cannot be used; the message says what to do. */

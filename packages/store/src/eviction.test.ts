@@ -32,6 +32,22 @@ test('the least recently used blob goes first, also after a restart', async (t) 
   assert.match(shown, /shoal_store_blobs\{state="complete"\} 3/)
 })
 
+test('who asks to be told hears of each whole blob that goes, and of nothing else', async (t) => {
+  const store = await testStore(t, { quotaBytes: 3 * SIZE })
+  const gone: string[] = []
+  store.onRemoved = (digest) => gone.push(digest)
+  const [evicted, deleted, kept, arriving] = [testBlob(SIZE), testBlob(SIZE), testBlob(SIZE), testBlob(SIZE)]
+  for (const blob of [evicted, deleted]) await storeBlob(store, blob)
+  const partial = await store.openPartial(arriving.digest, arriving.size)
+  await writeAll(partial, arriving, [0])
+  await partial.close()
+  assert.equal(await store.delete(arriving.digest), true)
+  assert.deepEqual(gone, [])
+  await store.delete(deleted.digest)
+  for (const blob of [kept, testBlob(SIZE), testBlob(SIZE)]) await storeBlob(store, blob)
+  assert.deepEqual(gone, [deleted.digest, evicted.digest])
+})
+
 test('what is read, held, pinned or arriving stays', async (t) => {
   const store = await testStore(t, { quotaBytes: 4 * SIZE })
   const [held, streamed, pinned, arriving] = [testBlob(SIZE), testBlob(SIZE), testBlob(SIZE), testBlob(SIZE)]

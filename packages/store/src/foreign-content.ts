@@ -16,6 +16,8 @@ import type { OpenBlob } from './stored-blob.ts'
 import type { StoreEntry } from './store.ts'
 
 export class ForeignContent {
+  /** Told of what is not to be had here any more. */
+  onRemoved: ((digest: Digest) => void) | undefined
   readonly #folder: string
   readonly #index: StoreIndex
   readonly #hashes: HashService
@@ -98,7 +100,7 @@ export class ForeignContent {
     try {
       file = await BlobFile.open(join(this.#folder, digestHex(digest)), 'r')
     } catch (error) {
-      this.#present.delete(digest)
+      this.#absent(digest)
       if (errorCode(error) !== 'ENOENT') this.#log.warn({ err: error, digest }, 'containerd content cannot be read')
       return undefined
     }
@@ -115,7 +117,7 @@ export class ForeignContent {
     } catch (error) {
       this.#log.warn({ err: error, digest }, 'containerd content could not be verified')
     }
-    this.#present.delete(digest)
+    this.#absent(digest)
     await file.release()
     return undefined
   }
@@ -153,7 +155,7 @@ export class ForeignContent {
     this.#log.warn({ digest, folder: this.#folder }, 'containerd content does not have its digest; it is not used')
     this.#bad.set(digest, state)
     this.#verified.delete(digest)
-    this.#present.delete(digest)
+    this.#absent(digest)
     this.#trust.delete(digest)
     await this.#index.write([del(FOREIGN, digest), del(FOREIGN_HASHES, digest)], false)
   }
@@ -163,8 +165,12 @@ export class ForeignContent {
     if (name === null || !isDigest(digest)) return
     stat(join(this.#folder, name)).then(
       () => this.#present.add(digest),
-      () => this.#present.delete(digest),
+      () => this.#absent(digest),
     )
+  }
+
+  #absent(digest: Digest): void {
+    if (this.#present.delete(digest)) this.onRemoved?.(digest)
   }
 }
 

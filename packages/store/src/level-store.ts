@@ -34,6 +34,7 @@ export interface LevelStoreParts {
 }
 
 export class LevelStore implements Store {
+  onRemoved: ((digest: Digest) => void) | undefined
   readonly index: StoreIndex
   readonly #hashes: HashService
   readonly #syncer: ChunkSyncer
@@ -82,7 +83,12 @@ export class LevelStore implements Store {
       this.#removeDamaged(digest).catch(logFailure)
     }))
     const shared = { layout, index, table, hashes, uses, unverified, log, logFailure, signal }
-    const files = (this.#files = new StoredFiles({ ...shared, trust, open }))
+    const removed = (digest: Digest) => {
+      // containerd may have it, too, or it is on its way here again.
+      if (!this.has(digest) && !signal.aborted) this.onRemoved?.(digest)
+    }
+    if (parts.foreign !== undefined) parts.foreign.onRemoved = removed
+    const files = (this.#files = new StoredFiles({ ...shared, trust, open, removed }))
     this.#arriving = new ArrivingBlobs({ ...shared, files, syncer, locks: this.#locks, quotaBytes })
     this.#metrics = new StoreMetrics(parts.metrics, () => this.usage())
     const suspects = closedInOrder ? [] : entries.filter(({ complete }) => complete).map(({ digest }) => digest)

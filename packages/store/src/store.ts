@@ -101,6 +101,8 @@ export interface StoreUsage {
 
 /** Content-addressed blobs on the disk of this node. */
 export interface Store {
+  /** Told of each whole blob that is not here any more: it was evicted, deleted, or found damaged. One listener. */
+  onRemoved: ((digest: Digest) => void) | undefined
   /** Whether the blob is whole. Answered from memory. */
   has(digest: Digest): boolean
   /** A whole blob, held until it is released; undefined when it is not here. Counts as a use for eviction. */

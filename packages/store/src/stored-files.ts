@@ -27,6 +27,8 @@ export interface StoredFilesParts {
   /** Files that no row vouches for; they are taken out when they are adopted. */
   unverified: Set<Digest>
   uses: BlobUses
+  /** Told of each whole blob whose file was removed. */
+  removed: (digest: Digest) => void
   log: Logger
   /** Told of what goes wrong beside what was asked for. */
   logFailure: (error: unknown) => void
@@ -181,7 +183,7 @@ export class StoredFiles {
 
   /** Removes the files of a blob, whole or arriving. Files first: a row without a file is found out at the next start. */
   async remove({ digest, sizeBytes, complete }: BlobEntry): Promise<void> {
-    const { layout, index, trust, open, logFailure } = this.#parts
+    const { layout, index, trust, open, removed, logFailure } = this.#parts
     open.forget(digest)
     if (complete) trust.delete(digest)
     try {
@@ -189,6 +191,7 @@ export class StoredFiles {
     } catch (error) {
       throw asStoreError(error, `removing ${digest}`)
     }
+    if (complete) removed(digest)
     const changes = complete
       ? [del(BLOBS, digest), del(HASHES, digest)]
       : forgetPartial(digest, chunkCountFor(sizeBytes))

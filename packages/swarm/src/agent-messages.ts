@@ -17,6 +17,7 @@ import { chunkCountFor, type Store, type StoredBlob } from '@shoal/store'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import type { Download } from './download.ts'
+import { isTellable, sendHave, sendJoin } from './join-message.ts'
 import { SizeQuestions } from './size-questions.ts'
 import { TagQuestions } from './tag-questions.ts'
 import type { TagFound, TrackerClient } from './tracker-client.ts'
@@ -29,7 +30,8 @@ const INTERESTED_PEERS = 32
 const INTEREST_TTL_MS = 60_000
 /**
  * How often a peer is answered that asks about one blob within ten seconds. An answer can be a thousand times as long as the
- * question; honest nodes ask again only after a reconnect, or when somebody was caught lying.
+ * question; honest nodes ask again only after a reconnect, or when somebody was caught lying. Of hashes they ask for as many
+ * chunks at once as they bring into their zone, and know all with the first answer.
  */
 const MAX_ANSWERS = 8
 const ANSWERS_TTL_MS = 10_000
@@ -61,7 +63,7 @@ export class AgentMessages {
     ttl: INTEREST_TTL_MS,
   })
 
-  /** By peer and blob. */
+  /** By peer, blob and kind of question. */
   readonly #answers = new LRUCache<string, number>({ max: ANSWERED, ttl: ANSWERS_TTL_MS, noUpdateTTL: true })
 
   constructor(options: AgentMessagesOptions) {
@@ -159,7 +161,7 @@ export class AgentMessages {
 
   #onJoin(channel: ControlChannel, said: SwarmJoin): void {
     const { digest } = said
-    const message = said.reply && !this.#mayAnswer(channel.peerId, digest) ? { ...said, reply: false } : said
+    const message = said.reply && !this.#mayAnswer(channel.peerId, digest, 'join') ? { ...said, reply: false } : said
     if (message.complete || message.chunks.length > 0) this.sizes.answered(channel.peerId, message)
     const download = this.#options.downloads.get(digest)
     if (download !== undefined && !download.isOver) {
@@ -177,8 +179,8 @@ export class AgentMessages {
     channel.send({ type: 'swarm-refuse', digest, reason: 'unknown', others: [] })
   }
 
-  #mayAnswer(peerId: string, digest: Digest): boolean {
-    const key = `${peerId} ${digest}`
+  #mayAnswer(peerId: string, digest: Digest, kind: 'join' | 'hashes'): boolean {
+    const key = `${peerId} ${digest} ${kind}`
     const answers = (this.#answers.get(key) ?? 0) + 1
     this.#answers.set(key, answers)
     return answers <= MAX_ANSWERS
@@ -190,6 +192,12 @@ export class AgentMessages {
     if (download !== undefined && !download.isOver) {
       download.neighbourhood.onHashQuery(channel, message)
     } else if (this.#options.store.has(digest)) {
+      if (!this.#mayAnswer(channel.peerId, digest, 'hashes')) {
+        // That they are here is still told, for it is no longer than the question; the hashes were.
+        const { freeSlots } = this.#options.uploads
+        channel.send({ type: 'have', digest, indices, vouchers: [], complete: true, freeSlots })
+        return
+      }
       this.#vouchAsSeed(channel, digest, indices).catch((error: unknown) => {
         this.#options.logger.warn({ err: error, digest }, 'the hashes of a stored blob could not be told')
       })
@@ -213,31 +221,26 @@ export class AgentMessages {
       return
     }
     try {
-      channel.send({
-        type: 'swarm-join',
-        digest,
-        sizeBytes: blob.sizeBytes,
-        mediaType: blob.mediaType ?? '',
-        chunks: new Uint8Array(),
-        complete: true,
-        vouchers: this.#vouchersOf(blob),
-        reply: false,
-        freeSlots: this.#options.uploads.freeSlots,
-      })
+      const { sizeBytes, mediaType = '' } = blob
+      const { freeSlots } = this.#options.uploads
+      const whole = { chunks: new Uint8Array(), complete: true, reply: false }
+      sendJoin(channel, { digest, sizeBytes, mediaType, ...whole, freeSlots }, this.#vouchersOf(blob))
     } finally {
       blob.release()
     }
   }
 
-  async #vouchAsSeed(channel: ControlChannel, digest: Digest, indices: number[]): Promise<void> {
+  async #vouchAsSeed(channel: ControlChannel, digest: Digest, asked: number[]): Promise<void> {
     const blob = await this.#options.store.open(digest)
     if (blob === undefined) {
-      channel.send({ type: 'lost', digest, indices })
+      channel.send({ type: 'lost', digest, indices: asked })
       return
     }
     try {
       const { freeSlots } = this.#options.uploads
-      channel.send({ type: 'have', digest, indices, vouchers: this.#vouchersOf(blob), complete: true, freeSlots })
+      const chunkCount = chunkCountFor(blob.sizeBytes)
+      const indices = [...new Set(asked)].filter((chunk) => chunk < chunkCount)
+      sendHave(channel, { digest, indices, vouchers: this.#vouchersOf(blob), complete: true, freeSlots })
     } finally {
       blob.release()
     }
@@ -246,11 +249,12 @@ export class AgentMessages {
   #vouchersOf({ digest, sizeBytes, chunkHashes }: StoredBlob): ChunkVoucher[] {
     const { control } = this.#options
     if (chunkCountFor(sizeBytes) === 0) return []
-    return [vouchForBlob(digest, chunkHashes, control.peerId, (bytes) => control.sign(bytes))]
+    return vouchForBlob(digest, chunkHashes, control.peerId, (bytes) => control.sign(bytes))
   }
 
   #answerTag(channel: ControlChannel, requestId: number, reference: string): void {
-    const answer = (known: (TagFound & { ageMs: number }) | undefined): void => {
+    const answer = (found: (TagFound & { ageMs: number }) | undefined): void => {
+      const known = found !== undefined && isTellable(found.mediaType) ? found : undefined
       const message: TagKnown = {
         type: 'tag-known',
         requestId,

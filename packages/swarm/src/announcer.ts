@@ -66,6 +66,17 @@ export class Announcer {
     this.#wake()
   }
 
+  /** A blob is not here any more: the DHT is not told of it again. */
+  withdraw(digest: Digest): void {
+    this.#backlog.delete(digest)
+    this.#queue.delete(digest)
+    const { control, logger } = this.#options
+    control.stopProviding(digest).catch((error: unknown) => {
+      if (!this.#stop.signal.aborted)
+        logger.debug({ err: error, digest }, 'a record of the DHT could not be taken back')
+    })
+  }
+
   /** Settles when an announcement costs no download anything, or cannot wait any longer. */
   async #quiet(isBacklog: boolean): Promise<void> {
     const { trackers, idle } = this.#options

@@ -8,6 +8,8 @@ export interface PendingChunk {
   readonly startedMs: number
   lastBytesMs: number
   receivedBytes: number
+  /** All its bytes are here: it waits for this node's own rate or disk, not for the peer. */
+  isReceived: boolean
   /** Peer id, or undefined for the origin. */
   readonly peerId: string | undefined
   readonly abort: AbortController
@@ -61,7 +63,8 @@ export class ChunkBoard implements WantView {
 
   /** A request for the chunk begins. */
   begin(chunk: number, peerId: string | undefined, nowMs: number, abort: AbortController): PendingChunk {
-    const request: PendingChunk = { chunk, peerId, startedMs: nowMs, lastBytesMs: nowMs, receivedBytes: 0, abort }
+    const times = { startedMs: nowMs, lastBytesMs: nowMs }
+    const request: PendingChunk = { chunk, peerId, ...times, receivedBytes: 0, isReceived: false, abort }
     const list = this.#pending.get(chunk)
     if (list === undefined) this.#pending.set(chunk, [request])
     else list.push(request)
@@ -99,7 +102,7 @@ export class ChunkBoard implements WantView {
   /** Marks the chunks that may be asked for twice. */
   markLate(nowMs: number): void {
     for (const [chunk, list] of this.#pending) {
-      if (list.length === 1 && isLate(list[0]!, this.#usualMs, nowMs)) this.late.add(chunk)
+      if (list.length === 1 && !list[0]!.isReceived && isLate(list[0]!, this.#usualMs, nowMs)) this.late.add(chunk)
     }
   }
 

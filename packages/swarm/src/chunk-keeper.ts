@@ -10,7 +10,7 @@ import type { GivenUpReason } from './metrics.ts'
 import type { Neighbourhood } from './neighbourhood.ts'
 import type { Readers } from './readers.ts'
 import { repair, type Repair } from './repair.ts'
-import type { VoucherBook } from './voucher-book.ts'
+import { inVouchers, type VoucherBook } from './voucher-book.ts'
 
 const EMPTY = new Uint8Array()
 
@@ -57,8 +57,8 @@ export class ChunkKeeper {
     })
     this.#resumed = [...partial.chunks.indices()]
     // They are good (the store has checked them), but nobody vouches for them any more: this node does.
-    if (this.#resumed.length > 0) {
-      book.vouch(this.#resumed, Buffer.concat(this.#resumed.map((chunk) => partial.hashOf(chunk)!)))
+    for (const chunks of inVouchers(this.#resumed)) {
+      book.vouch(chunks, Buffer.concat(chunks.map((chunk) => partial.hashOf(chunk)!)))
     }
   }
 
@@ -103,7 +103,6 @@ export class ChunkKeeper {
         this.fromPeersBytes += data.length
         context.metrics.received.inc({ source: 'peer' }, data.length)
       }
-      this.#disputes.matched(chunk, giver.peerId)
       return true
     } catch (error) {
       if (!(error instanceof ChunkMismatchError)) throw error

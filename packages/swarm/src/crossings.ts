@@ -6,7 +6,7 @@ import { chunkLength } from '@shoal/store'
 import { Superseded, type PendingChunk } from './chunk-board.ts'
 import type { ChunkGiver } from './chunk-keeper.ts'
 import type { Download } from './download.ts'
-import { busyRetryMs } from './policy/index.ts'
+import { busyWaitMs } from './policy/index.ts'
 
 /** News of a lease goes to the tracker at most this often, in milliseconds. */
 const NEWS_INTERVAL_MS = 400
@@ -116,6 +116,7 @@ export class Crossings {
       const bounded = AbortSignal.any([signal, abort.signal, patience.signal])
       const hash = await this.#hashOf(chunk, source, bounded)
       if (hash === undefined || !(await this.#fetch(grant, source, request, into, bounded, watch))) return undefined
+      request.isReceived = true
       await context.limits.download(into.length, abort.signal)
       return hash
     } catch (error) {
@@ -176,7 +177,7 @@ export class Crossings {
       const outcome = await context.transfer.fetch(source, options)
       if (outcome.status !== 'busy') return outcome.status === 'ok'
       context.metrics.busy.inc({ side: 'received' })
-      const waitMs = Math.max(outcome.retryAfterMs, busyRetryMs(context.parameters, Math.random, board.usualMs))
+      const waitMs = busyWaitMs(outcome.retryAfterMs, context.parameters, Math.random, board.usualMs)
       await delay(waitMs, undefined, { signal })
     }
   }

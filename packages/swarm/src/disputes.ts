@@ -50,12 +50,10 @@ export class Disputes {
     return false
   }
 
-  /** A peer sent bytes that do match: two voices for the hash, unless the peer is the signer itself. */
-  matched(chunk: number, peerId: string): void {
-    if (this.#options.book.signer(chunk) !== peerId) this.settle(chunk)
-  }
-
-  /** The hash of a chunk has turned out right: who had sent other bytes is to blame. */
+  /**
+   * The hash of a chunk has turned out right, by the origin or by the whole blob: who had sent other bytes is to blame. That
+   * another peer's bytes match shows nothing: it may have believed the same liar.
+   */
   settle(chunk: number): void {
     const senders = this.#refused.get(chunk)
     this.#refused.delete(chunk)

@@ -290,9 +290,14 @@ export class Download implements RunOwner {
       return
     }
     this.#state = 'complete'
-    this.keeper.confirm()
-    this.neighbourhood.tellComplete()
-    this.#discovery.completed()
+    try {
+      this.keeper.confirm()
+      this.neighbourhood.tellComplete()
+      this.#discovery.completed()
+    } catch (error) {
+      // The blob is whole, and whoever waits for it gets it, whatever becomes of telling others.
+      this.context.logger.error({ err: error, digest: this.digest }, 'others could not be told of a whole blob')
+    }
     this.#close('complete')
     // Streams go on; without this the blob could never be evicted.
     await this.partial.close()

@@ -5,6 +5,7 @@ import test from 'node:test'
 import type { ChunkHandler, ControlPlane } from '@shoal/network'
 import { StoreFullError } from '@shoal/store'
 import { UpstreamError } from '@shoal/upstream'
+import type { OriginSource } from './context.ts'
 import { DownloadError } from './errors.ts'
 import { meetAll, startNode, startNodes, until, type TestNode } from './testing/cluster.ts'
 import { hanging, MemoryOrigin, refusing } from './testing/origin.ts'
@@ -218,19 +219,71 @@ test('an origin whose bytes do not match the digest: the download fails as corru
   assert.equal(node.swarm.banned().length, 0)
 })
 
-test('an origin that names another size is not believed', async (t) => {
+test('an origin that names another size than a manifest did is not asked again: one of the two is wrong', async (t) => {
   const origin = new MemoryOrigin()
   const digest = origin.add(MIB)
-  const node = await startNode(t, { timings: { noProgressTimeoutMs: 500 } })
-  const request = { digest, sizeBytes: MIB + 1, origin: origin.source(digest), requestId: 'test' }
-  const download = (await node.swarm.download(request))!
-  const release = download.hold()
-  await assert.rejects(download.done, (error: unknown) => {
-    assert.ok(error instanceof DownloadError && error.cause instanceof UpstreamError)
-    assert.match(error.cause.message, /the blob has 1048576 bytes, expected 1048577/)
-    return true
+  const node = await startNode(t)
+  // Of the second one all that is asked for first may lie behind the end.
+  for (const sizeBytes of [MIB + 1, 64 * MIB]) {
+    const request = { digest, sizeBytes, origin: origin.source(digest), requestId: 'test' }
+    const download = (await node.swarm.download(request))!
+    const release = download.hold()
+    await assert.rejects(download.done, { name: 'DownloadError', code: 'WRONG_SIZE' })
+    release()
+  }
+})
+
+test('who joins a download gets nothing of what the repository of the first one has refused', async (t) => {
+  const origin = new MemoryOrigin()
+  const node = await startNode(t)
+  for (const joinsLate of [false, true]) {
+    const digest = origin.add(2 * MIB)
+    const asked = Promise.withResolvers<void>()
+    const joined = Promise.withResolvers<void>()
+    if (joinsLate) joined.resolve()
+    let questions = 0
+    const other: OriginSource = {
+      host: origin.host,
+      chunkList: async () => undefined,
+      open: async () => {
+        questions++
+        asked.resolve()
+        await joined.promise
+        throw new UpstreamError('NOT_FOUND', origin.host, 'this repository does not have it')
+      },
+    }
+    const request = { digest, sizeBytes: 2 * MIB, requestId: 'test' }
+    const first = (await node.swarm.download({ ...request, origin: other, originKey: 'other' }))!
+    first.hold()
+    await asked.promise
+    const second = (await node.swarm.download({ ...request, origin: origin.source(digest), originKey: 'own' }))!
+    second.hold()
+    joined.resolve()
+    await second.done
+    assert.deepEqual(await node.bytes(digest), origin.content(digest))
+    assert.ok(questions <= 2, `${questions} questions, by the runs that began before the first answer`)
+  }
+})
+
+test('when all have refused who wait for a download, it says so; none is asked again for coming again', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(CHUNK)
+  const node = await startNode(t)
+  const asked: string[] = []
+  const source = (name: string): OriginSource => ({
+    ...origin.source(digest),
+    open: () => {
+      asked.push(name)
+      return Promise.reject(new UpstreamError('DENIED', origin.host, `not for ${name}`))
+    },
   })
-  release()
+  const ask = (name: string) =>
+    node.swarm.download({ digest, sizeBytes: CHUNK, origin: source(name), originKey: name, requestId: 'test' })
+  const download = (await ask('one'))!
+  download.hold()
+  for (const name of ['two', 'one', 'two']) assert.equal(await ask(name), download)
+  await assert.rejects(download.done, { code: 'NO_SOURCE', message: /not for two/ })
+  assert.deepEqual(asked, ['one', 'two'])
 })
 
 test('a store that takes nothing ends the download with its own error', async (t) => {

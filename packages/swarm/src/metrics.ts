@@ -6,6 +6,8 @@ import { Counter, Gauge, Histogram, type Registry } from 'prom-client'
 export type GivenUpReason =
   /** Its chunks do not come. */
   | 'undelivered'
+  /** It only says busy: it is not counted on any more, though it is still asked. */
+  | 'busy'
   /** It says that it has chunks, and has not got them. */
   | 'missing'
   /** It says that it has chunks whose hash nobody knows, and tells none. */

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import type { ChunkVoucher } from '@shoal/network'
+import { encodeControlMessage, type ChunkVoucher } from '@shoal/network'
 import { digestOf } from '@shoal/oci'
 import { ChunkMap } from '@shoal/store'
 import fc from 'fast-check'
@@ -64,6 +64,20 @@ test('hashes are told once, and never back to who told them', () => {
   assert.deepEqual(first?.vouchers, [ours])
   assert.deepEqual(first.indices, [0, 2])
   assert.deepEqual(second?.vouchers, [])
+})
+
+test('a voucher that fills a message is told in one of its own', () => {
+  const count = 29_900
+  const sign = () => new Uint8Array(64)
+  const book = new VoucherBook({ digest, chunkCount: count, self: 'self', sign, verify: () => true })
+  const channel = new FakeChannel('peer')
+  const neighbour = new Neighbour(channel, new ChunkBoard(new ChunkMap(count)), book, 0, '')
+  const chunks = Array.from({ length: count }, (_, chunk) => chunk)
+  assert.equal(book.add(voucher(chunks)).invalid, false)
+  neighbour.tellHave(digest, chunks, false, 3)
+  for (const message of channel.sent) encodeControlMessage(message)
+  const [hashes, news, ...more] = channel.take('have')
+  assert.deepEqual([hashes?.vouchers.length, news?.indices.length, more.length], [1, count, 0])
 })
 
 test('who was told, or has told, a hash that is forgotten since is told the right one', () => {

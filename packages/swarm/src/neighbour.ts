@@ -1,9 +1,10 @@
 // Another node in the swarm of one blob, as this node sees it.
-import type { ChunkVoucher, ControlChannel, Have, NodeAddress } from '@shoal/network'
+import type { ChunkVoucher, ControlChannel, NodeAddress } from '@shoal/network'
 import { ChunkMap } from '@shoal/store'
 import type { Digest } from '@shoal/oci'
 import { isToBeLeft, textHash, type NeighbourView } from './policy/index.ts'
 import type { ChunkBoard } from './chunk-board.ts'
+import { sendHave } from './join-message.ts'
 import type { VoucherBook } from './voucher-book.ts'
 
 /** A neighbour in one swarm. Keeps the board's availability right for what it offers. */
@@ -29,6 +30,10 @@ export class Neighbour implements NeighbourView {
   hasDelivered = false
   /** It has never answered a request, or answers with a byte now and then. */
   isSilent = true
+  /** When it said busy first. */
+  busySinceMs: number | undefined
+  /** It only says busy: what it has does not count as available until it gives some of it. */
+  isPutOff = false
   /** Since when it has said that it has chunks whose hashes neither it nor anybody else has told. */
   unvouchedSinceMs: number | undefined
   /** Chunks in a row that it said it has and did not have. */
@@ -133,8 +138,7 @@ export class Neighbour implements NeighbourView {
   tellHave(digest: Digest, chunks: readonly number[], complete: boolean, freeSlots: number): void {
     const indices = chunks.filter((chunk) => !this.#said.has(chunk))
     if (indices.length === 0 && !complete) return
-    const message: Have = { type: 'have', digest, indices, vouchers: this.vouchersToTell(indices), complete, freeSlots }
-    this.channel.send(message)
+    sendHave(this.channel, { digest, indices, vouchers: this.vouchersToTell(indices), complete, freeSlots })
   }
 
   /**
@@ -152,9 +156,17 @@ export class Neighbour implements NeighbourView {
     )
   }
 
+  /** It says busy and nothing else: a strike, after which it is asked, but not counted on. Returns whether to give it up. */
+  putOff(nowMs: number): boolean {
+    this.isPutOff = true
+    // Else a node without an origin would take what nobody else has for lost, though this one may still give it.
+    this.complete = false
+    return this.strike(nowMs)
+  }
+
   /** Counts it again when the wait after a failure is over. */
   resume(nowMs: number): void {
-    if (!this.#suspended || this.notBeforeMs > nowMs) return
+    if (!this.#suspended || this.notBeforeMs > nowMs || (this.isPutOff && !this.hasDelivered)) return
     this.#suspended = false
     for (const chunk of this.chunks.indices()) this.#board.offered(chunk, this.remote, 1)
   }

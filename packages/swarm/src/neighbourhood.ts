@@ -17,7 +17,7 @@ import { LRUCache } from 'lru-cache'
 import type { ChunkBoard } from './chunk-board.ts'
 import type { SwarmContext } from './context.ts'
 import type { Crossings } from './crossings.ts'
-import { sendJoin } from './join-message.ts'
+import { sendHave, sendJoin } from './join-message.ts'
 import { Neighbour } from './neighbour.ts'
 import { acceptNeighbour, haveBatchMs } from './policy/index.ts'
 import type { VoucherBook } from './voucher-book.ts'
@@ -172,12 +172,17 @@ export class Neighbourhood {
   onHashQuery(channel: ControlChannel, message: HashQuery): void {
     const { book, context, partial } = this.#options
     const { digest } = partial
-    const indices = message.indices.filter((chunk) => partial.chunks.has(chunk) && book.hash(chunk) !== undefined)
-    const missing = message.indices.filter((chunk) => !indices.includes(chunk))
+    const isHere = (chunk: number) => partial.chunks.has(chunk) && book.hash(chunk) !== undefined
+    const indices: number[] = []
+    const missing: number[] = []
+    // Each once: a question may name one chunk thousands of times.
+    for (const chunk of new Set(message.indices)) {
+      if (chunk < partial.chunkCount) (isHere(chunk) ? indices : missing).push(chunk)
+    }
     if (missing.length > 0) channel.send({ type: 'lost', digest, indices: missing })
     if (indices.length === 0) return
     const vouchers = book.vouchersFor(indices)
-    channel.send({ type: 'have', digest, indices, vouchers, complete: false, freeSlots: context.freeSlots() })
+    sendHave(channel, { digest, indices, vouchers, complete: false, freeSlots: context.freeSlots() })
   }
 
   onLost(channel: ControlChannel, message: Lost): void {
@@ -246,14 +251,16 @@ export class Neighbourhood {
     else neighbour.toldHashes(known)
     const map = chunks.count === 0 ? EMPTY : chunks.toBytes()
     const freeSlots = context.freeSlots()
-    sendJoin(channel, { digest, sizeBytes, mediaType, chunks: map, complete: false, reply, freeSlots }, known)
-    const claimed = this.#options.claimed()
-    if (claimed.length > 0) channel.send({ type: 'claim', digest, indices: claimed, active: true })
+    this.#say(channel.peerId, () => {
+      sendJoin(channel, { digest, sizeBytes, mediaType, chunks: map, complete: false, reply, freeSlots }, known)
+      const claimed = this.#options.claimed()
+      if (claimed.length > 0) channel.send({ type: 'claim', digest, indices: claimed, active: true })
+    })
   }
 
   /** The same message to all. */
   tell(message: ControlMessage): void {
-    for (const { channel } of this.#neighbours.values()) channel.send(message)
+    for (const { channel, peerId } of this.#neighbours.values()) this.#say(peerId, () => channel.send(message))
   }
 
   /** A chunk is here and vouched for: all are told of it, together with others that come within a few milliseconds. */
@@ -272,18 +279,31 @@ export class Neighbourhood {
   #tellHaves(complete: boolean): void {
     clearTimeout(this.#batch)
     this.#batch = undefined
-    const { context, partial } = this.#options
     const indices = this.#toTell.splice(0)
-    const freeSlots = context.freeSlots()
-    for (const neighbour of this.#neighbours.values()) neighbour.tellHave(partial.digest, indices, complete, freeSlots)
+    for (const neighbour of this.#neighbours.values()) this.#tellHave(neighbour, indices, complete)
+  }
+
+  #tellHave(neighbour: Neighbour, indices: readonly number[], complete: boolean): void {
+    const { context, partial } = this.#options
+    this.#say(neighbour.peerId, () => neighbour.tellHave(partial.digest, indices, complete, context.freeSlots()))
+  }
+
+  /** Says something in a timer, or amid other work: a message that cannot be sent must end neither that nor the process. */
+  #say(peerId: string, send: () => void): void {
+    try {
+      send()
+    } catch (error) {
+      const { context, partial } = this.#options
+      context.logger.error({ err: error, peer: peerId, digest: partial.digest }, 'a message could not be sent')
+    }
   }
 
   #catchUp(neighbour: Neighbour): void {
-    const { partial, context } = this.#options
+    const { partial } = this.#options
     const told = this.#toldAtJoin.get(neighbour.peerId)
     this.#toldAtJoin.delete(neighbour.peerId)
     const missed = [...partial.chunks.indices()].filter((chunk) => told?.has(chunk) !== true)
-    if (missed.length > 0) neighbour.tellHave(partial.digest, missed, false, context.freeSlots())
+    if (missed.length > 0) this.#tellHave(neighbour, missed, false)
   }
 
   #refuse(channel: ControlChannel): void {

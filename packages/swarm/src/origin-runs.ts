@@ -6,6 +6,7 @@ import { UpstreamError, type BlobBody } from '@shoal/upstream'
 import type { ChunkBoard, PendingChunk } from './chunk-board.ts'
 import type { OriginSource, SwarmContext } from './context.ts'
 import { DownloadError } from './errors.ts'
+import { OriginSources } from './origin-sources.ts'
 import { chooseOriginRun, textHash } from './policy/index.ts'
 import type { VoucherBook } from './voucher-book.ts'
 
@@ -25,8 +26,6 @@ export interface RunOwner {
   readonly partial: PartialBlob
   readonly book: VoucherBook
   readonly signal: AbortSignal
-  /** Only other nodes say how large the blob is. */
-  readonly sizeIsHearsay: boolean
   /** Checks (against a known hash, if the origin itself gave one), keeps and vouches for a chunk of the origin. */
   keepFromOrigin(chunk: number, data: Uint8Array): Promise<void>
   /** Members of the swarm that may be trusted to fetch their share, as rendezvous hashes. */
@@ -56,7 +55,7 @@ interface Run {
 /** The runs of one download. */
 export class OriginRuns {
   readonly #owner: RunOwner
-  readonly #source: OriginSource | undefined
+  readonly #source: OriginSources
   readonly #runs = new Set<Run>()
   /** A run that gets the whole blob, because the origin ignores Range: others would get all of it again. */
   #whole: Run | undefined
@@ -66,13 +65,12 @@ export class OriginRuns {
   #notBeforeMs = 0
   /** Of a run that has ended, for the next one: a new one for each made work for the garbage collector. */
   #spare: Buffer | undefined
-  /** The origin said that it does not have it, or not for us: no use asking again. */
-  refusal: UpstreamError | undefined
   lastError: unknown
 
   constructor(owner: RunOwner, source: OriginSource | undefined) {
     this.#owner = owner
-    this.#source = source
+    this.#source = source instanceof OriginSources ? source : new OriginSources()
+    if (this.#source !== source) this.#source.add(source, '')
   }
 
   get active(): number {
@@ -81,7 +79,12 @@ export class OriginRuns {
 
   /** Whether the origin may still give something. */
   get usable(): boolean {
-    return this.#source !== undefined && this.refusal === undefined
+    return this.#source.usable
+  }
+
+  /** The origin said that it does not have it, or not for us, whoever asked. */
+  get refusal(): UpstreamError | undefined {
+    return this.#source.refusal
   }
 
   /** Whether a new run is a reason to go on waiting: not when the last ones brought nothing. */
@@ -140,7 +143,6 @@ export class OriginRuns {
   /** Fetches single chunks from the origin without keeping them, for the examination of a blob that does not match. */
   async fetchChunk(chunk: number, signal: AbortSignal): Promise<Buffer> {
     const { partial } = this.#owner
-    if (this.#source === undefined) throw new Error('there is no origin to compare with')
     const start = chunk * partial.chunkSizeBytes
     const data = Buffer.allocUnsafe(chunkLength(partial.sizeBytes, chunk))
     const body = await this.#source.open({ start, end: start + data.length - 1 }, signal)
@@ -185,7 +187,7 @@ export class OriginRuns {
     const lastChunk = wanted[wanted.length - 1]!
     const end = lastChunk * partial.chunkSizeBytes + chunkLength(partial.sizeBytes, lastChunk) - 1
     const signal = AbortSignal.any([this.#owner.signal, run.abort.signal])
-    const body = await this.#source!.open({ start, end }, signal)
+    const body = await this.#source.open({ start, end }, signal)
     try {
       if (!body.partial && wanted.length < partial.chunkCount) {
         if (this.#whole !== undefined) return
@@ -198,11 +200,11 @@ export class OriginRuns {
   }
 
   async #receive(run: Run, body: BlobBody, lastChunk: number, signal: AbortSignal): Promise<void> {
-    const { partial, sizeIsHearsay } = this.#owner
+    const { partial } = this.#owner
     if (body.sizeBytes !== partial.sizeBytes) {
       const message = `the origin says the blob has ${body.sizeBytes} bytes, expected ${partial.sizeBytes}`
-      if (sizeIsHearsay) throw new DownloadError('WRONG_SIZE', partial.digest, message)
-      throw new UpstreamError('PROTOCOL', this.#source!.host, message)
+      // Manifests of other repositories may be wrong, too: asked again, the origin would say the same.
+      throw new DownloadError('WRONG_SIZE', partial.digest, message)
     }
     // Not from the pool, which bounds what is asked of peers: an origin may take long over a run.
     const buffer = this.#spare ?? Buffer.allocUnsafeSlow(partial.chunkSizeBytes)
@@ -234,7 +236,7 @@ export class OriginRuns {
       }
       freeBytes([piece])
     }
-    throw new UpstreamError('PROTOCOL', this.#source!.host, 'the origin ended the answer before its last byte')
+    throw new UpstreamError('PROTOCOL', this.#source.host, 'the origin ended the answer before its last byte')
   }
 
   async #keep(run: Run, chunk: number, data: Buffer): Promise<void> {
@@ -303,19 +305,13 @@ export class OriginRuns {
       return
     }
     const upstream = error instanceof UpstreamError ? error : undefined
-    const { sizeIsHearsay, partial } = this.#owner
+    const { partial } = this.#owner
     // The blob ends before the range that was asked for.
-    if (sizeIsHearsay && upstream?.status === RANGE_NOT_SATISFIABLE) {
+    if (upstream?.status === RANGE_NOT_SATISFIABLE) {
       this.#owner.failWith(new DownloadError('WRONG_SIZE', partial.digest, upstream.message, upstream))
       return
     }
     this.lastError = error
-    if (
-      upstream !== undefined &&
-      ['NOT_FOUND', 'UNAUTHORIZED', 'DENIED', 'REFUSED_BY_POLICY'].includes(upstream.code)
-    ) {
-      this.refusal = upstream
-    }
     this.#backoffMs = Math.min(BACKOFF_MAX_MS, Math.max(BACKOFF_MIN_MS, this.#backoffMs * 2))
     this.#notBeforeMs =
       nowMs + Math.max(this.#backoffMs * (0.5 + Math.random()), Math.min(upstream?.retryAfterMs ?? 0, 60_000))

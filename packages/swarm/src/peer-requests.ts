@@ -5,10 +5,11 @@ import { Superseded } from './chunk-board.ts'
 import type { Download } from './download.ts'
 import type { Neighbour } from './neighbour.ts'
 import {
-  busyRetryMs,
+  busyWaitMs,
   chooseRequest,
   chunksAcross,
   chunksToBring,
+  isBusyInVain,
   isCheapElsewhere,
   isStalled,
   isTrickling,
@@ -71,7 +72,7 @@ export class PeerRequests {
   abortStalled(nowMs: number): void {
     const { board, context } = this.#download
     for (const request of board.pending()) {
-      if (request.peerId === undefined) continue
+      if (request.peerId === undefined || request.isReceived) continue
       const stalled = isStalled(request, board.usualMs, context.timings.stallTimeoutMs, nowMs)
       const trickling = isTrickling(request, board.usualMs, nowMs)
       if (stalled || trickling) request.abort.abort(new Stalled(trickling))
@@ -80,7 +81,7 @@ export class PeerRequests {
 
   abortPeer(peerId: string): void {
     for (const request of this.#download.board.pending()) {
-      if (request.peerId === peerId) request.abort.abort(new PeerLeft())
+      if (request.peerId === peerId && !request.isReceived) request.abort.abort(new PeerLeft())
     }
   }
 
@@ -116,14 +117,15 @@ export class PeerRequests {
       if (outcome.status === 'busy') {
         context.metrics.busy.inc({ side: 'received' })
         neighbour.freeSlots = 0
-        neighbour.notBeforeMs =
-          now + Math.max(outcome.retryAfterMs, busyRetryMs(context.parameters, Math.random, board.usualMs))
+        neighbour.notBeforeMs = now + busyWaitMs(outcome.retryAfterMs, context.parameters, Math.random, board.usualMs)
+        this.#judgeBusy(neighbour, now)
       } else if (outcome.status === 'missing') {
         neighbour.withdraws(chunk)
         neighbour.missed++
         context.metrics.failed.inc({ reason: 'missing' })
         if (neighbour.missed >= MAX_MISSED) this.#download.giveUp(neighbour.peerId, 'missing')
       } else {
+        request.isReceived = true
         await context.limits.download(into.length, signal)
         if (!this.#download.isOver) kept = await this.#download.keeper.keepFromPeer(neighbour, chunk, into, hash)
         if (kept) {
@@ -145,6 +147,24 @@ export class PeerRequests {
       context.budget.give(this.#download)
       this.#download.wake()
     }
+  }
+
+  /** Who only ever says busy must not keep this node from the origin, or the tracker from granting leases. */
+  #judgeBusy(neighbour: Neighbour, nowMs: number): void {
+    neighbour.busySinceMs ??= nowMs
+    const { hasDelivered, busySinceMs } = neighbour
+    const silentMs = this.#download.silentMs(nowMs)
+    const { usualMs } = this.#download.board
+    if (!isBusyInVain({ hasDelivered, busyForMs: nowMs - busySinceMs, silentMs, usualMs })) return
+    // Without a tracker it is enough that its chunks do not count: there is nobody to tell, and it may be all there is.
+    if (neighbour.isPutOff && !this.#download.isTracked(nowMs)) return
+    const { peerId } = neighbour
+    if (!neighbour.isPutOff) {
+      const { context, digest } = this.#download
+      context.metrics.givenUp(peerId, 'busy')
+      context.logger.warn({ peer: peerId, digest }, 'a peer that only says busy is not counted on')
+    }
+    if (neighbour.putOff(nowMs)) this.#download.giveUp(peerId, 'undelivered')
   }
 
   #failed(neighbour: Neighbour, startedMs: number, error: unknown): void {

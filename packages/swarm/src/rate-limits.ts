@@ -42,8 +42,25 @@ export class RateLimits {
     this.#changed.emit('change')
   }
 
+  /** How long what is about to be sent has to wait for what was sent before, in milliseconds. */
+  get uploadWaitMs(): number {
+    return this.#upload.debtMs(performance.now())
+  }
+
+  /**
+   * Counts a whole chunk, and waits for those before it, not for itself: the rate is kept by the pause after it, so that who
+   * waits for its bytes sees them come at the speed of the link.
+   */
   async upload(bytes: number): Promise<void> {
-    await this.#wait(this.#upload.take(bytes, performance.now()))
+    const now = performance.now()
+    const waitMs = this.#upload.debtMs(now)
+    this.#upload.take(bytes, now)
+    await this.#wait(waitMs)
+  }
+
+  /** Bytes that were counted and not sent after all. */
+  unsent(bytes: number): void {
+    this.#upload.give(bytes)
   }
 
   async download(bytes: number, signal: AbortSignal): Promise<void> {

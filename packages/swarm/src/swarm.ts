@@ -18,6 +18,7 @@ import { BufferPool } from './buffer-pool.ts'
 import { DEFAULT_TIMINGS, type Lie, type OriginSource, type SwarmContext, type SwarmTimings } from './context.ts'
 import { Download } from './download.ts'
 import { createSwarmMetrics, type SwarmMetrics } from './metrics.ts'
+import { OriginSources } from './origin-sources.ts'
 import { DEFAULT_PARAMETERS, type SwarmParameters } from './policy/index.ts'
 import type { RateLimits } from './rate-limits.ts'
 import { RequestBudget } from './request-budget.ts'
@@ -56,6 +57,8 @@ export interface DownloadRequest {
   sizeIsHearsay?: boolean
   mediaType?: string
   origin: OriginSource | undefined
+  /** Whose it is: the repository, and in whose name it is asked. @default the origin's host */
+  originKey?: string
   requestId: string
 }
 
@@ -66,6 +69,7 @@ export class Swarm {
   readonly #options: SwarmOptions
   readonly #context: SwarmContext
   readonly #downloads = new Map<Digest, Download>()
+  readonly #origins = new WeakMap<Download, OriginSources>()
   /** What is about to become a download or a stored blob. */
   readonly #starting = new Map<Digest, Promise<unknown>>()
   readonly #banned: LRUCache<string, string>
@@ -120,6 +124,7 @@ export class Swarm {
     control.onChannel = (channel) => this.#messages.opened(channel)
     control.onPeerConnected = (peerId) => this.#greet(peerId)
     control.onBan = (peerId, reason) => this.#cutOff(peerId, reason)
+    store.onRemoved = (digest) => this.#withdraw(digest)
   }
 
   /** Starts what runs by itself. The control plane must have been started. */
@@ -138,17 +143,21 @@ export class Swarm {
     this.#options.uploads.close()
   }
 
-  /** The download of a blob: the one that runs, or a new one. Undefined when the blob is whole in the store by now. */
+  /**
+   * The download of a blob: the one that runs, be it of another size, or a new one. Undefined when the blob is whole in the
+   * store by now.
+   */
   async download(request: DownloadRequest): Promise<Download | undefined> {
     const { digest } = request
     for (;;) {
       const running = this.#downloads.get(digest)
       if (running !== undefined && !running.isOver) {
-        if (request.sizeIsHearsay === true || !running.sizeIsHearsay) return running
-        if (running.partial.sizeBytes === request.sizeBytes) {
-          running.sizeIsHearsay = false
-          return running
-        }
+        const isCertain = request.sizeIsHearsay !== true
+        const isSame = running.partial.sizeBytes === request.sizeBytes
+        if (isCertain && isSame) running.sizeIsHearsay = false
+        if (isSame || !isCertain) this.#join(running, request)
+        // Of two sizes that are both certain one is wrong: the caller has to look.
+        if (isSame || !isCertain || !running.sizeIsHearsay) return running
         await running.close(new Error('the blob has another size than other nodes had said'))
       }
       if (this.#options.store.has(digest)) return undefined
@@ -229,20 +238,28 @@ export class Swarm {
     control.ban(peerId, this.#context.timings.banMs, lie)
   }
 
+  /** Who comes later gets nothing of what the first one's repository has refused: it has a source of its own. */
+  #join(running: Download, { origin, originKey = origin?.host ?? '' }: DownloadRequest): void {
+    if (this.#origins.get(running)?.add(origin, originKey) === true) running.wake()
+  }
+
   async #begin(request: DownloadRequest): Promise<Download> {
     const partial = await this.#options.store.openPartial(request.digest, request.sizeBytes)
     if (this.#closed) {
       await partial.close()
       throw new Error('the agent is shutting down')
     }
+    const origin = new OriginSources()
+    origin.add(request.origin, request.originKey ?? request.origin?.host ?? '')
     const download = new Download(this.#context, {
       partial,
       mediaType: request.mediaType ?? '',
-      origin: request.origin,
+      origin,
       sizeIsHearsay: request.sizeIsHearsay ?? false,
       requestId: request.requestId,
     })
     this.#downloads.set(request.digest, download)
+    this.#origins.set(download, origin)
     const over = () => {
       if (this.#downloads.get(request.digest) === download) this.#downloads.delete(request.digest)
       if (this.#downloads.size === 0) this.#context.pool.trim()
@@ -253,6 +270,14 @@ export class Swarm {
 
   #greet(peerId: string): void {
     if (!this.#closed) this.#messages.greet(peerId)
+  }
+
+  /** A blob is not here any more: who counted on it would wait for it, and a tracker would grant nobody a lease. */
+  #withdraw(digest: Digest): void {
+    // A download of it has told what it has by itself.
+    if (this.#downloads.has(digest) || this.#starting.has(digest)) return
+    this.trackers.send(digest, { type: 'tracker-leave', digest })
+    this.#announcer.withdraw(digest)
   }
 
   /**

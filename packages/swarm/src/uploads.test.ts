@@ -13,7 +13,7 @@ import { Uploads } from './uploads.ts'
 
 const CHUNK = 256 * 1024
 
-async function setUp(t: TestContext, more: Partial<typeof DEFAULT_PARAMETERS> = {}) {
+async function setUp(t: TestContext, more: Partial<typeof DEFAULT_PARAMETERS> = {}, uploadRate = 0) {
   // Registered first, so that it runs before the folder goes.
   let store: Store | undefined = undefined as Store | undefined
   let uploads: Uploads | undefined = undefined as Uploads | undefined
@@ -24,7 +24,7 @@ async function setUp(t: TestContext, more: Partial<typeof DEFAULT_PARAMETERS> = 
   store = await openStore({ directory: await temporaryFolder(t), hashing: 'inline', quotaBytes: 4 * CHUNK })
   const parameters = { ...DEFAULT_PARAMETERS, uploadSlots: 4, ...more }
   const metrics = createSwarmMetrics(new Registry())
-  const limits = new RateLimits({ uploadRate: 0, downloadRate: 0, originRate: 0 })
+  const limits = new RateLimits({ uploadRate, downloadRate: 0, originRate: 0 })
   uploads = new Uploads({ store, parameters, metrics, limits })
   const ask = (digest: Digest, index: number, peerId = 'peer') =>
     uploads.handle({ digest, index, peerId, requestId: 'test' })
@@ -148,4 +148,20 @@ test('what was served can be evicted once nothing is open any more', async (t) =
   answer.done(0)
   while (!(await store.delete(digest))) await new Promise((resolve) => setImmediate(resolve))
   assert.deepEqual(await ask(digest, 0), { status: 'missing' })
+})
+
+test('by its rate a node is busy until what it sends is paid for, and what was not sent is given back', async (t) => {
+  // A chunk takes more than four minutes.
+  const { store, uploads, ask } = await setUp(t, {}, 1000)
+  const { bytes, digest } = await stored(store)
+  const first = ok(await ask(digest, 0))
+  const other = await ask(digest, 1, 'other')
+  assert.ok(other.status === 'busy' && other.retryAfterMs > 60_000 && other.retryAfterMs < 300_000, other.status)
+  assert.equal(uploads.freeSlots, 3, 'it has taken no slot')
+  assert.deepEqual(await bytesOf(first), bytes.subarray(0, CHUNK))
+  // It was cancelled.
+  first.done(0)
+  const second = ok(await ask(digest, 1, 'other'))
+  second.done(CHUNK)
+  assert.equal((await ask(digest, 0)).status, 'busy')
 })

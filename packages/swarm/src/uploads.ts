@@ -61,35 +61,37 @@ export class Uploads {
 
   /** Given to the transfer plane. */
   readonly handle: ChunkHandler = async (request) => {
-    const { metrics } = this.#options
+    const { metrics, limits } = this.#options
     const parameters = this.#parameters
     const chunk = this.#closed ? undefined : await this.#find(request)
     if (chunk === undefined) return { status: 'missing' }
     const activeToPeer = this.#activeByPeer.get(request.peerId) ?? 0
+    const { lengthBytes, read } = chunk
+    const waitMs = limits.uploadWaitMs
     // Nothing is awaited between the look at the slots and the taking of one.
-    if (!admitUpload({ active: this.#active, activeToPeer, lengthBytes: chunk.lengthBytes }, parameters)) {
+    if (!admitUpload({ active: this.#active, activeToPeer, lengthBytes, waitMs }, parameters)) {
       chunk.release()
       metrics.busy.inc({ side: 'sent' })
-      return { status: 'busy', retryAfterMs: Math.ceil(busyRetryMs(parameters, Math.random)) }
+      return { status: 'busy', retryAfterMs: Math.ceil(waitMs + busyRetryMs(parameters, Math.random)) }
     }
     this.#active++
     this.#activeByPeer.set(request.peerId, activeToPeer + 1)
-    const done = once(() => {
+    const done = once((sentBytes: number) => {
+      limits.unsent(lengthBytes - sentBytes)
       this.#free(request.peerId)
       chunk.release()
     })
-    const { lengthBytes, read } = chunk
+    await limits.upload(lengthBytes)
     return { status: 'ok', lengthBytes, read, done }
   }
 
   async #find(request: ChunkRequest): Promise<FoundChunk | undefined> {
-    const { store, limits } = this.#options
+    const { store } = this.#options
     const partial = store.partial(request.digest)
     if (partial?.chunks.has(request.index) === true) {
       return {
         lengthBytes: chunkLength(partial.sizeBytes, request.index),
         read: async (offset, into) => {
-          await limits.upload(into.length)
           try {
             await partial.readChunk(request.index, into, offset)
           } catch (error) {
@@ -117,10 +119,7 @@ export class Uploads {
     const start = request.index * chunkSizeFor(blob.sizeBytes)
     return {
       lengthBytes: chunkLength(blob.sizeBytes, request.index),
-      read: async (offset, into) => {
-        await limits.upload(into.length)
-        await blob.readAt(start + offset, into)
-      },
+      read: (offset, into) => blob.readAt(start + offset, into),
       release: () => this.#letGo(request.digest, entry),
     }
   }
@@ -186,11 +185,11 @@ export class Uploads {
   }
 }
 
-function once(action: () => void): () => void {
+function once(action: (sentBytes: number) => void): (sentBytes: number) => void {
   let done = false
-  return () => {
+  return (sentBytes) => {
     if (done) return
     done = true
-    action()
+    action(sentBytes)
   }
 }

@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict'
 import test from 'node:test'
-import { createIdentity, verifySignature, type ChunkVoucher } from '@shoal/network'
+import {
+  createIdentity,
+  encodeControlMessage,
+  MAX_CONTROL_MESSAGE_BYTES,
+  verifySignature,
+  type ChunkVoucher,
+} from '@shoal/network'
 import { digestOf } from '@shoal/oci'
 import { CHUNKS, alice, bob, digest, good, hashOf, makeBook, self, voucher } from './testing/vouchers.ts'
 import { vouchForBlob, VoucherBook } from './voucher-book.ts'
@@ -16,9 +22,23 @@ test('a voucher teaches the hashes of its chunks, and who said so', () => {
 
 test('a whole blob is vouched for in one piece', () => {
   const book = makeBook()
-  const whole = vouchForBlob(digest, Buffer.concat(good), alice.peerId, (bytes) => alice.sign(bytes))
-  assert.equal(book.add(whole).learned.length, CHUNKS)
+  const [whole, ...more] = vouchForBlob(digest, Buffer.concat(good), alice.peerId, (bytes) => alice.sign(bytes))
+  assert.equal(book.add(whole!).learned.length, CHUNKS)
   assert.equal(book.known, CHUNKS)
+  assert.deepEqual(more, [])
+})
+
+test('a blob of very many chunks is vouched for in pieces that fit into messages', () => {
+  const count = 60_000
+  const book = makeBook(self, count)
+  const hashes = Buffer.alloc(count * 32)
+  for (let chunk = 0; chunk < count; chunk++) hashes.writeUInt32BE(chunk, chunk * 32)
+  for (const part of vouchForBlob(digest, hashes, alice.peerId, (bytes) => alice.sign(bytes))) {
+    assert.ok(part.indices.length * 35 < MAX_CONTROL_MESSAGE_BYTES / 2)
+    assert.equal(book.add(part).invalid, false)
+  }
+  assert.equal(book.known, count)
+  assert.deepEqual(book.hash(count - 1), hashes.subarray(-32))
 })
 
 test('what its signer did not sign is invalid', () => {
@@ -36,6 +56,7 @@ test('what its signer did not sign is invalid', () => {
     ['half a hash', { ...honest, hashes: honest.hashes.subarray(0, 40) }],
     ['no chunks', { ...honest, indices: [], hashes: new Uint8Array() }],
     ['chunks past the end', voucher(alice, [CHUNKS], [good[0]!])],
+    ['a chunk twice', voucher(alice, [1, 2, 1])],
   ]
   for (const [what, forged] of forgeries) {
     const book = makeBook()
@@ -131,4 +152,49 @@ test('who was accused of a lie and has told none is not judged a liar', () => {
     book.judge((chunk) => good[chunk]),
     [],
   )
+})
+
+test('a voucher that nobody could pass on in one message is not taken', () => {
+  const count = 30_000
+  const sign = () => new Uint8Array(64)
+  const book = new VoucherBook({ digest, chunkCount: count, self: self.peerId, sign, verify: () => true })
+  const said = (chunks: number): ChunkVoucher => {
+    const indices = Array.from({ length: chunks }, (_, chunk) => chunk)
+    return { indices, hashes: new Uint8Array(chunks * 32), signer: alice.peerId, signature: sign() }
+  }
+  assert.deepEqual(book.add(said(count)), { learned: [], invalid: true })
+  assert.equal(book.add(said(29_900)).learned.length, 29_900)
+  const vouchers = book.vouchersFor([0])
+  encodeControlMessage({ type: 'have', digest, indices: [], vouchers, complete: false, freeSlots: 0 })
+})
+
+test('who contradicts again and again costs one check, and one who invents words no more than are kept', () => {
+  let checks = 0
+  const verify = () => ++checks > 0
+  const sign = () => new Uint8Array(64)
+  const book = new VoucherBook({ digest, chunkCount: CHUNKS, self: self.peerId, sign, verify })
+  book.add(voucher(alice, [0]))
+  const lie = voucher(bob, [0], [hashOf('a lie')])
+  checks = 0
+  for (let times = 0; times < 100; times++) assert.equal(book.add(lie).invalid, false)
+  assert.equal(checks, 1)
+  for (let times = 0; times < 100; times++) book.add({ ...lie, hashes: hashOf(`lie ${times}`) })
+  assert.equal(checks, 8)
+  assert.deepEqual(book.doubts(), [0])
+  // It teaches something, so it is checked.
+  assert.deepEqual(book.add(voucher(bob, [0, 1], [hashOf('a lie'), good[1]!])).learned, [1])
+  assert.equal(checks, 9)
+})
+
+test('a word that was heard before raises doubts again about a hash that is learned anew', async () => {
+  const book = makeBook()
+  const carol = await createIdentity()
+  const lie = voucher(alice, [0], [hashOf('a lie')])
+  book.add(lie)
+  book.add(voucher(bob, [0]))
+  book.forget([0])
+  assert.deepEqual(book.doubts(), [])
+  book.add(voucher(carol, [0], [hashOf('another lie')]))
+  assert.deepEqual(book.add(voucher(bob, [0])), { learned: [], invalid: false })
+  assert.deepEqual(book.doubts(), [0])
 })

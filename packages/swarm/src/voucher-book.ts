@@ -4,6 +4,10 @@ import type { Digest } from '@shoal/oci'
 import type { ChunkVoucher, VerifySignature } from '@shoal/network'
 
 const HASH_BYTES = 32
+/** Chunks that this node vouches for with one signature. */
+const CHUNKS_PER_VOUCHER = 8192
+/** Chunks that a voucher may name. It is passed on as it is, so it has to fit into a message of 1 MiB, with 35 bytes for each. */
+const MAX_CHUNKS = 29_900
 /** Other words on one chunk that are kept, and signers of each. */
 const MAX_OTHER_WORDS = 8
 /** So many who say one and the same against a signer are believed for the time being; one could be the liar itself. */
@@ -22,7 +26,7 @@ export interface VoucherBookOptions {
 export interface VoucherOutcome {
   /** Chunks whose hash is known now and was not before. */
   learned: number[]
-  /** The signature does not fit, or it names chunks that do not exist. */
+  /** The signature does not fit, or it names chunks that do not exist, one twice, or too many. */
   invalid: boolean
 }
 
@@ -79,25 +83,51 @@ export class VoucherBook {
     const { indices, hashes, signer } = voucher
     const fits =
       indices.length > 0 &&
+      indices.length <= MAX_CHUNKS &&
       hashes.length === indices.length * HASH_BYTES &&
-      indices.every((index) => index < this.#options.chunkCount)
+      indices.every((index) => index < this.#options.chunkCount) &&
+      new Set(indices).size === indices.length
     if (!fits) return { learned: [], invalid: true }
-    const contradicted = indices.filter(
-      (index, at) => this.#hashes[index] !== undefined && !this.agrees(index, hashes, at),
-    )
-    const isKnown = contradicted.length === 0 && indices.every((index) => this.#hashes[index] !== undefined)
+    if (this.#distrusted.has(signer)) return { learned: [], invalid: false }
+    const contradicted: [chunk: number, hash: Uint8Array][] = []
+    indices.forEach((index, at) => {
+      if (this.#hashes[index] === undefined || this.agrees(index, hashes, at)) return
+      contradicted.push([index, hashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES)])
+    })
+    const isNews =
+      indices.some((index) => this.#hashes[index] === undefined) ||
+      contradicted.some(([index, hash]) => this.#isNews(index, hash, signer))
     // Nothing new in it: no need to check a signature (the usual case, every neighbour tells the same).
-    if (this.#distrusted.has(signer) || isKnown) return { learned: [], invalid: false }
-    if (!this.#options.verify(signer, signedBytes(this.#options.digest, indices, hashes), voucher.signature)) {
+    if (
+      isNews &&
+      !this.#options.verify(signer, signedBytes(this.#options.digest, indices, hashes), voucher.signature)
+    ) {
       return { learned: [], invalid: true }
     }
-    for (const index of contradicted) {
-      const at = indices.indexOf(index)
-      this.#noteOtherWord(index, hashes.subarray(at * HASH_BYTES, (at + 1) * HASH_BYTES), signer)
+    for (const [index, hash] of contradicted) {
+      if (isNews) this.#noteOtherWord(index, hash, signer)
+      // What was not checked now counts only where it was before.
+      else if (!this.#hasSaid(index, hash, signer)) continue
       this.#doubts.add(index)
     }
-    if (this.onAccused !== undefined && contradicted.some((index) => this.#isAccused(index))) this.onAccused()
+    if (this.onAccused !== undefined && contradicted.some(([index]) => this.#isAccused(index))) this.onAccused()
     return { learned: this.#enter(voucher, false), invalid: false }
+  }
+
+  /** Whether a word against the known hash of a chunk would change anything: who repeats it must not cost a check each time. */
+  #isNews(index: number, hash: Uint8Array, signer: string): boolean {
+    if (this.#hasSaid(index, hash, signer)) return false
+    return !this.#doubts.has(index) || this.#hasRoomFor(index, Buffer.from(hash).toString('hex'))
+  }
+
+  #hasSaid(index: number, hash: Uint8Array, signer: string): boolean {
+    return this.#otherWords.get(index)?.get(Buffer.from(hash).toString('hex'))?.has(signer) === true
+  }
+
+  /** Whether one more signer of this word on a chunk would be kept. */
+  #hasRoomFor(index: number, sha256: string): boolean {
+    const words = this.#otherWords.get(index)
+    return (words?.size ?? 0) < MAX_OTHER_WORDS && (words?.get(sha256)?.size ?? 0) < MAX_OTHER_WORDS
   }
 
   /**
@@ -167,9 +197,7 @@ export class VoucherBook {
     const words = this.#otherWords.get(index) ?? new Map<string, Set<string>>()
     this.#otherWords.set(index, words)
     const sha256 = Buffer.from(hash).toString('hex')
-    const signers = words.get(sha256) ?? new Set()
-    if (words.size >= MAX_OTHER_WORDS || signers.size >= MAX_OTHER_WORDS) return
-    words.set(sha256, signers.add(signer))
+    if (this.#hasRoomFor(index, sha256)) words.set(sha256, (words.get(sha256) ?? new Set<string>()).add(signer))
   }
 
   /** Forgets the hashes of some chunks, whoever said them. */
@@ -256,15 +284,28 @@ export class VoucherBook {
   }
 }
 
-/** A voucher for a whole blob that this node has verified. */
+/** Vouchers for a whole blob that this node has verified: one, but for the largest of blobs. */
 export function vouchForBlob(
   digest: Digest,
   hashes: Uint8Array,
   signer: string,
   sign: (bytes: Uint8Array) => Uint8Array,
-): ChunkVoucher {
-  const indices = Array.from({ length: hashes.length / HASH_BYTES }, (_, index) => index)
-  return { indices, hashes, signer, signature: sign(signedBytes(digest, indices, hashes)) }
+): ChunkVoucher[] {
+  const all = Array.from({ length: hashes.length / HASH_BYTES }, (_, index) => index)
+  return inVouchers(all).map((indices) => {
+    const first = indices[0]! * HASH_BYTES
+    const part = hashes.subarray(first, first + indices.length * HASH_BYTES)
+    return { indices, hashes: part, signer, signature: sign(signedBytes(digest, indices, part)) }
+  })
+}
+
+/** Chunks in as many parts as they take vouchers. */
+export function inVouchers(chunks: readonly number[]): number[][] {
+  const parts: number[][] = []
+  for (let from = 0; from < chunks.length; from += CHUNKS_PER_VOUCHER) {
+    parts.push(chunks.slice(from, from + CHUNKS_PER_VOUCHER))
+  }
+  return parts
 }
 
 /** What a voucher's signature covers; docs/protocol.md, "Vouchers". */

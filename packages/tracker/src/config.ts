@@ -2,8 +2,7 @@
 // of a configuration file all follow from this schema. Annotations: see the agent's config.ts.
 import { Type, type Static } from '@shoal/oci'
 
-const HOST_PATTERN =
-  '^([0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40}|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$'
+const HOST_PATTERN = '^([0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:.]{0,40}|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?)$'
 const NODE_PATTERN = '^(/\\S+|(\\[[0-9A-Fa-f:.]+\\]|[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?):[0-9]{1,5})$'
 
 const host = { pattern: HOST_PATTERN, mustBe: 'a host name or an IP address' }

@@ -310,6 +310,24 @@ test('each chunk comes into a zone once, though its nodes do not all know each o
   else assert.ok(brought <= origin.size(later))
 })
 
+test('nobody waits for what was evicted', { timeout: 120_000 }, async (t) => {
+  const tracker = await startTracker(t)
+  const [holder] = await startMembers(t, 1, [tracker], { quotaBytes: 3 * MIB })
+  const origin = new MemoryOrigin()
+  const [evicted, newer] = [origin.add(2 * MIB), origin.add(2 * MIB)]
+  for (const digest of [evicted, newer]) await holder!.fetch(origin, digest)
+  const holders = async () => {
+    const answer = await fetch(`${tracker.api}/api/v1/swarms`)
+    const { swarms } = (await answer.json()) as { swarms: { digest: string; completeMembers: number }[] }
+    return swarms.find(({ digest }) => digest === evicted)?.completeMembers
+  }
+  while ((await holders()) !== 0) await new Promise((resolve) => setImmediate(resolve))
+  assert.equal(holder!.store.has(evicted), false)
+  const [newcomer] = await startMembers(t, 1, [tracker])
+  await newcomer!.fetch(origin, evicted)
+  assert.deepEqual(await newcomer!.bytes(evicted), origin.content(evicted))
+})
+
 test('a member that does not give what it says it has does not keep a zone from it', async (t) => {
   const tracker = await startTracker(t)
   const origin = new MemoryOrigin()

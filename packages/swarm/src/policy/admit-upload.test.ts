@@ -1,7 +1,7 @@
 import { strict as assert } from 'node:assert'
 import { test } from 'node:test'
 import fc from 'fast-check'
-import { admitUpload, busyRetryMs } from './admit-upload.ts'
+import { admitUpload, busyRetryMs, busyWaitMs } from './admit-upload.ts'
 import { DEFAULT_PARAMETERS } from './parameters.ts'
 
 test('slots are never exceeded, an idle node always serves, and one peer never gets all slots', () => {
@@ -35,4 +35,20 @@ test('the wait after a busy is bounded, and grows with the time that a chunk tak
       if (usualMs >= 100) assert.ok(waitMs < usualMs)
     }),
   )
+})
+
+test('a chunk that its rate would hold back for long is not promised, not even by an idle node', () => {
+  for (const lengthBytes of [100, 1e6]) {
+    assert.equal(admitUpload({ active: 0, activeToPeer: 0, lengthBytes, waitMs: 500 }, DEFAULT_PARAMETERS), true)
+    assert.equal(admitUpload({ active: 0, activeToPeer: 0, lengthBytes, waitMs: 501 }, DEFAULT_PARAMETERS), false)
+  }
+})
+
+test('a peer is left alone for as long as it wants, but not for ever', () => {
+  const wait = (hintMs: number, usualMs = 0) => busyWaitMs(hintMs, DEFAULT_PARAMETERS, () => 0, usualMs)
+  assert.deepEqual(
+    [0, 700, 0xffff_ffff].map((hintMs) => wait(hintMs)),
+    [5, 700, 2000],
+  )
+  assert.equal(wait(0xffff_ffff, 100_000), 5000)
 })

@@ -9,7 +9,12 @@ export interface UploadLoad {
   activeToPeer: number
   /** Length of the chunk that is asked for, in bytes. @default a large one */
   lengthBytes?: number
+  /** How long the chunk would have to wait for what was sent before it, by the node's upload rate. @default 0 */
+  waitMs?: number
 }
+
+/** Who waits longer before the first byte of a chunk, in milliseconds, takes the peer for dead. */
+const LONGEST_WAIT_MS = 500
 
 /** Up to this length a chunk is over before it could be in anybody's way, in bytes: manifests and image configs. */
 export const SMALL_CHUNK_BYTES = 64 * 1024
@@ -18,6 +23,7 @@ const SMALL_CHUNK_FACTOR = 4
 
 /** Whether a request for a chunk is served at once. One peer never takes more than half of the slots (at least one). */
 export function admitUpload(load: UploadLoad, parameters: Readonly<SwarmParameters>): boolean {
+  if ((load.waitMs ?? 0) > LONGEST_WAIT_MS) return false
   if ((load.lengthBytes ?? Infinity) <= SMALL_CHUNK_BYTES)
     return load.active < parameters.uploadSlots * SMALL_CHUNK_FACTOR
   if (load.active >= parameters.uploadSlots) return false
@@ -34,4 +40,17 @@ const USUAL_CHUNK_MS = 100
 export function busyRetryMs(parameters: Readonly<SwarmParameters>, random: Random, usualChunkMs = 0): number {
   const { busyRetryMinMs, busyRetryMaxMs } = parameters
   return (busyRetryMinMs + random() * (busyRetryMaxMs - busyRetryMinMs)) * Math.max(1, usualChunkMs / USUAL_CHUNK_MS)
+}
+
+/** No peer is left alone for longer because it asks for it, in milliseconds: it could be for ever. */
+const LONGEST_HINT_MS = 2000
+
+/** The same for a peer that has told when it wants to be asked again. */
+export function busyWaitMs(
+  hintMs: number,
+  parameters: Readonly<SwarmParameters>,
+  random: Random,
+  usualChunkMs: number,
+): number {
+  return Math.max(Math.min(hintMs, LONGEST_HINT_MS), busyRetryMs(parameters, random, usualChunkMs))
 }

@@ -1,6 +1,6 @@
 import { strict as assert } from 'node:assert'
 import { test } from 'node:test'
-import { isCheapElsewhere, isToBeLeft } from './leave-peer.ts'
+import { isBusyInVain, isCheapElsewhere, isToBeLeft } from './leave-peer.ts'
 
 test('who is silent from the beginning is left at once where its chunk is cheap to have elsewhere, everybody else after three failures in a row', () => {
   const silent = { hasDelivered: false, isSilent: true }
@@ -20,4 +20,15 @@ test('a blob of one chunk is cheap to have elsewhere, a longer one while others 
   assert.equal(isCheapElsewhere(false, 1), true)
   assert.equal(isCheapElsewhere(false, 2), false)
   assert.equal(isCheapElsewhere(true, 2), true)
+})
+
+test('a busy counts against a peer only when it has given nothing, and for long nothing has come from anywhere', () => {
+  const vain = { hasDelivered: false, busyForMs: 2000, silentMs: 2000, usualMs: 0 }
+  assert.equal(isBusyInVain(vain), true)
+  assert.equal(isBusyInVain({ ...vain, hasDelivered: true }), false)
+  assert.equal(isBusyInVain({ ...vain, busyForMs: 1999 }), false)
+  assert.equal(isBusyInVain({ ...vain, silentMs: 1999 }), false)
+  // On a slow link a slot is taken for as long.
+  assert.equal(isBusyInVain({ ...vain, usualMs: 1000 }), false)
+  assert.equal(isBusyInVain({ ...vain, usualMs: 1000, busyForMs: 4000, silentMs: 4000 }), true)
 })

@@ -23,6 +23,31 @@ export function isToBeLeft({ failures, hasDelivered, isSilent }: PeerRecord, che
   return failures >= (cheapElsewhere && isSilent && !hasDelivered ? 1 : FAILURES_UNTIL_LEFT)
 }
 
+/** So long a peer may say busy while nothing comes from anywhere, in milliseconds, or so many times what a chunk takes. */
+const BUSY_PATIENCE_MS = 2000
+const BUSY_PATIENCE_FACTOR = 4
+
+/** What a node knows of a peer that has just said busy. */
+export interface BusyRecord {
+  readonly hasDelivered: boolean
+  /** For how long it has said so, without having given anything. */
+  readonly busyForMs: number
+  /** For how long this node has got nothing, from any peer or the origin. */
+  readonly silentMs: number
+  /** What a chunk usually takes from a peer; 0 while unknown. */
+  readonly usualMs: number
+}
+
+/**
+ * Whether a `busy` counts as a failure. An honest peer that many ask says it often, but then those whom it serves have
+ * something to give. One that gives nothing while nothing comes from anywhere may be busy for ever, and what it says it has
+ * keeps everybody from the origin.
+ */
+export function isBusyInVain({ hasDelivered, busyForMs, silentMs, usualMs }: BusyRecord): boolean {
+  const patienceMs = Math.max(BUSY_PATIENCE_MS, usualMs * BUSY_PATIENCE_FACTOR)
+  return !hasDelivered && busyForMs >= patienceMs && silentMs >= patienceMs
+}
+
 /**
  * Whether what a peer failed to give is cheap to have elsewhere: others deliver meanwhile, or it is a blob of one chunk. That
  * is mostly a manifest or a configuration, which everything else waits for, and which the origin can give twice.

@@ -32,3 +32,15 @@ test('no limit means no wait, and a new rate holds at once', () => {
   bucket.setRate(0, 0)
   assert.equal(bucket.take(1e12, 0), 0)
 })
+
+test('a debt is over in time, or when what was taken is given back; nobody gets more back than the burst', () => {
+  const bucket = new TokenBucket(1_000_000, 0)
+  assert.equal(bucket.debtMs(0), 0)
+  bucket.take(1_250_000, 0)
+  assert.equal(bucket.debtMs(0), 1000)
+  assert.equal(bucket.debtMs(400), 600)
+  bucket.give(600_000)
+  assert.equal(bucket.debtMs(400), 0)
+  bucket.give(1e12)
+  assert.equal(bucket.take(251_000, 400), 1)
+})

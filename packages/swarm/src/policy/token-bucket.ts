@@ -28,6 +28,18 @@ export class TokenBucket {
     if (this.#ratePerMs <= 0) return 0
     this.#refill(nowMs)
     this.#level -= bytes
+    return this.debtMs(nowMs)
+  }
+
+  /** Takes back what was taken and not sent. */
+  give(bytes: number): void {
+    this.#level = Math.min(this.#burst, this.#level + bytes)
+  }
+
+  /** How many milliseconds it takes until what was taken is paid for. */
+  debtMs(nowMs: number): number {
+    if (this.#ratePerMs <= 0) return 0
+    this.#refill(nowMs)
     return this.#level >= 0 ? 0 : -this.#level / this.#ratePerMs
   }
 
