@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
 import { digestOf } from '@shoal/oci'
-import type { AgentConfig } from './config.ts'
+import { agentConfig, type AgentConfig } from './config.ts'
 import { startAgent, type TestAgent } from './testing/agents.ts'
 import { refuse, startRegistry, type TestImage } from './testing/registry.ts'
 
@@ -49,25 +49,35 @@ async function pull(agent: TestAgent, base: string, image: TestImage, authorizat
   return statuses
 }
 
+/** Tests that an answer which is used again could spoil are done without that, and with the TTL that agents have. */
+const TTLS = [0, agentConfig({ swarmKeyFiles: ['unused'] }).tagCacheTtl]
+
+function testWithEach(name: string, check: (t: TestContext, config: Partial<AgentConfig>) => Promise<void>): void {
+  for (const tagCacheTtl of TTLS) test(`${name} (tagCacheTtl ${tagCacheTtl})`, (t) => check(t, { tagCacheTtl }))
+}
+
 const each = (status: number) => [status, status, status, status]
 
-test('private content in the store of the node is for those whose credentials the origin takes', async (t) => {
-  const { registry, agent, secret, path } = await setUp(t)
-  const base = path('team/private')
-  assert.deepEqual(await pull(agent, base, secret), each(401))
-  assert.deepEqual(await pull(agent, base, secret, RIGHT), each(200))
-  await agent.idle()
-  const refused = await ask(agent, `/v2/team/private/blobs/${secret.layers[0]!}?ns=${registry.host}`)
-  assert.deepEqual([refused.status, refused.code], [401, 'UNAUTHORIZED'])
-  assert.equal(refused.headers.get('www-authenticate'), CHALLENGE, 'so that a client can answer it')
-  assert.deepEqual(await pull(agent, base, secret), each(401))
-  assert.deepEqual(await pull(agent, base, secret, WRONG), each(401))
-  const head = await agent.ask(`${base}/blobs/${secret.layers[0]!}`, { method: 'HEAD' })
-  assert.equal(head.status, 401)
-})
+testWithEach(
+  'private content in the store of the node is for those whose credentials the origin takes',
+  async (t, config) => {
+    const { registry, agent, secret, path } = await setUp(t, config)
+    const base = path('team/private')
+    assert.deepEqual(await pull(agent, base, secret), each(401))
+    assert.deepEqual(await pull(agent, base, secret, RIGHT), each(200))
+    await agent.idle()
+    const refused = await ask(agent, `/v2/team/private/blobs/${secret.layers[0]!}?ns=${registry.host}`)
+    assert.deepEqual([refused.status, refused.code], [401, 'UNAUTHORIZED'])
+    assert.equal(refused.headers.get('www-authenticate'), CHALLENGE, 'so that a client can answer it')
+    assert.deepEqual(await pull(agent, base, secret), each(401))
+    assert.deepEqual(await pull(agent, base, secret, WRONG), each(401))
+    const head = await agent.ask(`${base}/blobs/${secret.layers[0]!}`, { method: 'HEAD' })
+    assert.equal(head.status, 401)
+  },
+)
 
-test('a digest alone opens nothing under the name of another repository', async (t) => {
-  const { agent, secret, path } = await setUp(t)
+testWithEach('a digest alone opens nothing under the name of another repository', async (t, config) => {
+  const { agent, secret, path } = await setUp(t, config)
   await pull(agent, path('team/private'), secret, RIGHT)
   await agent.idle()
   for (const digest of [secret.config, ...secret.layers]) {
@@ -77,13 +87,13 @@ test('a digest alone opens nothing under the name of another repository', async 
   assert.equal((await ask(agent, `${path('team/open')}/manifests/${secret.digest}`)).status, 404)
 })
 
-test('private content on a peer is no more open than at its origin', async (t) => {
-  const { registry, agent, secret, state, path } = await setUp(t)
+testWithEach('private content on a peer is no more open than at its origin', async (t, config) => {
+  const { registry, agent, secret, state, path } = await setUp(t, config)
   const base = path('team/private')
   await pull(agent, base, secret, RIGHT)
   await agent.idle()
   const { address } = await agent.status()
-  const second = await startAgent(t, { bootstrapPeers: address.multiaddrs })
+  const second = await startAgent(t, { ...config, bootstrapPeers: address.multiaddrs })
   while ((await second.status()).peersConnected === 0) await new Promise((resolve) => setImmediate(resolve))
   assert.deepEqual(await pull(second, base, secret), each(401))
   const before = registry.blobBytes
@@ -91,7 +101,7 @@ test('private content on a peer is no more open than at its origin', async (t) =
   assert.equal(registry.blobBytes, before, 'with the right credentials the bytes come from the peer')
 
   state.down = true
-  const third = await startAgent(t, { bootstrapPeers: address.multiaddrs })
+  const third = await startAgent(t, { ...config, bootstrapPeers: address.multiaddrs })
   while ((await third.status()).peersConnected === 0) await new Promise((resolve) => setImmediate(resolve))
   for (const credentials of [undefined, RIGHT]) {
     for (const status of await pull(third, base, secret, credentials)) assert.notEqual(status, 200)
@@ -178,19 +188,22 @@ test('accepted credentials cost one question for each repository', async (t) => 
   assert.equal(registry.asked.length, before)
 })
 
-test("the node's login opens nothing, unless the operator says that everyone on the node may use it", async (t) => {
-  const { registry, secret, open, path } = await setUp(t)
-  const login = { username: 'ann', password: 'right' }
-  const strict = await startAgent(t, { registries: { [registry.host]: login } })
-  assert.deepEqual(await pull(strict, path('team/private'), secret), each(401))
-  assert.deepEqual(await pull(strict, path('team/open'), open), each(200))
-  const lenient = await startAgent(t, { registries: { [registry.host]: { ...login, access: 'node' } } })
-  assert.deepEqual(await pull(lenient, path('team/private'), secret), each(200))
-  assert.deepEqual(await pull(lenient, path('team/private'), secret, WRONG), each(200))
-})
+testWithEach(
+  "the node's login opens nothing, unless the operator says that everyone on the node may use it",
+  async (t, config) => {
+    const { registry, secret, open, path } = await setUp(t, config)
+    const login = { username: 'ann', password: 'right' }
+    const strict = await startAgent(t, { ...config, registries: { [registry.host]: login } })
+    assert.deepEqual(await pull(strict, path('team/private'), secret), each(401))
+    assert.deepEqual(await pull(strict, path('team/open'), open), each(200))
+    const lenient = await startAgent(t, { ...config, registries: { [registry.host]: { ...login, access: 'node' } } })
+    assert.deepEqual(await pull(lenient, path('team/private'), secret), each(200))
+    assert.deepEqual(await pull(lenient, path('team/private'), secret, WRONG), each(200))
+  },
+)
 
-test('a blob that reads like a manifest opens nothing', async (t) => {
-  const { registry, agent, secret, open, path } = await setUp(t)
+testWithEach('a blob that reads like a manifest opens nothing', async (t, config) => {
+  const { registry, agent, secret, open, state, path } = await setUp(t, { ...config, accessTtl: 0 })
   await pull(agent, path('team/private'), secret, RIGHT)
   await agent.idle()
   // Registries take any blob: this one names private content.
@@ -203,13 +216,21 @@ test('a blob that reads like a manifest opens nothing', async (t) => {
   for (const digest of [secret.config, ...secret.layers]) {
     assert.equal((await ask(agent, `${path('team/open')}/blobs/${digest}`)).status, 404)
   }
+  state.down = true
+  assert.equal((await ask(agent, `${path('team/open')}/blobs/${planted}`)).status, 200, 'as a blob it is known')
+  for (const rest of [
+    `manifests/${planted}`,
+    ...[secret.config, ...secret.layers].map((digest) => `blobs/${digest}`),
+  ]) {
+    assert.notEqual((await ask(agent, `${path('team/open')}/${rest}`)).status, 200, rest)
+  }
 })
 
-test("what one registry opens to everyone on the node opens nothing of another one's", async (t) => {
-  const { registry, secret, path } = await setUp(t)
+testWithEach("what one registry opens to everyone on the node opens nothing of another one's", async (t, config) => {
+  const { registry, secret, path } = await setUp(t, config)
   const lenient = await startRegistry(t)
   const image = lenient.addImage('app:1', [1000])
-  const agent = await startAgent(t, { registries: { [lenient.host]: { access: 'node' } } })
+  const agent = await startAgent(t, { ...config, registries: { [lenient.host]: { access: 'node' } } })
   await pull(agent, path('team/private'), secret, RIGHT)
   await agent.idle()
   for (const digest of [secret.config, ...secret.layers]) {
@@ -266,8 +287,8 @@ test('an outage does not open what was closed before it, by other tags and diges
   }
 })
 
-test('a foreign layer in a manifest of an open repository opens nothing', async (t) => {
-  const { registry, agent, secret, open, state, path } = await setUp(t)
+testWithEach('a foreign layer in a manifest of an open repository opens nothing', async (t, config) => {
+  const { registry, agent, secret, open, state, path } = await setUp(t, config)
   await pull(agent, path('team/private'), secret, RIGHT)
   await agent.idle()
   const manifest = JSON.parse(open.text) as { layers: object[] }

@@ -26,6 +26,8 @@ export interface AccessOptions {
   outageTtlMs: number
   /** Limit for one question to the origin, in milliseconds. */
   timeoutMs: number
+  /** Told how large a blob is, where that was asked for. */
+  sized?: (digest: Digest, sizeBytes: number) => void
   /** Milliseconds of a clock that is never set. @default performance.now */
   now?: () => number
 }
@@ -162,7 +164,9 @@ export class Access {
     try {
       // Others wait for it, too: it does not end with the client that came first.
       const signal = AbortSignal.timeout(this.#options.timeoutMs)
-      fetcher = (await this.#askInTurn(target, digest, kind, reader, signal)).fetcher
+      const admission = await this.#askInTurn(target, digest, kind, reader, signal)
+      fetcher = admission.fetcher
+      if (kind === 'blob') this.#options.sized?.(digest, admission.resolved.sizeBytes)
     } catch (error) {
       const isOutage = error instanceof UpstreamError && error.isOutage
       if (!(isOutage && member && this.#mayGoOn(target, reader))) throw error

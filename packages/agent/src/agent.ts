@@ -214,6 +214,9 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
   const content = new Content({ store, swarm, upstream, logger })
 
   const pins = new Pins(store)
+  await pins.letGoOfOrphans().catch((error: unknown) => {
+    logger.warn({ err: error }, 'what no pinned image names any more could not be unpinned')
+  })
   const pull = (wish: PullWish) => pullImage({ content, tags, ...wish })
   const preheater: Preheater = new Preheater({ pins, pull, logger })
   const access = new Access({
@@ -222,6 +225,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
     ttlMs: config.accessTtl,
     outageTtlMs: config.accessOutageTtl,
     timeoutMs: config.manifestTimeout,
+    sized: (digest, sizeBytes) => content.sized(digest, sizeBytes),
   })
 
   const lookahead = new Lookahead({ content, limitBytes: config.lookahead, registry, logger })

@@ -20,7 +20,7 @@ import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import { hedged, unlessAborted } from './aborting.ts'
 import { Descriptors, type AskOrigin, type Descriptor } from './descriptors.ts'
-import { blobSource, manifestSource, type Requester } from './origin-sources.ts'
+import { blobSource, manifestSource, originKey, type Requester } from './origin-sources.ts'
 import { orPassThrough, passThrough } from './pass-through.ts'
 
 /** Stored manifests that are kept in memory, too, in bytes: a registry's clients ask for the same few again and again. */
@@ -77,6 +77,11 @@ export class Content {
     this.#descriptors.hear(digest, sizeBytes, mediaType)
   }
 
+  /** A blob's size was asked for, to see who may read it: it may not be what a manifest of somebody else says. */
+  sized(digest: Digest, sizeBytes: number): void {
+    this.#descriptors.contest(digest, sizeBytes)
+  }
+
   /**
    * A manifest by digest.
    * @param directlyAtMs when the origin is asked for it beside the swarm, by `performance.now()`: members may be too busy to
@@ -97,6 +102,10 @@ export class Content {
     try {
       return await this.#fetchManifest(target, digest, descriptor, requester, signal, directlyAtMs)
     } catch (error) {
+      const isWrong = isWrongSize(error)
+      if (isWrong) this.#descriptors.refute(digest, descriptor.sizeBytes)
+      const isTooLarge = descriptor.sizeBytes > MAX_MANIFEST_BYTES && !descriptor.isOrigins
+      if (!descriptor.sizeIsHearsay && !isWrong && !isTooLarge) throw error
       const right = await this.#descriptors.correct(digest, descriptor, askOrigin)
       if (right === undefined) throw error
       this.#options.logger.warn({ err: error, digest, right }, 'others named a wrong size: tried again')
@@ -107,11 +116,12 @@ export class Content {
   async #fetchManifest(
     target: RepositoryTarget,
     digest: Digest,
-    { sizeBytes, mediaType, sizeIsHearsay }: Descriptor,
+    descriptor: Descriptor,
     requester: Requester,
     signal: AbortSignal,
     directlyAtMs: number,
   ): Promise<ManifestContent> {
+    const { sizeBytes, mediaType, sizeIsHearsay } = descriptor
     const { swarm, upstream, logger } = this.#options
     if (sizeBytes > MAX_MANIFEST_BYTES) {
       throw new OciError('MANIFEST_INVALID', `the manifest has ${sizeBytes} bytes, more than ${MAX_MANIFEST_BYTES}`)
@@ -122,8 +132,13 @@ export class Content {
     }
     try {
       const origin = manifestSource(upstream, target, digest, requester)
-      const requestId = requester.requestId ?? ''
-      const download = await swarm.download({ digest, sizeBytes, sizeIsHearsay, mediaType, origin, requestId })
+      const asked = {
+        origin,
+        originKey: originKey('manifest', target, requester),
+        requestId: requester.requestId ?? '',
+      }
+      const download = await swarm.download({ digest, sizeBytes, sizeIsHearsay, mediaType, ...asked })
+      if (isOfOtherSize(download, descriptor)) return await directly(signal)
       const throughSwarm = this.#finished(download, signal).then((source) => this.#storedManifest(digest, source))
       const release = download?.hold()
       const content = await hedged(throughSwarm, directlyAtMs - performance.now(), (answered) =>
@@ -131,12 +146,12 @@ export class Content {
       ).finally(release)
       if (content !== undefined) {
         // What came directly tells nothing of the size that the swarm was asked with.
-        if (content.sizeBytes !== sizeBytes) this.#descriptors.doubt(digest)
+        if (content.sizeBytes !== sizeBytes) this.#descriptors.refute(digest, sizeBytes)
         this.#descriptors.prove(digest, content.sizeBytes)
         return content
       }
     } catch (error) {
-      if (!(error instanceof StoreFullError || error instanceof StoreFailedError)) throw error
+      if (!isOfTheStore(error)) throw error
       logger.warn({ err: error, digest }, 'the store takes nothing: the manifest is passed through')
     }
     return await directly(signal)
@@ -155,6 +170,7 @@ export class Content {
     signal: AbortSignal,
   ): Promise<BlobContent> {
     const { store, swarm, upstream, logger } = this.#options
+    let isAsked = false
     for (;;) {
       const stored = await store.open(digest)
       if (stored !== undefined) {
@@ -171,10 +187,11 @@ export class Content {
       const descriptor = await this.#descriptors.find(digest, askOrigin)
       const { sizeBytes, sizeIsHearsay } = descriptor
       const origin = blobSource(upstream, target, digest, requester)
-      const requestId = requester.requestId ?? ''
+      const asked = { origin, originKey: originKey('blob', target, requester), requestId: requester.requestId ?? '' }
       try {
-        const download = await swarm.download({ digest, sizeBytes, sizeIsHearsay, origin, requestId })
+        const download = await swarm.download({ digest, sizeBytes, sizeIsHearsay, ...asked })
         if (download === undefined) continue
+        if (isOfOtherSize(download, descriptor)) throw new OtherSizeError(digest)
         this.#learnFrom(download)
         // One that runs already may know the size better.
         const { sizeBytes: actualBytes } = download.partial
@@ -196,9 +213,12 @@ export class Content {
           release: download.hold(),
         }
       } catch (error) {
-        if ((await this.#descriptors.correct(digest, descriptor, askOrigin)) !== undefined) continue
-        if (!(error instanceof StoreFullError || error instanceof StoreFailedError)) throw error
-        logger.warn({ err: error, digest }, 'the store takes nothing: the blob is passed through')
+        // Once. The origin's word may be that of another registry than this client's.
+        const mayBeWrong: boolean = !isAsked && (!descriptor.isOrigins || error instanceof OtherSizeError)
+        isAsked ||= mayBeWrong
+        if (mayBeWrong && (await this.#descriptors.correct(digest, descriptor, askOrigin)) !== undefined) continue
+        if (!isOfTheStore(error) && !(error instanceof OtherSizeError)) throw error
+        logger.warn({ err: error, digest }, 'the store does not take it: the blob is passed through')
         const passed = { upstream, target, digest, sizeBytes, requester }
         return {
           sizeBytes,
@@ -294,10 +314,33 @@ export class Content {
     done.then(
       () => this.#descriptors.prove(digest, partial.sizeBytes),
       (error: unknown) => {
-        if (!(error instanceof DownloadError && error.code === 'STOPPED')) this.#descriptors.doubt(digest)
+        if (isWrongSize(error)) this.#descriptors.refute(digest, partial.sizeBytes)
+        else if (!(error instanceof DownloadError && error.code === 'STOPPED')) this.#descriptors.doubt(digest)
       },
     )
   }
+}
+
+/** Another client waits for the blob with another size, by a manifest of its own: one of the two will be refuted. */
+class OtherSizeError extends Error {
+  override readonly name = 'OtherSizeError'
+
+  constructor(digest: Digest) {
+    super(`${digest} is being downloaded with another size`)
+  }
+}
+
+/** Whoever is certain of a size does not wait for a download of another one, which may never end. */
+function isOfOtherSize(download: Download | undefined, { sizeBytes, sizeIsHearsay }: Descriptor): boolean {
+  return download !== undefined && !sizeIsHearsay && download.partial.sizeBytes !== sizeBytes
+}
+
+function isWrongSize(error: unknown): boolean {
+  return error instanceof DownloadError && error.code === 'WRONG_SIZE'
+}
+
+function isOfTheStore(error: unknown): boolean {
+  return error instanceof StoreFullError || error instanceof StoreFailedError
 }
 
 /** @throws OciError(MANIFEST_UNKNOWN) when it is none */

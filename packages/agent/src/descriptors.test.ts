@@ -35,6 +35,38 @@ test('what a manifest says is certain, and nothing that others say replaces it',
   assert.deepEqual([sizeBytes, sizeIsHearsay], [6, false])
 })
 
+test('where manifests differ the origin says who is right, and its word stays', async () => {
+  const { descriptors } = setUp(7)
+  descriptors.know(DIGEST, 6, 'm')
+  descriptors.know(DIGEST, 5, 'm')
+  // While it is down, there is nothing better.
+  assert.equal((await descriptors.find(DIGEST, down)).sizeBytes, 5)
+  assert.equal((await descriptors.find(DIGEST, saying(6))).sizeBytes, 6)
+  descriptors.know(DIGEST, 5, 'm')
+  assert.equal((await descriptors.find(DIGEST, down)).sizeBytes, 6)
+})
+
+test('another size that the origin named makes it be asked, the same one does not', async () => {
+  const { descriptors } = setUp(7)
+  descriptors.know(DIGEST, 5, 'm')
+  descriptors.contest(DIGEST, 5)
+  assert.equal((await descriptors.find(DIGEST, saying(6))).sizeBytes, 5)
+  descriptors.contest(DIGEST, 6)
+  assert.equal((await descriptors.find(DIGEST, saying(6))).sizeBytes, 6)
+})
+
+test('a size that the origin has refuted is forgotten, and not taken from a manifest again', async () => {
+  const { descriptors, blamed } = setUp(7)
+  descriptors.know(DIGEST, 5, 'm')
+  descriptors.refute(DIGEST, 4)
+  assert.equal((await descriptors.find(DIGEST, down)).sizeBytes, 5)
+  descriptors.refute(DIGEST, 5)
+  descriptors.know(DIGEST, 5, 'm')
+  assert.equal((await descriptors.find(DIGEST, saying(6))).sizeBytes, 6)
+  descriptors.prove(DIGEST, 6)
+  assert.deepEqual(blamed, [])
+})
+
 test('after a size that was wrong the origin is asked first; who said it is blamed once the right one is proven', async () => {
   const { descriptors, blamed } = setUp(7)
   const tried = await descriptors.find(DIGEST, hanging)

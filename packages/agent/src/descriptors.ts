@@ -1,5 +1,6 @@
 // How large content is that is asked for by digest. What a manifest or the origin says is certain; what other nodes say
-// may be a lie, so it is remembered who said it, and it is forgotten when the content cannot be got with it.
+// may be a lie, so it is remembered who said it, and it is forgotten when the content cannot be got with it. A manifest may
+// name a wrong size for a layer of other images: where two differ the origin is asked, and its word stays.
 import { setTimeout as delay } from 'node:timers/promises'
 import { entryLimit, type Digest } from '@shoal/oci'
 import type { Swarm } from '@shoal/swarm'
@@ -24,6 +25,8 @@ export interface Descriptor {
   mediaType: string
   /** Only other nodes say so. */
   sizeIsHearsay: boolean
+  /** The origin itself has said so, not a manifest. */
+  isOrigins: boolean
 }
 
 /** What the origin says of a digest. @throws UpstreamError */
@@ -32,7 +35,11 @@ export type AskOrigin = () => Promise<{ sizeBytes: number; mediaType: string }>
 interface Known extends Descriptor {
   /** The agent that said it; empty where a tracker did, or it is certain. */
   saidBy: string
+  /** Manifests name different sizes. */
+  isContested: boolean
 }
+
+const HEARSAY = { sizeIsHearsay: true, isOrigins: false, isContested: false } as const
 
 /** The descriptors that this node knows. */
 export class Descriptors {
@@ -49,15 +56,29 @@ export class Descriptors {
     this.#limitMs = limitMs
   }
 
-  /** Notes what a manifest or the origin said of some content. */
+  /** Notes what a manifest said of some content, unless the origin has said otherwise. */
   know(digest: Digest, sizeBytes: number, mediaType: string): void {
-    this.#known.set(digest, { sizeBytes, mediaType, sizeIsHearsay: false, saidBy: '' })
+    const known = this.#known.get(digest)
+    const refuted = this.#doubted.get(digest)
+    if (refuted?.sizeIsHearsay === false && refuted.sizeBytes === sizeBytes) return
+    const isOther = known?.sizeIsHearsay === false && known.sizeBytes !== sizeBytes
+    if (known?.isOrigins === true && isOther) return
+    const isContested = known?.isContested === true || isOther
+    const isOrigins = known?.isOrigins === true
+    this.#known.set(digest, { sizeBytes, mediaType, sizeIsHearsay: false, isOrigins, saidBy: '', isContested })
+  }
+
+  /** Another size was named for it: where only manifests have named one, the origin is asked for it. */
+  contest(digest: Digest, sizeBytes: number): void {
+    const known = this.#known.get(digest)
+    if (known === undefined || known.sizeIsHearsay || known.isOrigins || known.sizeBytes === sizeBytes) return
+    this.#known.set(digest, { ...known, isContested: true })
   }
 
   /** Notes what other nodes said, unless it is known better. */
   hear(digest: Digest, sizeBytes: number, mediaType: string): void {
     if (this.#known.get(digest)?.sizeIsHearsay === false || this.#doubted.has(digest)) return
-    this.#known.set(digest, { sizeBytes, mediaType, sizeIsHearsay: true, saidBy: '' })
+    this.#known.set(digest, { ...HEARSAY, sizeBytes, mediaType, saidBy: '' })
   }
 
   /** The content type that belongs to a digest, where somebody has said it. */
@@ -72,17 +93,17 @@ export class Descriptors {
    */
   async find(digest: Digest, askOrigin: AskOrigin, certain = false): Promise<Descriptor> {
     const known = this.#known.get(digest)
-    if (known !== undefined && !(known.sizeIsHearsay && certain)) return known
-    if (certain || this.#doubted.has(digest)) return await this.#askOriginFirst(digest, askOrigin, known)
+    if (known !== undefined && !known.isContested && !(known.sizeIsHearsay && certain)) return known
+    if (certain || known !== undefined || this.#doubted.has(digest))
+      return await this.#askOriginFirst(digest, askOrigin, known)
     return await this.#askPeersAndOrigin(digest, askOrigin)
   }
 
   /**
-   * With this descriptor the content could not be got. Where it was hearsay, the origin is asked. Returns what it says
-   * when that is another size; undefined when there is nothing to try again with.
+   * With this descriptor, of which the origin has not said it, the content could not be got. The origin is asked. Returns what
+   * it says when that is another size; undefined when there is nothing to try again with.
    */
   async correct(digest: Digest, tried: Descriptor, askOrigin: AskOrigin): Promise<Descriptor | undefined> {
-    if (!tried.sizeIsHearsay) return undefined
     this.doubt(digest)
     try {
       const said = this.#fromOrigin(digest, await askOrigin())
@@ -97,6 +118,14 @@ export class Descriptors {
   doubt(digest: Digest): void {
     const known = this.#known.get(digest)
     if (known?.sizeIsHearsay !== true) return
+    this.#known.delete(digest)
+    this.#doubted.set(digest, known)
+  }
+
+  /** The origin itself has named another size. The next time it is asked, whatever manifests say. */
+  refute(digest: Digest, sizeBytes: number): void {
+    const known = this.#known.get(digest)
+    if (known?.sizeBytes !== sizeBytes) return
     this.#known.delete(digest)
     this.#doubted.set(digest, known)
   }
@@ -142,15 +171,18 @@ export class Descriptors {
   }
 
   #fromOrigin(digest: Digest, { sizeBytes, mediaType }: { sizeBytes: number; mediaType: string }): Descriptor {
-    this.know(digest, sizeBytes, mediaType)
-    return { sizeBytes, mediaType, sizeIsHearsay: false }
+    // Of a blob it says no media type.
+    const named = mediaType || (this.#known.get(digest)?.mediaType ?? '')
+    const said = { sizeBytes, mediaType: named, sizeIsHearsay: false, isOrigins: true, saidBy: '', isContested: false }
+    this.#known.set(digest, said)
+    return said
   }
 
   async #askPeers(digest: Digest): Promise<Known | undefined> {
     const answer = await this.#swarm.askSize(digest, this.#limitMs)
     if (answer === undefined) return undefined
     const { sizeBytes, mediaType, saidBy } = answer
-    const known = { sizeBytes, mediaType, sizeIsHearsay: true, saidBy }
+    const known = { ...HEARSAY, sizeBytes, mediaType, saidBy }
     // The origin, or a manifest, may have said it while peers were asked.
     if (this.#known.get(digest)?.sizeIsHearsay !== false) this.#known.set(digest, known)
     return known

@@ -155,7 +155,10 @@ async function pullLayer(
   const { download, sizeBytes } = blob
   if (download === undefined) {
     blob.release()
-    if (blob.source !== 'store') throw new OciError('UNAVAILABLE', 'the store of this node is full or failing')
+    if (blob.source !== 'store') {
+      const message = 'the store of this node is full or failing, or is being given the layer with another size'
+      throw new OciError('UNAVAILABLE', message)
+    }
     emit({ event: 'layer-done', digest, source: blob.source })
     return
   }

@@ -7,6 +7,15 @@ import type { RepositoryTarget, RequestOptions, Upstream } from '@shoal/upstream
 /** On whose behalf the origin is asked. */
 export type Requester = Omit<RequestOptions, 'signal'>
 
+/** Tells sources of the same bytes apart: by repository, by what they are there, and by in whose name it is asked. */
+export function originKey(
+  kind: 'blob' | 'manifest',
+  { registry, repository }: RepositoryTarget,
+  { anonymous = false, authorization = '' }: Requester,
+): string {
+  return `${kind} ${registry}/${repository} ${anonymous} ${authorization}`
+}
+
 export function blobSource(
   upstream: Upstream,
   target: RepositoryTarget,

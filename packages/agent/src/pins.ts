@@ -38,11 +38,17 @@ export class Pins {
     const name = formatReference(parseReference(image))
     return await this.#lock.run('pins', async () => {
       const before = await this.#records.get(name)
-      for (const part of digests) await this.#store.pin(part)
-      const isWhole = digests.every((part) => this.#store.has(part))
-      if (isWhole) await this.#records.put(name, { image: name, digest, digests: [...digests], pinnedMs: Date.now() })
-      await this.#letGo(isWhole ? (before?.digests ?? []) : digests)
-      return isWhole
+      try {
+        for (const part of digests) await this.#store.pin(part)
+        const isWhole = digests.every((part) => this.#store.has(part))
+        if (isWhole) await this.#records.put(name, { image: name, digest, digests: [...digests], pinnedMs: Date.now() })
+        await this.#letGo(isWhole ? (before?.digests ?? []) : digests)
+        return isWhole
+      } catch (error) {
+        // What cannot be let go of now is at the next start: the disk may be full.
+        await this.#letGo(digests).catch(() => undefined)
+        throw error
+      }
     })
   }
 
@@ -52,15 +58,25 @@ export class Pins {
     return await this.#lock.run('pins', async () => {
       const pin = await this.#records.get(name)
       if (pin === undefined) return false
+      // The record last: while it is there, the rest can be let go of by trying again.
+      await this.#letGo(pin.digests, name)
       await this.#records.delete(name)
-      await this.#letGo(pin.digests)
       return true
     })
   }
 
-  /** Unpins what no image needs any more. */
-  async #letGo(digests: readonly Digest[]): Promise<void> {
-    const kept = new Set((await this.list()).flatMap((pin) => pin.digests))
+  /** At the start: unpins what was pinned and not written down, or written off and not unpinned. */
+  async letGoOfOrphans(): Promise<void> {
+    await this.#lock.run('pins', async () => {
+      const pinned = [...this.#store.list()].filter((entry) => entry.pinned).map(({ digest }) => digest)
+      await this.#letGo(pinned)
+    })
+  }
+
+  /** Unpins what no image needs any more, besides the one that is being unpinned. */
+  async #letGo(digests: readonly Digest[], unpinned?: string): Promise<void> {
+    const others = (await this.list()).filter(({ image }) => image !== unpinned)
+    const kept = new Set(others.flatMap((pin) => pin.digests))
     for (const digest of digests) if (!kept.has(digest)) await this.#store.unpin(digest)
   }
 }

@@ -1,6 +1,7 @@
 // Carries out what a tracker orders: brings an image into the store, pins or unpins it, and tells how far it is.
 import type { ControlMessage, PreheatOrder, PreheatReport } from '@shoal/network'
 import type { Logger } from 'pino'
+import { unlessAborted } from './aborting.ts'
 import { pullAndPin } from './pinned-pull.ts'
 import type { PulledImage, PullEvent } from './image-pull.ts'
 import type { Pins } from './pins.ts'
@@ -94,7 +95,7 @@ export class Preheater {
   }
 
   async #run(message: PreheatOrder, order: Order): Promise<void> {
-    if (this.#running >= MAX_RUNNING) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    if (this.#running >= MAX_RUNNING) await this.#turn(order.abort.signal)
     this.#running++
     const timer = setInterval(() => order.tell({ ...order.report }), REPORT_INTERVAL_MS)
     try {
@@ -105,6 +106,21 @@ export class Preheater {
       clearInterval(timer)
       this.#running--
       this.#waiting.shift()?.()
+    }
+  }
+
+  /** Waits until another order has ended. One that is cancelled leaves the line: its place is for others. */
+  async #turn(signal: AbortSignal): Promise<void> {
+    const { promise, resolve } = Promise.withResolvers<void>()
+    this.#waiting.push(resolve)
+    try {
+      await unlessAborted(promise, signal)
+    } catch (error) {
+      const at = this.#waiting.indexOf(resolve)
+      if (at >= 0) this.#waiting.splice(at, 1)
+      // It was its turn at that very moment: then it is the next one's.
+      else this.#waiting.shift()?.()
+      throw error
     }
   }
 

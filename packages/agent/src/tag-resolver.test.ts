@@ -15,7 +15,7 @@ const found = (text: string): TagFound => ({ digest: digestOf(text), mediaType: 
 const remembered = (text: string, ageMs: number, peerId = 'agent'): TagMemory => ({ ...found(text), ageMs, peerId })
 
 type Lookup = () => Promise<TagFound>
-type Tracker = (lookup: Lookup) => Promise<TagOutcome<TagFound> | undefined>
+type Tracker = (lookup: Lookup, key: string) => Promise<TagOutcome<TagFound> | undefined>
 
 function setUp(options: { ttlMs?: number; tracker?: Tracker; agents?: TagMemory[] } = {}) {
   const records = new Map<string, TagRecord>()
@@ -34,7 +34,7 @@ function setUp(options: { ttlMs?: number; tracker?: Tracker; agents?: TagMemory[
       },
     } as unknown as Upstream,
     swarm: {
-      trackers: { askTag: (_key: string, lookup: Lookup) => state.tracker(lookup) },
+      trackers: { askTag: (key: string, lookup: Lookup) => state.tracker(lookup, key) },
       askTag: async () => options.agents ?? [],
     } as unknown as Swarm,
     records: {
@@ -61,6 +61,45 @@ test('the origin is asked, its answer is used again for a while and remembered f
   await resolve()
   assert.equal(asked.length, 1)
   assert.equal(records.get(KEY)?.digest, found('fresh').digest)
+})
+
+test('what is there as a blob is not known as a manifest: not from memory, the disk, the tracker, nor others', async () => {
+  const digest = found('text').digest
+  const keys: string[] = []
+  const { resolver, records, state } = setUp({ agents: [{ ...remembered('text', 1), mediaType: '' }] })
+  state.tracker = async (_lookup, key) => {
+    keys.push(key)
+    return { kind: 'told', found: { ...found('text'), mediaType: '' }, stale: false }
+  }
+  const ask = (kind: 'blob' | 'manifest') =>
+    resolver.resolve(TARGET, digest, { anonymous: true }, AbortSignal.timeout(20_000), { kind })
+  assert.equal((await ask('blob')).stale, false)
+  state.origin = failing('NOT_FOUND')
+  await assert.rejects(ask('manifest'), { code: 'NOT_FOUND' })
+  const key = `reg.test/team/app@${digest}`
+  assert.deepEqual(keys, [`blob ${key}`, key])
+  assert.deepEqual([...records.keys()], [`blob ${key}`])
+  // As nodes wrote it before they told the two apart.
+  records.set(key, { ...found('text'), mediaType: '', seenMs: Date.now() })
+  state.origin = failing('UNREACHABLE')
+  await assert.rejects(ask('manifest'), { code: 'UNREACHABLE' })
+  assert.equal((await ask('blob')).digest, digest)
+})
+
+test('who may not be given what was known before does not join a question of those who may', async () => {
+  const { resolver, records, state } = setUp()
+  records.set(KEY, { ...found('before'), seenMs: Date.now() })
+  const { promise, resolve } = Promise.withResolvers<void>()
+  state.origin = async () => {
+    await promise
+    throw new UpstreamError('UNREACHABLE', 'reg.test', 'it is down')
+  }
+  const ask = (fallback: boolean) =>
+    resolver.resolve(TARGET, '1', { anonymous: true }, AbortSignal.timeout(20_000), { fallback })
+  const [may, mayNot] = [ask(true), ask(false)]
+  resolve()
+  await assert.rejects(mayNot, { code: 'UNREACHABLE' })
+  assert.deepEqual(await may, { ...found('before'), stale: true })
 })
 
 test('many who ask at once cost one question', async () => {

@@ -26,6 +26,8 @@ const OUTAGE_MEMORY_MS = 5000
 
 /** Begins the key of what the origin does not tell to everyone. */
 const NOT_FOR_EVERYONE = 'login '
+/** Begins the key of what is there as a blob: registries do not look into blobs, so it is no manifest by that. */
+const AS_BLOB = 'blob '
 
 /** What the store remembers of a tag. */
 export interface TagRecord {
@@ -86,22 +88,24 @@ export class TagResolver {
     signal: AbortSignal,
     options: ResolveOptions = {},
   ): Promise<ResolvedTag> {
-    const everyones = imageKey(target, tag)
+    const everyones = (options.kind === 'blob' && isDigest(tag) ? AS_BLOB : '') + imageKey(target, tag)
     const key = requester.anonymous === true ? everyones : NOT_FOR_EVERYONE + everyones
     const question = { target, reference: tag, key, everyones, requester, ...options }
     // Whoever brings credentials of its own gets the origin's answer to these, not one that others were given.
     if (requester.authorization !== undefined) return await this.#ask(question, signal)
     const cached = this.#cache.get(key)
     if (cached !== undefined) return cached
-    const running = this.#running.get(key)
-    if (running !== undefined) return await running
+    // Who may not be given what was known before does not join those who may.
+    const running = `${options.fallback === false ? 'anew ' : ''}${key}`
+    const sooner = this.#running.get(running)
+    if (sooner !== undefined) return await sooner
     // Many wait for this one answer: it must not end with the patience of the first.
     const asking = this.#ask(question, AbortSignal.timeout(this.#options.manifestTimeoutMs))
-    this.#running.set(key, asking)
+    this.#running.set(running, asking)
     try {
       return await asking
     } finally {
-      this.#running.delete(key)
+      this.#running.delete(running)
     }
   }
 
@@ -134,7 +138,8 @@ export class TagResolver {
     try {
       // With credentials of the client's own the answer is not for everyone: then the origin is asked directly.
       const outcome = forAll ? await swarm.trackers.askTag(key, lookup, trackerTimeoutMs) : undefined
-      if (outcome === undefined) return await this.#remember(key, await lookup(), forAll)
+      const isOther = outcome?.kind === 'told' && !isOfKind(question, outcome.found)
+      if (outcome === undefined || isOther) return await this.#remember(key, await lookup(), forAll)
       if (outcome.kind === 'own') return await this.#remember(key, outcome.found, forAll)
       if (outcome.kind === 'told' && !outcome.stale) return await this.#remember(key, outcome.found, forAll)
       if (outcome.kind === 'told') return { ...outcome.found, stale: true }
@@ -202,7 +207,8 @@ export class TagResolver {
   }
 
   /** What everyone may read, a login may read too; the other way round it may not be. */
-  async #lastKnown({ key, everyones }: Question): Promise<TagFound | undefined> {
+  async #lastKnown(question: Question): Promise<TagFound | undefined> {
+    const { key, everyones } = question
     const limitMs = Math.min(AGENTS_LIMIT_MS, this.#options.manifestTimeoutMs * AGENTS_PART)
     const answers = await Promise.all(
       [...new Set([key, everyones])].flatMap((asked) => [
@@ -210,7 +216,7 @@ export class TagResolver {
         this.#options.swarm.askTag(asked, limitMs),
       ]),
     )
-    return mostNamed(answers.flat())
+    return mostNamed(answers.flat().filter((answer) => isOfKind(question, answer)))
   }
 
   /** This node's own memory: one among others, so that it does not stay behind them for ever. */
@@ -240,6 +246,11 @@ interface Question extends ResolveOptions {
   /** The key of what everyone may know about it. */
   everyones: string
   requester: Requester
+}
+
+/** Nodes noted blobs as if they were manifests once: only a manifest has a media type. */
+function isOfKind({ kind }: Question, { mediaType }: TagFound): boolean {
+  return kind === 'blob' || mediaType !== ''
 }
 
 function isTimeout({ aborted, reason }: AbortSignal): boolean {

@@ -30,7 +30,9 @@ export function ruleNames(rules: readonly ReplicationRule[]): string[] {
   const names = rules.map(({ name, url, addPrefix }) => name ?? [new URL(url).host, addPrefix ?? []].flat().join('/'))
   const twice = names.find((name, at) => names.indexOf(name) !== at)
   if (twice !== undefined) {
-    throw new InvalidReplicationError(`replication: must not have two rules called ${twice}; give each a name of its own`)
+    throw new InvalidReplicationError(
+      `replication: must not have two rules called ${twice}; give each a name of its own`,
+    )
   }
   return names
 }
