@@ -13,6 +13,7 @@ import { DownloadError } from './errors.ts'
 import type { GivenUpReason } from './metrics.ts'
 import { Neighbourhood } from './neighbourhood.ts'
 import { OriginRuns, type RunOwner } from './origin-runs.ts'
+import type { OriginSources } from './origin-sources.ts'
 import { PeerRequests } from './peer-requests.ts'
 import { Readers } from './readers.ts'
 import { VoucherBook } from './voucher-book.ts'
@@ -38,6 +39,7 @@ export class Download implements RunOwner {
   readonly neighbourhood: Neighbourhood
   /** Takes in the chunks that come, and takes back those that were wrong. */
   readonly keeper: ChunkKeeper
+  readonly origins: OriginSources
   readonly #origin: OriginRuns
   readonly #requests: PeerRequests
   readonly #crossings: Crossings
@@ -73,10 +75,11 @@ export class Download implements RunOwner {
     this.done = this.#settle.promise
     // Whoever waits gets the error by its own await; nobody waiting is not a crash.
     this.done.catch(() => undefined)
-    this.#origin = new OriginRuns(this, options.origin)
+    this.origins = options.origins
+    this.#origin = new OriginRuns(this, this.origins)
     this.#requests = new PeerRequests(this)
     this.#crossings = new Crossings(this)
-    this.#discovery = new Discovery(this, this.#origin, this.#crossings, options.origin?.host ?? '')
+    this.#discovery = new Discovery(this, this.#origin, this.#crossings, this.origins.host)
     this.neighbourhood = new Neighbourhood({
       context,
       partial: this.partial,

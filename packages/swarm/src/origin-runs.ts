@@ -4,9 +4,9 @@ import type { LeaseGrant } from '@shoal/network'
 import { chunkLength, freeBytes, piecesOf, StoreFailedError, StoreFullError, type PartialBlob } from '@shoal/store'
 import { UpstreamError, type BlobBody } from '@shoal/upstream'
 import type { ChunkBoard, PendingChunk } from './chunk-board.ts'
-import type { OriginSource, SwarmContext } from './context.ts'
+import type { SwarmContext } from './context.ts'
 import { DownloadError } from './errors.ts'
-import { OriginSources } from './origin-sources.ts'
+import type { OriginSources } from './origin-sources.ts'
 import { chooseOriginRun, textHash } from './policy/index.ts'
 import type { VoucherBook } from './voucher-book.ts'
 
@@ -67,10 +67,9 @@ export class OriginRuns {
   #spare: Buffer | undefined
   lastError: unknown
 
-  constructor(owner: RunOwner, source: OriginSource | undefined) {
+  constructor(owner: RunOwner, source: OriginSources) {
     this.#owner = owner
-    this.#source = source instanceof OriginSources ? source : new OriginSources()
-    if (this.#source !== source) this.#source.add(source, '')
+    this.#source = source
   }
 
   get active(): number {

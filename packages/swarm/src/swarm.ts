@@ -69,7 +69,6 @@ export class Swarm {
   readonly #options: SwarmOptions
   readonly #context: SwarmContext
   readonly #downloads = new Map<Digest, Download>()
-  readonly #origins = new WeakMap<Download, OriginSources>()
   /** What is about to become a download or a stored blob. */
   readonly #starting = new Map<Digest, Promise<unknown>>()
   readonly #banned: LRUCache<string, string>
@@ -240,7 +239,7 @@ export class Swarm {
 
   /** Who comes later gets nothing of what the first one's repository has refused: it has a source of its own. */
   #join(running: Download, { origin, originKey = origin?.host ?? '' }: DownloadRequest): void {
-    if (this.#origins.get(running)?.add(origin, originKey) === true) running.wake()
+    if (running.origins.add(origin, originKey)) running.wake()
   }
 
   async #begin(request: DownloadRequest): Promise<Download> {
@@ -249,17 +248,16 @@ export class Swarm {
       await partial.close()
       throw new Error('the agent is shutting down')
     }
-    const origin = new OriginSources()
-    origin.add(request.origin, request.originKey ?? request.origin?.host ?? '')
+    const origins = new OriginSources()
+    origins.add(request.origin, request.originKey ?? request.origin?.host ?? '')
     const download = new Download(this.#context, {
       partial,
       mediaType: request.mediaType ?? '',
-      origin,
+      origins,
       sizeIsHearsay: request.sizeIsHearsay ?? false,
       requestId: request.requestId,
     })
     this.#downloads.set(request.digest, download)
-    this.#origins.set(download, origin)
     const over = () => {
       if (this.#downloads.get(request.digest) === download) this.#downloads.delete(request.digest)
       if (this.#downloads.size === 0) this.#context.pool.trim()
