@@ -52,9 +52,10 @@ describe('loadApiTokens', () => {
   })
 
   it('looks at a header only once', () => {
+    // Looked at again for each blank, it would take minutes.
     const startedMs = performance.now()
-    assert.equal(new ApiTokens([TOKEN]).accepts(`Bearer${' '.repeat(60_000)}\n`), false)
-    assert.ok(performance.now() - startedMs < 1_000)
+    assert.equal(new ApiTokens([TOKEN]).accepts(`Bearer${' '.repeat(1_000_000)}\n`), false)
+    assert.ok(performance.now() - startedMs < 20_000)
   })
 
   for (const mode of [0o644, 0o604, 0o620, 0o602, 0o601]) {

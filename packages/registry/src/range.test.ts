@@ -24,10 +24,11 @@ test('tells what cannot be satisfied from what is to be ignored', () => {
 })
 
 test('a header that is all blanks takes no time', () => {
-  const blanks = ' '.repeat(2_000)
+  // Looked at again for each blank, it would take minutes.
+  const blanks = ' '.repeat(8_000)
   const startedMs = performance.now()
   assert.equal(parseRange(`bytes=${blanks}-${blanks}x`, 10), undefined)
-  assert.ok(performance.now() - startedMs < 1_000)
+  assert.ok(performance.now() - startedMs < 20_000)
 })
 
 test('a satisfiable range lies within the content', () => {
