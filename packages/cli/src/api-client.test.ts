@@ -1,24 +1,12 @@
 // Answers that break off, never end, or are another program's.
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import { createServer, type RequestListener } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { test, type TestContext } from 'node:test'
+import { test } from 'node:test'
 import { ApiClient } from './api-client.ts'
 import { CommandError } from './exit-codes.ts'
 import { runCommand } from './program.ts'
+import { listening } from './testing.ts'
 
 const AGENT = { who: 'agent', option: '--admin', example: 'http://127.0.0.1:7703' }
-
-async function listening(t: TestContext, listener: RequestListener): Promise<string> {
-  const server = createServer(listener).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.after(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-}
 
 /** All commands that read a whole answer. */
 function commandsAt(url: string): [string[], string][] {

@@ -1,24 +1,13 @@
 // `shoal pull` and `shoal status` against an admin API that plays an agent.
 import assert from 'node:assert/strict'
-import { once } from 'node:events'
-import { createServer, type RequestListener, type ServerResponse } from 'node:http'
-import type { AddressInfo } from 'node:net'
-import { describe, it, type TestContext } from 'node:test'
+import type { ServerResponse } from 'node:http'
+import { describe, it } from 'node:test'
 import type { AgentStatus, PullEvent } from './admin-client.ts'
 import { showStatus } from './commands/status.ts'
 import { runCommand } from './program.ts'
+import { listening } from './testing.ts'
 import { BarDisplay, PullTally } from './pull-progress.ts'
 import { PassThrough } from 'node:stream'
-
-async function adminServer(t: TestContext, listener: RequestListener): Promise<string> {
-  const server = createServer(listener).listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  t.after(() => {
-    server.closeAllConnections()
-    server.close()
-  })
-  return `http://127.0.0.1:${(server.address() as AddressInfo).port}`
-}
 
 async function shoal(...args: string[]): Promise<{ code: number; out: string; err: string }> {
   let out = ''
@@ -55,7 +44,7 @@ function answer(response: ServerResponse, events: unknown[]): void {
 describe('shoal pull', () => {
   it('asks for the whole name, follows the events and sums up where the bytes came from', async (t) => {
     let asked: unknown
-    const admin = await adminServer(t, (request, response) => {
+    const admin = await listening(t, (request, response) => {
       assert.equal(`${request.method} ${request.url}`, 'POST /api/v1/pulls')
       let body = ''
       request.on('data', (part) => (body += String(part)))
@@ -78,7 +67,7 @@ describe('shoal pull', () => {
 
   it('reads events that are cut anywhere', async (t) => {
     const bytes = Buffer.from(`${EVENTS.map((event) => JSON.stringify(event)).join('\n')}`)
-    const admin = await adminServer(t, (_request, response) => {
+    const admin = await listening(t, (_request, response) => {
       response.writeHead(200)
       const send = (from: number): void => {
         if (from >= bytes.length) response.end()
@@ -91,14 +80,14 @@ describe('shoal pull', () => {
 
   it('ends with 1 and the reason on an error event, without its control characters', async (t) => {
     const event: PullEvent = { event: 'error', code: 'NAME_UNKNOWN', message: 'no \u001b[31msuch\u001b[0m\r image' }
-    const admin = await adminServer(t, (_request, response) => answer(response, [event]))
+    const admin = await listening(t, (_request, response) => answer(response, [event]))
     const { code, out, err } = await shoal('pull', 'alpine', '--admin', admin)
     assert.deepEqual({ code, out }, { code: 1, out: '' })
     assert.match(err, /docker\.io\/library\/alpine:latest: no such {2}?image \(NAME_UNKNOWN\)/)
   })
 
   it('ends with 1 when the agent refuses, with its words', async (t) => {
-    const admin = await adminServer(t, (_request, response) => {
+    const admin = await listening(t, (_request, response) => {
       response.writeHead(403, { 'content-type': 'application/json' })
       response.end(JSON.stringify({ errors: [{ code: 'DENIED', message: 'not this registry' }] }))
     })
@@ -108,14 +97,14 @@ describe('shoal pull', () => {
   })
 
   it('ends with 1 when the stream ends without a result', async (t) => {
-    const admin = await adminServer(t, (_request, response) => answer(response, EVENTS.slice(0, 3)))
+    const admin = await listening(t, (_request, response) => answer(response, EVENTS.slice(0, 3)))
     const { code, err } = await shoal('pull', 'alpine', '--admin', admin)
     assert.equal(code, 1)
     assert.match(err, /without a result/)
   })
 
   it('ends with 1 when the agent dies on the way', async (t) => {
-    const admin = await adminServer(t, (_request, response) => {
+    const admin = await listening(t, (_request, response) => {
       response.writeHead(200)
       response.write(`${JSON.stringify(EVENTS[0])}\n`, () => response.socket?.destroy())
     })
@@ -125,7 +114,7 @@ describe('shoal pull', () => {
   })
 
   it('ends with 1 when something else than an agent answers', async (t) => {
-    const admin = await adminServer(t, (_request, response) => response.end('<html>'))
+    const admin = await listening(t, (_request, response) => response.end('<html>'))
     for (const args of [['pull', 'alpine'], ['status']]) {
       const { code, err } = await shoal(...args, '--admin', admin)
       assert.equal(code, 1)
@@ -190,7 +179,7 @@ const STATUS: AgentStatus = {
 
 describe('shoal status', () => {
   it('shows what the agent says', async (t) => {
-    const admin = await adminServer(t, (request, response) => {
+    const admin = await listening(t, (request, response) => {
       assert.equal(`${request.method} ${request.url}`, 'GET /api/v1/status')
       response.end(JSON.stringify(STATUS))
     })
