@@ -172,7 +172,10 @@ export class Descriptors {
 
   #fromOrigin(digest: Digest, { sizeBytes, mediaType }: { sizeBytes: number; mediaType: string }): Descriptor {
     // Of a blob it says no media type.
-    const named = mediaType || (this.#known.get(digest)?.mediaType ?? '')
+    const before = this.#known.get(digest)
+    const named = mediaType || (before?.mediaType ?? '')
+    // Who said otherwise is blamed once the content has shown who is right, however the origin came to be asked.
+    if (before?.sizeIsHearsay === true && before.sizeBytes !== sizeBytes) this.#doubted.set(digest, before)
     const said = { sizeBytes, mediaType: named, sizeIsHearsay: false, isOrigins: true, saidBy: '', isContested: false }
     this.#known.set(digest, said)
     return said
