@@ -103,3 +103,9 @@ export async function writeDurably(path: string, bytes: Uint8Array): Promise<voi
     await file.release()
   }
 }
+
+/** Waits until what was made, moved or removed in a folder is so on the disk. @throws the system's error */
+export async function syncFolder(folder: string): Promise<void> {
+  const handle = await open(folder, 'r')
+  await handle.sync().finally(() => handle.close())
+}

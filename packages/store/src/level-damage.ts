@@ -4,6 +4,9 @@ import { basename } from 'node:path'
 import { ClassicLevel } from 'classic-level'
 import { errorCode } from './errors.ts'
 
+/** How the process that reads a database for others (`level-reader.ts`) ends when it has met damage and lived. */
+export const DAMAGED_EXIT_CODE = 2
+
 /** Whether what was to be read of a LevelDB database is damaged. */
 export function isDamagedRow(error: unknown): boolean {
   return ['LEVEL_DECODING_ERROR', 'LEVEL_CORRUPTION'].includes(errorCode(error) ?? '') || isCutOff(error)

@@ -15,7 +15,7 @@ import { KeyedLock } from './keyed-lock.ts'
 import { readThrough } from './read-through.ts'
 import type { FoundContent } from './reconcile.ts'
 import type { PartialBlob, Store, StoredBlob, StoreEntry, StoreRecords, StoreUsage } from './store.ts'
-import { del, PINS, put, recordsIn, STATE, type StoreIndex } from './store-index.ts'
+import { del, PINS, put, recordsIn, type StoreIndex } from './store-index.ts'
 import type { StoreLayout } from './store-layout.ts'
 import { StoreMetrics } from './store-metrics.ts'
 import { OpenBlobs } from './stored-blob.ts'
@@ -58,7 +58,7 @@ export class LevelStore implements Store {
 
   constructor(parts: LevelStoreParts) {
     const { layout, index, hashes, syncer, quotaBytes, logger: log } = parts
-    const { pins, unverified, entries, closedInOrder } = parts.found
+    const { pins, unverified, entries } = parts.found
     this.index = index
     this.#hashes = hashes
     this.#syncer = syncer
@@ -91,7 +91,9 @@ export class LevelStore implements Store {
     const files = (this.#files = new StoredFiles({ ...shared, trust, open, removed }))
     this.#arriving = new ArrivingBlobs({ ...shared, files, syncer, locks: this.#locks, quotaBytes })
     this.#metrics = new StoreMetrics(parts.metrics, () => this.usage())
-    const suspects = closedInOrder ? [] : entries.filter(({ complete }) => complete).map(({ digest }) => digest)
+    const suspects = index.wasClosedInOrder
+      ? []
+      : entries.filter(({ complete }) => complete).map(({ digest }) => digest)
     this.#adoption = this.#adoptAll().catch(logFailure)
     this.#readingThrough = this.#adoption.then(() => this.#readThrough(suspects)).catch(logFailure)
   }
@@ -276,9 +278,8 @@ export class LevelStore implements Store {
     await this.#foreign?.close()
     this.#open.close()
     await this.#uses.close()
-    await this.index.write([put(STATE, 'closed', true)], true).catch(this.#logFailure)
     await this.#hashes.close()
-    await this.index.close()
+    await this.index.close(true)
     this.#metrics.close()
   }
 }

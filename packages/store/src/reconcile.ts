@@ -21,7 +21,6 @@ import {
   PARTIAL_MAPS,
   PARTIALS,
   PINS,
-  STATE,
   type BlobRow,
   type StoreIndex,
 } from './store-index.ts'
@@ -33,8 +32,6 @@ export interface FoundContent {
   pins: Set<Digest>
   /** Files among the whole blobs that no row vouches for. */
   unverified: Set<Digest>
-  /** Whether the store was closed in order the last time. */
-  closedInOrder: boolean
 }
 
 export async function reconcile(layout: StoreLayout, index: StoreIndex, log: Logger): Promise<FoundContent> {
@@ -69,11 +66,9 @@ export async function reconcile(layout: StoreLayout, index: StoreIndex, log: Log
   for (const digest of arriving) await rm(layout.partialFile(digest), { force: true })
 
   for await (const [digest] of index.digestRows(PINS)) pins.add(digest)
-  const closedInOrder = (await index.get(STATE, 'closed')) === true
-  if (closedInOrder) await index.write([del(STATE, 'closed')], true)
   entries.sort((a, b) => a.lastUsedMs - b.lastUsedMs)
   if (files.size > 0) log.warn({ files: files.size }, 'blobs without a row in the index: they are verified again')
-  return { entries, pins, unverified: files, closedInOrder }
+  return { entries, pins, unverified: files }
 }
 
 async function listBlobFiles({ blobs }: StoreLayout): Promise<Set<Digest>> {

@@ -1,11 +1,13 @@
 // The rows beside the blobs, in one level database. What grows with the number of chunks (their hashes) has keys of its
 // own, so that a start reads only a small row for each blob.
-import { mkdir, rename, rm, writeFile } from 'node:fs/promises'
+import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { Level } from 'level'
 import type { Logger } from 'pino'
 import { isDigest, type Digest } from '@shoal/oci'
+import { leaveClosingMark, takeClosingMark } from './closing-mark.ts'
 import { asStoreError, errorCode, StoreClosedError, StoreFailedError, StoreLockedError } from './errors.ts'
+import { moveAside, moveAsideIfDeadly } from './level-check.ts'
 import { isDamagedDatabase, isDamagedRow, repairDatabase } from './level-damage.ts'
 import type { StoreRecords } from './store.ts'
 
@@ -49,8 +51,6 @@ export const PARTIAL_MAPS = table<Uint8Array>('partial-maps', 'view')
 /** Hash of one chunk, under `chunkKey`, whether it is certainly on the disk or not. */
 export const PARTIAL_HASHES = table<Uint8Array>('partial-hashes', 'view')
 export const PINS = table<true>('pins', 'json')
-/** `closed` is there while the store was closed in order and has not been opened since. */
-export const STATE = table<true>('state', 'json')
 export const FOREIGN = table<ForeignRow>('foreign', 'json')
 export const FOREIGN_HASHES = table<Uint8Array>('foreign-hashes', 'view')
 
@@ -110,6 +110,8 @@ interface Waiting {
 }
 
 export class StoreIndex {
+  /** Whether the store was closed in order the last time. */
+  readonly wasClosedInOrder: boolean
   readonly #location: string
   readonly #log: Logger
   #db: Database
@@ -119,7 +121,8 @@ export class StoreIndex {
   #damaged = false
   #closed = false
 
-  private constructor(location: string, db: Database, log: Logger) {
+  private constructor(location: string, db: Database, log: Logger, wasClosedInOrder: boolean) {
+    this.wasClosedInOrder = wasClosedInOrder
     this.#location = location
     this.#db = db
     this.#log = log
@@ -127,21 +130,26 @@ export class StoreIndex {
 
   /**
    * Opens the index. One that is corrupt is moved aside (`index.corrupt`) and a new one begun: the blobs themselves are
-   * found again by the reconciliation.
+   * found again by the reconciliation. After a stop that was not in order it is looked through first.
    * @throws StoreLockedError when another process has it open
    * @throws StoreFailedError, StoreFullError when the disk is the cause
    */
   static async open(location: string, log: Logger): Promise<StoreIndex> {
+    let wasClosed
+    try {
+      wasClosed = await takeClosingMark(location)
+      if (!wasClosed) await moveAsideIfDeadly(location, log)
+    } catch (error) {
+      throw asStoreError(error, `looking through the index ${location}`)
+    }
     const first = await openDatabase(location)
-    if (!(first instanceof Error)) return new StoreIndex(location, first, log)
+    if (!(first instanceof Error)) return new StoreIndex(location, first, log, wasClosed)
     log.warn({ err: first, index: location }, 'the index is corrupt: it is moved aside and rebuilt from the blobs')
-    const aside = `${location}.corrupt`
-    await rm(aside, { recursive: true, force: true })
-    await rename(location, aside)
+    await moveAside(location)
     const second = await openDatabase(location)
     if (second instanceof Error)
       throw new StoreFailedError(`no new index can be made in ${location}`, { cause: second })
-    return new StoreIndex(location, second, log)
+    return new StoreIndex(location, second, log, false)
   }
 
   /** The value of a row. One that cannot be read because of damage counts as missing. */
@@ -266,11 +274,19 @@ export class StoreIndex {
     this.#db = db
   }
 
-  /** Writes what is queued, then closes. Idempotent. */
-  async close(): Promise<void> {
+  /**
+   * Writes what is queued, then closes. Idempotent.
+   * @param isInOrder whether the next start finds the blobs as the index says
+   */
+  async close(isInOrder = false): Promise<void> {
+    const wasOpen = !this.#closed
     this.#closed = true
     await this.#writing
     await this.#db.close()
+    if (!wasOpen || !isInOrder) return
+    await leaveClosingMark(this.#location).catch((error: unknown) => {
+      this.#log.warn({ err: error }, 'the next start will look the store through')
+    })
   }
 }
 

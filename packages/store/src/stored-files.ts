@@ -1,9 +1,9 @@
 // The files of blobs and their rows: how whole ones are opened, taken in and verified, and how any is removed. Nothing here
 // locks: who calls has the lock of the digest.
-import { mkdir, open, rename, rm } from 'node:fs/promises'
+import { mkdir, rename, rm } from 'node:fs/promises'
 import type { Logger } from 'pino'
 import type { Digest } from '@shoal/oci'
-import { BlobFile, writeDurably } from './blob-file.ts'
+import { BlobFile, syncFolder, writeDurably } from './blob-file.ts'
 import { newEntry, type BlobEntry, type BlobTable } from './blob-table.ts'
 import { CHECKED_AT_ONCE_BYTES, type BlobTrust, type CheckedBlob } from './blob-trust.ts'
 import type { BlobUses } from './blob-uses.ts'
@@ -126,8 +126,7 @@ export class StoredFiles {
       await mkdir(folder, { recursive: true })
       await rename(path, layout.blobFile(digest))
       isMoved = true
-      const handle = await open(folder, 'r')
-      await handle.sync().finally(() => handle.close())
+      await syncFolder(folder)
     } catch (error) {
       // Where it is now nobody would count it for the quota. Where it cannot go back, it is taken in when it is wanted.
       if (isMoved) await rename(layout.blobFile(digest), path).catch(() => unverified.add(digest))

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto'
 import { mkdir } from 'node:fs/promises'
 import { Level } from 'level'
 import type { Logger } from 'pino'
-import { isDamagedDatabase, repairDatabase } from '@shoal/store'
+import { isDamagedDatabase, moveAsideIfDeadly, repairDatabase } from '@shoal/store'
 
 /** Items for one receiver. Writes are in order; what was written survives a crash, also of the machine. */
 export interface DiskQueue<Item> {
@@ -79,6 +79,7 @@ export class DiskQueues<Item> {
    */
   static async open<Item>(folder: string, receivers: readonly string[], log: Logger): Promise<DiskQueues<Item>> {
     await mkdir(folder, { recursive: true })
+    await moveAsideIfDeadly(folder, log)
     let opened = await openDatabase<Item>(folder, receivers)
     if (opened instanceof Error) {
       log.warn({ err: opened, folder }, 'the queue is damaged: what can be read of it is kept, the rest is lost')
