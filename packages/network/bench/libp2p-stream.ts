@@ -21,7 +21,6 @@ export async function startStreamNode(identity: Identity, swarmKeys: SwarmKeys):
     membership: { swarmKeys, onFailure: () => undefined },
     listen: multiaddr('/ip4/127.0.0.1/tcp/0'),
     announce: [],
-    datastorePath: undefined,
     maxConnections: 10,
     isRefused: () => false,
   })

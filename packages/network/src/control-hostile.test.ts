@@ -25,7 +25,6 @@ async function startHost(t: TestContext): Promise<Host> {
     membership: { swarmKeys: testKeys, onFailure: () => undefined },
     listen: multiaddr('/ip4/127.0.0.1/tcp/0'),
     announce: [],
-    datastorePath: undefined,
     maxConnections: 10,
     isRefused: () => false,
   })

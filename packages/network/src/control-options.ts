@@ -29,8 +29,6 @@ export interface ControlPlaneOptions {
   announce?: string[]
   /** Trackers and static peers to stay connected to: `host:port` or multiaddrs. */
   bootstrap?: string[]
-  /** Folder where known peers are kept over restarts. @default memory only */
-  datastorePath?: string
   /** @default 2000 */
   maxConnections?: number
   /**

@@ -58,16 +58,14 @@ suite('control plane', () => {
 
   test('a provider of which nothing was heard for a day is still known, with its addresses', async (t) => {
     // kad-dht answers with nothing at all where one provider is not known any more, and libp2p forgets peers after 6 h.
-    const { host, closeDatastore } = await createHost({
+    const { host } = await createHost({
       identity: await createIdentity(),
       membership: { swarmKeys: testKeys, onFailure: () => undefined },
       listen: endpointMultiaddr('127.0.0.1', 0),
       announce: [],
-      datastorePath: undefined,
       maxConnections: 10,
       isRefused: () => false,
     })
-    t.after(closeDatastore)
     const provider = peerIdFromString((await createIdentity()).peerId)
     const address = endpointMultiaddr('10.0.0.7', 7701)
     const heardMs = Date.now() - 24 * 3600_000

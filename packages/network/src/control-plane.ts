@@ -67,7 +67,6 @@ export class Libp2pControlPlane implements ControlPlane {
   readonly #logger: Logger
   readonly #host: Host
   readonly #redials: RedialPace
-  readonly #closeDatastore: () => Promise<void>
   readonly #channels: ChannelRegistry
   readonly #bootstrap: Bootstrap
   readonly #providing: Providing
@@ -94,7 +93,6 @@ export class Libp2pControlPlane implements ControlPlane {
       },
       listen: endpointMultiaddr(listenHost, options.port ?? 7701),
       announce: announced(options),
-      datastorePath: options.datastorePath,
       maxConnections: options.maxConnections ?? 2000,
       isRefused: (peerId) => standing.isBanned(peerId),
     })
@@ -104,14 +102,13 @@ export class Libp2pControlPlane implements ControlPlane {
   }
 
   private constructor(options: ControlPlaneOptions, created: CreatedHost, standing: Standing) {
-    const { host, redials, closeDatastore } = created
+    const { host, redials } = created
     const endpoints = (options.bootstrap ?? []).map(parseEndpoint)
     this.peerId = options.identity.peerId
     this.#options = options
     this.#logger = options.logger
     this.#host = host
     this.#redials = redials
-    this.#closeDatastore = closeDatastore
     this.#standing = standing
     const inbound = new InboundMeter({
       ...INBOUND,
@@ -224,7 +221,6 @@ export class Libp2pControlPlane implements ControlPlane {
     this.#providing.stop()
     await this.#channels.stop()
     await this.#host.stop()
-    await this.#closeDatastore()
   }
 
   async channel(peer: NodeAddress, signal: AbortSignal): Promise<ControlChannel> {

@@ -1,8 +1,8 @@
 // Where libp2p keeps what other nodes tell it: who provides which blob, and how peers are reached. Both come from
-// whoever likes to send them, so both are bounded. Provider records are kept in memory only, by blob: what an earlier run
-// was told may not be true any more, and the datastores of libp2p look through all records to find those of one blob.
+// whoever likes to send them, so both are bounded. All is kept in memory only: what an earlier run was told may not
+// be true any more. Provider records are kept by blob, for libp2p's own look through all records to find those of one blob.
 import { BaseDatastore, MemoryDatastore } from 'datastore-core'
-import { Key, type Datastore, type KeyQuery, type Pair, type Query } from 'interface-datastore'
+import { Key, type KeyQuery, type Pair, type Query } from 'interface-datastore'
 import { peerIdFromCID } from '@libp2p/peer-id'
 import { CID } from 'multiformats/cid'
 
@@ -21,7 +21,7 @@ export interface DhtDatastoreLimits {
 const LIMITS: DhtDatastoreLimits = { recordsPerProvider: 8192, records: 131_072, peers: 50_000 }
 
 export class DhtDatastore extends BaseDatastore {
-  readonly #inner: Datastore
+  readonly #inner = new MemoryDatastore()
   readonly #limits: DhtDatastoreLimits
   /** By blob, then by provider. */
   readonly #providers = new Map<string, Map<string, Uint8Array>>()
@@ -31,22 +31,14 @@ export class DhtDatastore extends BaseDatastore {
   readonly #peers = new Set<string>()
   #records = 0
 
-  /** @param inner where peers are kept; memory without it */
-  constructor(inner: Datastore = new MemoryDatastore(), limits: Partial<DhtDatastoreLimits> = {}) {
+  constructor(limits: Partial<DhtDatastoreLimits> = {}) {
     super()
-    this.#inner = inner
     this.#limits = { ...LIMITS, ...limits }
   }
 
   /** Provider records that are kept. */
   get providerRecords(): number {
     return this.#records
-  }
-
-  /** Reads what an earlier run has left: peers count, provider records go. */
-  async load(): Promise<void> {
-    for await (const key of this.#inner.queryKeys({ prefix: PROVIDERS })) await this.#inner.delete(key)
-    for await (const key of this.#inner.queryKeys({ prefix: PEERS })) await this.#notePeer(key)
   }
 
   override async put(key: Key, value: Uint8Array): Promise<Key> {

@@ -36,7 +36,6 @@ async function startHost(t: TestContext): Promise<Host> {
     identity: await createIdentity(),
     listen: multiaddr('/ip4/127.0.0.1/tcp/0'),
     announce: [],
-    datastorePath: undefined,
     maxConnections: 100,
     isRefused: () => false,
   })

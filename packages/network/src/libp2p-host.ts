@@ -6,7 +6,6 @@ import { kadDHT, passthroughMapper, type KadDHT } from '@libp2p/kad-dht'
 import { ping, type Ping } from '@libp2p/ping'
 import { yamux } from '@libp2p/yamux'
 import type { Multiaddr } from '@multiformats/multiaddr'
-import { LevelDatastore } from 'datastore-level'
 import { createLibp2p } from 'libp2p'
 import { isLoopback } from './addresses.ts'
 import { DhtDatastore } from './dht-datastore.ts'
@@ -51,8 +50,6 @@ export interface HostInit {
   listen: Multiaddr
   /** What others are told instead of the addresses listened on. */
   announce: Multiaddr[]
-  /** Folder of peers that are remembered over restarts; none: memory only. */
-  datastorePath: string | undefined
   maxConnections: number
   isRefused: (peerId: string) => boolean
 }
@@ -62,13 +59,10 @@ export interface CreatedHost {
   host: Host
   /** Holds libp2p's own dialling back; who has a pace of his own allows his. */
   redials: RedialPace
-  closeDatastore: () => Promise<void>
 }
 
 export async function createHost(init: HostInit): Promise<CreatedHost> {
-  const level = init.datastorePath === undefined ? undefined : await openDatastore(init.datastorePath)
-  const datastore = new DhtDatastore(level)
-  await datastore.load()
+  const datastore = new DhtDatastore()
   const isRefused = (peerId: { toString(): string }): boolean => init.isRefused(peerId.toString())
   const redials = new RedialPace()
   const host: Host = await createLibp2p({
@@ -136,10 +130,7 @@ export async function createHost(init: HostInit): Promise<CreatedHost> {
     },
   })
   keepPace(host, redials)
-  const closeDatastore = async (): Promise<void> => {
-    await level?.close()
-  }
-  return { host, redials, closeDatastore }
+  return { host, redials }
 }
 
 /** Tells `pace` of the connections that this host has dialled. */
@@ -154,10 +145,4 @@ function keepPace(host: Host, pace: RedialPace): void {
     if (opened === undefined || host.getConnections(connection.remotePeer).length > 0) return
     pace.closed(connection.remotePeer.toString(), opened, performance.now())
   })
-}
-
-async function openDatastore(path: string): Promise<LevelDatastore> {
-  const datastore = new LevelDatastore(path)
-  await datastore.open()
-  return datastore
 }
