@@ -258,14 +258,22 @@ export class Content {
       }
       const bytes = new Uint8Array(blob.sizeBytes)
       await blob.readAt(0, bytes)
-      const known = this.#descriptors.mediaType(digest)
-      const named = known !== undefined && isManifestMediaType(known) ? known : undefined
-      const type = blob.mediaType ?? named ?? typeOf(bytes)
+      const type = typeOf(bytes, blob.mediaType, this.#descriptors.mediaType(digest))
+      if (blob.mediaType !== undefined && blob.mediaType !== type) await this.#correctType(digest, bytes, type)
       const content = this.#understood({ digest, mediaType: type, sizeBytes: bytes.length, bytes, source })
-      if (blob.mediaType !== undefined) this.#cachedManifests.set(digest, content)
+      if (blob.mediaType === type) this.#cachedManifests.set(digest, content)
       return content
     } finally {
       blob.release()
+    }
+  }
+
+  /** Others are told the type that the store has: it must not be a wrong one for long. */
+  async #correctType(digest: Digest, bytes: Uint8Array, mediaType: string): Promise<void> {
+    try {
+      await this.#options.store.put(digest, bytes, mediaType)
+    } catch (error) {
+      this.#options.logger.warn({ err: error, digest, mediaType }, 'a media type could not be corrected')
     }
   }
 
@@ -343,11 +351,24 @@ function isOfTheStore(error: unknown): boolean {
   return error instanceof StoreFullError || error instanceof StoreFailedError
 }
 
-/** @throws OciError(MANIFEST_UNKNOWN) when it is none */
-function typeOf(bytes: Uint8Array): string {
+/**
+ * The media type of a manifest. Who named one may be wrong, or lie (another node, an index): the first counts under which the bytes
+ * can be read, else what the bytes say of themselves. A kind that is not understood has the type that was named.
+ * @throws OciError(MANIFEST_UNKNOWN) when it is no manifest
+ */
+function typeOf(bytes: Uint8Array, stored: string | undefined, heard: string | undefined): string {
+  for (const named of [stored, heard]) {
+    try {
+      if (named !== undefined) return parseManifest(bytes, named).mediaType
+    } catch {
+      // It is another one, then.
+    }
+  }
   try {
     return detectMediaType(bytes)
   } catch (error) {
+    const named = stored ?? heard
+    if (named !== undefined && (named === stored || isManifestMediaType(named))) return named
     throw new OciError('MANIFEST_UNKNOWN', 'the digest is that of a blob, not of a manifest', { cause: error })
   }
 }
