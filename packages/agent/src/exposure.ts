@@ -1,14 +1,8 @@
 // The rule for addresses that other machines reach: whoever reaches the admin API can start pulls, and whoever reaches
 // the mirror endpoint can pull, so both stay on the loopback unless they ask who is there.
+import type { ConfigMistake } from '@shoal/oci'
 import { isLoopbackHost } from '@shoal/registry/access'
 import type { AgentConfig } from './config.ts'
-
-/** A configuration that is refused, by key. */
-export interface ConfigMistake {
-  key: keyof AgentConfig
-  /** Follows the key in a sentence. */
-  message: string
-}
 
 type Addresses = Pick<
   AgentConfig,

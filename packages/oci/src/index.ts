@@ -1,3 +1,4 @@
+export * from './config-mistake.ts'
 export * from './digest.ts'
 export * from './entry-limit.ts'
 export * from './errors.ts'

@@ -1,14 +1,9 @@
 // What is wrong with a registry's configuration though each value is right by itself: found before the daemon starts.
+import { ConfigMistakeError, type ConfigMistake } from '@shoal/oci'
 import type { RegistryConfig } from './config.ts'
 import { endpointUrls } from './notifications/notifier.ts'
 import { placeSettings } from './places.ts'
 import { ruleNames } from './replication/rule.ts'
-
-export interface ConfigMistake {
-  key: string
-  /** Follows the key in a sentence. */
-  message: string
-}
 
 export function registryMistakes(config: RegistryConfig): ConfigMistake[] {
   const { notifications = [], replication = [] } = config
@@ -18,9 +13,8 @@ export function registryMistakes(config: RegistryConfig): ConfigMistake[] {
       check()
       return []
     } catch (error) {
-      const [, key, message] = /^(\w+): ([^]*)$/.exec((error as Error).message) ?? []
-      if (key === undefined || message === undefined) throw error
-      return [{ key, message }]
+      if (!(error instanceof ConfigMistakeError)) throw error
+      return [error.mistake]
     }
   })
 }

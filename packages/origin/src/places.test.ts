@@ -125,7 +125,7 @@ test('usage is shown to those who may see the repositories', async () => {
 })
 
 for (const [what, options, expected] of [
-  ['an unknown default place', { defaultPlace: 'nowhere' }, /defaultPlace: names nowhere, which is not among places/],
+  ['an unknown default place', { defaultPlace: 'nowhere' }, /defaultPlace names nowhere, which is not among places/],
   ['a place that is neither', { places: { x: { repositories: ['x'] } } }, /either a directory or a bucket/],
   ['a place for nothing', { places: { x: { directory: '/x' } } }, /must give x repositories/],
   ['a pattern of a user', { places: { x: { directory: '/x', repositories: ['{user}'] } } }, /matches no repository/],

@@ -1,6 +1,7 @@
 // Where each namespace is kept. A place is a folder or a bucket with all that belongs to its content; which one a
 // repository lies in follows from its name alone, so no process has to look anything up.
 import { resolve } from 'node:path'
+import { ConfigMistakeError } from '@shoal/oci'
 import type { Logger } from 'pino'
 import { repositoryPattern } from './accounts/rules.ts'
 import { Retention } from './collection/retention.ts'
@@ -71,7 +72,7 @@ export class Places {
     this.#otherwise = otherwise
   }
 
-  /** @throws TypeError when the settings contradict each other; InvalidRuleError */
+  /** @throws ConfigMistakeError when the settings contradict each other; InvalidRuleError */
   static async open(options: PlacesOptions): Promise<Places> {
     const { defaultPlace = DATA_DIRECTORY_PLACE } = options
     const settings = placeSettings(options)
@@ -139,7 +140,7 @@ async function closeAll(places: readonly Place[]): Promise<void> {
   }
 }
 
-/** All places by name. @throws TypeError when they contradict each other; it begins with the key that is wrong */
+/** All places by name. @throws ConfigMistakeError when they contradict each other */
 export function placeSettings(
   options: Pick<PlacesOptions, 'dataDirectory' | 'places' | 'defaultPlace'>,
 ): Map<string, PlaceSettings> {
@@ -148,18 +149,20 @@ export function placeSettings(
   if (defaultPlace === DATA_DIRECTORY_PLACE && !settings.has(defaultPlace)) {
     settings.set(defaultPlace, { directory: dataDirectory })
   }
-  if (!settings.has(defaultPlace)) throw new TypeError(`defaultPlace: names ${defaultPlace}, which is not among places`)
+  if (!settings.has(defaultPlace))
+    throw new ConfigMistakeError('defaultPlace', `names ${defaultPlace}, which is not among places`)
   const taken = new Map<string, string>()
   for (const [name, { directory, bucket, endpoint = '', prefix = '', repositories = [] }] of settings) {
     if ((directory === undefined) === (bucket === undefined)) {
-      throw new TypeError(`places: must give ${name} either a directory or a bucket`)
+      throw new ConfigMistakeError('places', `must give ${name} either a directory or a bucket`)
     }
     if (repositories.length === 0 && name !== defaultPlace) {
-      throw new TypeError(`places: must give ${name} repositories, or it is to be the defaultPlace`)
+      throw new ConfigMistakeError('places', `must give ${name} repositories, or it is to be the defaultPlace`)
     }
     const where = directory === undefined ? [endpoint, bucket, prefix].join(' ') : resolve(directory)
     const other = taken.get(where)
-    if (other !== undefined) throw new TypeError(`places: must not have the same place twice, as ${other} and ${name}`)
+    if (other !== undefined)
+      throw new ConfigMistakeError('places', `must not have the same place twice, as ${other} and ${name}`)
     taken.set(where, name)
   }
   return settings

@@ -1,5 +1,5 @@
 // Addresses of nodes in a configuration, read as the daemon will read them.
-import type { ConfigMistake } from './modules.ts'
+import type { ConfigMistake } from '@shoal/oci'
 
 /** What the daemon would refuse of these keys, each a list of addresses. */
 export async function endpointMistakes(

@@ -1,5 +1,6 @@
 // The three daemons: which schema, which factory. Loaded only when asked for, so that `shoal pull` starts at once.
 import type { AgentConfig } from '@shoal/agent/config'
+import type { ConfigMistake } from '@shoal/oci'
 import type { RegistryConfig } from '@shoal/origin/config'
 import type { TrackerConfig } from '@shoal/tracker/config'
 import type { Logger } from 'pino'
@@ -10,13 +11,6 @@ import { endpointMistakes } from './endpoints.ts'
 import type { Daemon } from './run.ts'
 
 export type DaemonName = 'agent' | 'tracker' | 'registry'
-
-/** What is wrong with values that are each right by the schema. */
-export interface ConfigMistake {
-  key: string
-  /** Follows the key in a sentence. */
-  message: string
-}
 
 export interface DaemonModule {
   summary: string

@@ -2,6 +2,7 @@
 // order and until the endpoint has taken it. A push waits only until its event is written.
 import { randomUUID } from 'node:crypto'
 import { hostname } from 'node:os'
+import { ConfigMistakeError } from '@shoal/oci'
 import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
 import { anyPattern } from '../accounts/rules.ts'
@@ -89,9 +90,9 @@ export class Notifier {
   }
 }
 
-/** @throws TypeError when two are the same */
+/** @throws ConfigMistakeError when two are the same */
 export function endpointUrls(endpoints: readonly NotificationSettings[]): string[] {
   const urls = endpoints.map(({ url }) => url)
-  if (new Set(urls).size < urls.length) throw new TypeError('notifications: must not have a url twice')
+  if (new Set(urls).size < urls.length) throw new ConfigMistakeError('notifications', 'must not have a url twice')
   return urls
 }

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict'
 import { test } from 'node:test'
-import { InvalidReplicationError, nameAtTarget, ruleNames } from './rule.ts'
+import { ConfigMistakeError } from '@shoal/oci'
+import { nameAtTarget, ruleNames } from './rule.ts'
 
 const url = 'https://registry.example.com:5000'
 
@@ -24,5 +25,5 @@ test('names lose their beginning, and get another', () => {
 test('each rule has a name of its own', () => {
   const rules = [{ url }, { url, addPrefix: 'a' }, { url, name: 'second' }]
   assert.deepEqual(ruleNames(rules), ['registry.example.com:5000', 'registry.example.com:5000/a', 'second'])
-  assert.throws(() => ruleNames([{ url }, { url, repositories: ['a/**'] }]), InvalidReplicationError)
+  assert.throws(() => ruleNames([{ url }, { url, repositories: ['a/**'] }]), ConfigMistakeError)
 })

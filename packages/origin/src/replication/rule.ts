@@ -1,4 +1,5 @@
 // Where images are copied when they are pushed, and what they are called there.
+import { ConfigMistakeError } from '@shoal/oci'
 import type { RegistryOptions } from '@shoal/upstream'
 
 /** How the registry at the other end is reached: see the agent's `registries` for the same keys. */
@@ -20,19 +21,12 @@ export interface ReplicationRule extends Access {
   addPrefix?: string
 }
 
-/** Two rules cannot be told apart, or one makes no sense. */
-export class InvalidReplicationError extends Error {
-  override readonly name = 'InvalidReplicationError'
-}
-
-/** Unique names of all rules, in their order. @throws InvalidReplicationError */
+/** Unique names of all rules, in their order. @throws ConfigMistakeError when two cannot be told apart */
 export function ruleNames(rules: readonly ReplicationRule[]): string[] {
   const names = rules.map(({ name, url, addPrefix }) => name ?? [new URL(url).host, addPrefix ?? []].flat().join('/'))
   const twice = names.find((name, at) => names.indexOf(name) !== at)
   if (twice !== undefined) {
-    throw new InvalidReplicationError(
-      `replication: must not have two rules called ${twice}; give each a name of its own`,
-    )
+    throw new ConfigMistakeError('replication', `must not have two rules called ${twice}; give each a name of its own`)
   }
   return names
 }
