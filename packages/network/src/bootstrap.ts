@@ -4,7 +4,7 @@ import type { Multiaddr } from '@multiformats/multiaddr'
 import type { Logger } from 'pino'
 import { resolveEndpoint, type ControlEndpoint } from './addresses.ts'
 import { messageOf } from './errors.ts'
-import { Backoff, pause } from './pause.ts'
+import { Backoff, NowAndThen, pause } from './pause.ts'
 
 export interface BootstrapInit {
   endpoints: ControlEndpoint[]
@@ -21,6 +21,8 @@ const LAST_RETRY_MS = 10_000
 /** A name is looked up again after so long, even when all is well. */
 const RECHECK_MS = 30_000
 const DIAL_TIMEOUT_MS = 5000
+/** How often it is said that nobody answers: a node that has never got in says nothing else of it. */
+const WARNING_INTERVAL_MS = 60_000
 /** A name may stand for a whole cluster; so many of its nodes are enough to get in. */
 const ENOUGH_PEERS = 8
 
@@ -57,11 +59,12 @@ export class Bootstrap {
     const backoff = new Backoff(FIRST_RETRY_MS, LAST_RETRY_MS)
     /** Who answered at which address. */
     const known = new Map<string, string>()
+    const warnings = new NowAndThen(WARNING_INTERVAL_MS)
     let wasConnected = false
     while (!signal.aborted) {
       // Taken first: a loss while this round runs must cut the wait after it short.
       const wake = this.#wake.signal
-      const connected = await this.#round(endpoint, known)
+      const { connected, reason } = await this.#round(endpoint, known)
       if (signal.aborted) return
       if (connected && !wasConnected) logger.info({ address: endpointText(endpoint) }, 'bootstrap node connected')
       if (!connected && wasConnected)
@@ -70,21 +73,28 @@ export class Bootstrap {
       if (connected) backoff.reset()
       // A name that stands for this node alone needs no hurry either.
       const idle = connected || (known.size > 0 && [...known.values()].every((peerId) => peerId === self))
+      if (!idle && warnings.due(performance.now()) !== undefined)
+        logger.warn({ address: endpointText(endpoint), reason }, 'tracker or bootstrap peer not reached; trying on')
       await pause(idle ? RECHECK_MS : backoff.next(), AbortSignal.any([signal, ...(idle ? [wake] : [])]))
     }
   }
 
-  /** One attempt on every address that is not connected. True when at least one is at the end. */
-  async #round(endpoint: ControlEndpoint, known: Map<string, string>): Promise<boolean> {
+  /** One attempt on every address that is not connected. Connected when at least one is at the end; else with a reason. */
+  async #round(
+    endpoint: ControlEndpoint,
+    known: Map<string, string>,
+  ): Promise<{ connected: boolean; reason?: string | undefined }> {
     const { connect, isConnected, self, logger } = this.#init
     let addresses: Multiaddr[]
     try {
       addresses = shuffled(await resolveEndpoint(endpoint, this.#stop.signal))
     } catch (error) {
-      logger.debug({ address: endpointText(endpoint), reason: messageOf(error) }, 'bootstrap name not resolved')
-      return [...known.values()].some((peerId) => peerId !== self && isConnected(peerId))
+      const reason = messageOf(error)
+      logger.debug({ address: endpointText(endpoint), reason }, 'bootstrap name not resolved')
+      return { connected: [...known.values()].some((peerId) => peerId !== self && isConnected(peerId)), reason }
     }
     let connected = 0
+    let reason: string | undefined
     const dials: Multiaddr[] = []
     for (const address of addresses) {
       const peerId = known.get(address.toString())
@@ -102,12 +112,13 @@ export class Bootstrap {
           return peerId !== self
         } catch (error) {
           known.delete(address.toString())
-          logger.debug({ address: address.toString(), reason: messageOf(error) }, 'bootstrap node not reached')
+          reason = messageOf(error)
+          logger.debug({ address: address.toString(), reason }, 'bootstrap node not reached')
           return false
         }
       }),
     )
-    return connected > 0 || results.includes(true)
+    return { connected: connected > 0 || results.includes(true), reason }
   }
 }
 

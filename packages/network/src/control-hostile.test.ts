@@ -56,7 +56,7 @@ suite('control channels among bad neighbours', () => {
     const peerId = peerIdFromString(plane.peerId)
     // As the DHT does with the peers near to a node.
     await host.peerStore.merge(peerId, { multiaddrs, tags: { [`${KEEP_ALIVE}-kad-dht`]: { value: 1 } } })
-    plane.ban(host.peerId.toString(), 3600_000, 'test')
+    plane.ban(host.peerId.toString(), 3600_000, 'protocol')
     let dialled = 0
     host.addEventListener('connection:open', () => dialled++)
     const denied = async (): Promise<boolean> => {

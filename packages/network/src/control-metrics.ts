@@ -16,7 +16,7 @@ export function registerControlGauges(
       },
     })
   }
-  gauge('shoal_peers_connected', 'Nodes connected on the control plane', read.peers)
+  gauge('shoal_peers_connected', 'Agents connected on the control plane', read.peers)
   gauge('shoal_dht_routing_table_peers', "Peers in the DHT's routing table", read.routingTable)
   gauge('shoal_dht_provided_blobs', 'Blobs that the DHT is told of', read.provided)
   gauge('shoal_dht_provides_pending', 'Blobs that the DHT was not told of yet', read.untold)
@@ -24,12 +24,17 @@ export function registerControlGauges(
 }
 
 export function membershipFailures(registry: Registry): Counter<'direction' | 'reason'> {
-  return new Counter({
+  const failures = new Counter({
     name: 'shoal_membership_failures_total',
     help: 'Connections on the control plane that failed before membership was proven',
     labelNames: ['direction', 'reason'],
     registers: [registry],
   })
+  // An alert on an increase does not see a series that begins with 1.
+  for (const direction of ['inbound', 'outbound']) {
+    for (const reason of ['noise', 'proof', 'closed']) failures.inc({ direction, reason }, 0)
+  }
+  return failures
 }
 
 export function channelCounters(registry: Registry): {

@@ -3,6 +3,8 @@ import { suite, test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import { peerIdFromString } from '@libp2p/peer-id'
 import type { Digest } from '@shoal/oci'
+import { pino } from 'pino'
+import { Registry } from 'prom-client'
 import { endpointMultiaddr } from './addresses.ts'
 import { NetworkError } from './errors.ts'
 import { createIdentity, verifySignature } from './identity.ts'
@@ -21,6 +23,11 @@ import {
 } from './testing/planes.ts'
 
 const DIGEST: Digest = `sha256:${'ab'.repeat(32)}`
+
+async function total(metrics: Registry, name: string): Promise<number> {
+  const { values } = await metrics.getSingleMetric(name)!.get()
+  return values.reduce((sum, { value }) => sum + value, 0)
+}
 
 suite('control plane', () => {
   test('two nodes say hello and talk both ways, in order', async (t) => {
@@ -212,6 +219,34 @@ suite('control plane', () => {
     await until(() => connected(again.peerId), 'all agents are connected to the new tracker')
   })
 
+  // Regression: a node that had never got in said nothing of it.
+  test('who is not let in says so in the log, and so does who lets nobody in; not again and again', async (t) => {
+    const lines: { level: number; msg: string; reason?: string }[] = []
+    const logger = pino({ level: 'warn' }, { write: (line: string) => void lines.push(JSON.parse(line)) })
+    const said = (text: string) => lines.filter(({ msg }) => msg.includes(text))
+    const tracker = await startPlane(t, { transferPort: 0, logger })
+    const metrics = new Registry()
+    const swarmKeys = new SwarmKeys([testKey(9)])
+    await startPlane(t, { bootstrap: [`127.0.0.1:${tracker.port}`], swarmKeys, logger, metrics })
+    await until(() => said('not reached').length > 0 && said('did not get in').length > 1, 'both say it')
+    const failures = () => total(metrics, 'shoal_membership_failures_total')
+    while ((await failures()) < 3) await new Promise((resolve) => setImmediate(resolve))
+    assert.equal(said('not reached').length, 1)
+    assert.match(said('not reached')[0]!.reason!, /swarm key/)
+  })
+
+  // Regression: it counted trackers, so a node that reached its tracker but no agent gave no alarm.
+  test('the gauge of connected peers counts agents', async (t) => {
+    const metrics = new Registry()
+    const tracker = await startPlane(t, { transferPort: 0 })
+    const agent = await startPlane(t, { metrics })
+    const connected = () => total(metrics, 'shoal_peers_connected')
+    await agent.channel(tracker.address, patience())
+    assert.equal(await connected(), 0)
+    await agent.channel((await startPlane(t)).address, patience())
+    assert.equal(await connected(), 1)
+  })
+
   test('a bootstrap address that leads to the node itself does no harm', async (t) => {
     const port = await freePort()
     const other = await startPlane(t)
@@ -264,12 +299,12 @@ suite('control plane', () => {
     const a = await startPlane(t)
     const b = await startPlane(t)
     const channel = await b.channel(a.address, patience())
-    a.ban(b.peerId, 3600_000, 'test')
+    a.ban(b.peerId, 3600_000, 'protocol')
     await channel.closed
     assert.equal(a.isBanned(b.peerId), true)
     await assert.rejects(a.channel(b.address, patience()), { code: 'REFUSED' })
     await assert.rejects(b.channel(a.address, patience()), NetworkError)
-    a.ban(b.peerId, 0, 'test')
+    a.ban(b.peerId, 0, 'protocol')
     assert.equal(a.isBanned(b.peerId), false)
     await b.channel(a.address, patience())
   })

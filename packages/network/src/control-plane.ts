@@ -27,8 +27,9 @@ import type { RedialPace } from './redial-pace.ts'
 import { MAX_CONTROL_MESSAGE_BYTES, type NodeAddress } from './messages.ts'
 import type { ControlPlaneOptions } from './control-options.ts'
 import type { ControlChannel, ControlPlane } from './network.ts'
+import { NowAndThen } from './pause.ts'
 import { Providing } from './providing.ts'
-import { Standing, type Offence } from './standing.ts'
+import { Standing, type BanReason, type Offence } from './standing.ts'
 
 export const CONTROL_PROTOCOL = '/shoal/control/1.0.0'
 
@@ -52,6 +53,9 @@ const PROVIDE_AGAIN_PAUSE_MS = 15_000
 const INBOUND: Omit<InboundMeterInit, 'onFlood'> = { ratePerSecond: 1000, burst: 4000, floodAfterMs: 3000 }
 const INBOUND_UNIT_BYTES = 1024
 
+/** How often it is said that connections do not get in: strangers may try all day. */
+const WARNING_INTERVAL_MS = 60_000
+
 /** A control plane that is not started yet. @throws NetworkError for addresses that make no sense */
 export async function createControlPlane(options: ControlPlaneOptions): Promise<Libp2pControlPlane> {
   return await Libp2pControlPlane.create(options)
@@ -61,7 +65,7 @@ export class Libp2pControlPlane implements ControlPlane {
   readonly peerId: string
   onChannel: (channel: ControlChannel) => void = () => undefined
   onPeerConnected: (peerId: string) => void = () => undefined
-  onBan: (peerId: string, reason: string) => void = () => undefined
+  onBan: (peerId: string, reason: BanReason) => void = () => undefined
 
   readonly #options: ControlPlaneOptions
   readonly #logger: Logger
@@ -79,8 +83,12 @@ export class Libp2pControlPlane implements ControlPlane {
       metrics: options.metrics,
       onBan: (peerId, reason) => cutOff(peerId, reason),
     })
-    let cutOff = (_peerId: string, _reason: string): void => undefined
+    let cutOff = (_peerId: string, _reason: BanReason): void => undefined
     const failures = options.metrics && membershipFailures(options.metrics)
+    const refusals = {
+      inbound: new NowAndThen(WARNING_INTERVAL_MS),
+      outbound: new NowAndThen(WARNING_INTERVAL_MS),
+    }
     const listenHost = options.host ?? '0.0.0.0'
     const created = await createHost({
       identity: options.identity,
@@ -88,7 +96,9 @@ export class Libp2pControlPlane implements ControlPlane {
         swarmKeys: options.swarmKeys,
         onFailure: (direction, reason, peer) => {
           failures?.inc({ direction, reason })
-          options.logger.debug({ direction, reason, peer }, 'a connection did not get in')
+          const heldBack = refusals[direction].due(performance.now())
+          if (heldBack === undefined) return
+          options.logger.warn({ direction, reason, peer, heldBack }, 'a connection did not get in: other swarm keys?')
         },
       },
       listen: endpointMultiaddr(listenHost, options.port ?? 7701),
@@ -163,7 +173,7 @@ export class Libp2pControlPlane implements ControlPlane {
     })
     if (options.metrics !== undefined) {
       registerControlGauges(options.metrics, {
-        peers: () => host.getPeers().length,
+        peers: () => this.connectedPeers().filter((peerId) => !this.#isTracker(peerId)).length,
         routingTable: () => this.routingTableSize(),
         provided: () => this.#providing.size,
         untold: () => this.#providing.untold,
@@ -242,6 +252,11 @@ export class Libp2pControlPlane implements ControlPlane {
     return this.#channels.all().filter((channel) => channel.hello.node.transfer !== '')
   }
 
+  /** Trackers have no transfer plane. */
+  #isTracker(peerId: string): boolean {
+    return this.#channels.get(peerId)?.hello.node.transfer === ''
+  }
+
   connectedPeers(): string[] {
     return this.#host.getPeers().map((peerId) => peerId.toString())
   }
@@ -278,7 +293,7 @@ export class Libp2pControlPlane implements ControlPlane {
     return this.#standing.isBanned(peerId)
   }
 
-  ban(peerId: string, durationMs: number, reason: string): void {
+  ban(peerId: string, durationMs: number, reason: BanReason): void {
     this.#standing.ban(peerId, durationMs, reason)
   }
 
@@ -286,7 +301,7 @@ export class Libp2pControlPlane implements ControlPlane {
     this.#standing.offend(peerId, offence, why)
   }
 
-  #cutOff(peerId: string, reason: string): void {
+  #cutOff(peerId: string, reason: BanReason): void {
     this.#channels.drop(peerId, 'banned')
     for (const connection of this.#host.getConnections()) {
       if (connection.remotePeer.toString() === peerId) connection.abort(new Error('banned'))

@@ -1,7 +1,7 @@
 // What the network room promises to the rooms that use it.
 import type { Digest } from '@shoal/oci'
 import type { ControlMessage, Hello, NodeAddress } from './messages.ts'
-import type { Offence } from './standing.ts'
+import type { BanReason, Offence } from './standing.ts'
 
 /** One long-lived stream of control messages to another node; both planes of it belong to the same peer id. */
 export interface ControlChannel {
@@ -52,7 +52,7 @@ export interface ControlPlane {
   /** Called after a libp2p connection to a node that had none was opened, from either side. Set before start(). */
   onPeerConnected: (peerId: string) => void
   /** Called when a peer was banned, for whatever reason, after the control plane has cut it off. */
-  onBan: (peerId: string, reason: string) => void
+  onBan: (peerId: string, reason: BanReason) => void
   /** Number of peers in the DHT's routing table. */
   routingTableSize(): number
   /**
@@ -69,8 +69,8 @@ export interface ControlPlane {
   findProviders(digest: Digest, signal: AbortSignal): AsyncIterable<NodeAddress>
   /** Signs bytes with the identity of this node (Ed25519). */
   sign(bytes: Uint8Array): Uint8Array
-  /** Cuts a peer off and refuses it for a while. `reason` is one word of few: metrics have it as a label. */
-  ban(peerId: string, durationMs: number, reason: string): void
+  /** Cuts a peer off and refuses it for a while. */
+  ban(peerId: string, durationMs: number, reason: BanReason): void
   /** Notes that a peer did something wrong on either plane; too much of it is a ban. */
   offend(peerId: string, offence: Offence, why: string): void
   isBanned(peerId: string): boolean

@@ -1,4 +1,4 @@
-// Waiting that can be cut short.
+// Waiting that can be cut short, and what is done only now and then.
 
 /** Settles after `ms`, or early and without an error when `signal` fires. */
 export async function pause(ms: number, signal: AbortSignal): Promise<void> {
@@ -34,5 +34,28 @@ export class Backoff {
 
   reset(): void {
     this.#nextMs = this.#firstMs
+  }
+}
+
+/** Lets something through at once, and then once in `everyMs`: a log line that a failing neighbour would repeat for ever. */
+export class NowAndThen {
+  readonly #everyMs: number
+  #lastMs = -Infinity
+  #heldBack = 0
+
+  constructor(everyMs: number) {
+    this.#everyMs = everyMs
+  }
+
+  /** How often it was held back since the last time; undefined when it is not time yet. */
+  due(nowMs: number): number | undefined {
+    if (nowMs - this.#lastMs < this.#everyMs) {
+      this.#heldBack++
+      return undefined
+    }
+    const heldBack = this.#heldBack
+    this.#lastMs = nowMs
+    this.#heldBack = 0
+    return heldBack
   }
 }

@@ -14,6 +14,23 @@ export type Offence =
   /** Asked for a chunk and did not take it: an upload slot that nobody else could use. */
   | 'slow_reader'
 
+/** What the swarm room catches a peer at. */
+export const LIES = [
+  /** Sent bytes that do not match a hash that is known to be right, or its own word. */
+  'wrong_bytes',
+  /** Vouched for the hash of a chunk that is not the chunk's. */
+  'wrong_hash',
+  /** Passed on a voucher that its signer did not make. */
+  'forged_voucher',
+  /** Named a size that a blob does not have. */
+  'wrong_size',
+] as const
+
+export type Lie = (typeof LIES)[number]
+
+/** What a peer is banned for; a label in metrics. */
+export type BanReason = Offence | Lie
+
 /** One broken message may be a mistake or a version from the future; so many are not. Being held back is a warning already. */
 const OFFENCES_UNTIL_BAN: Record<Offence, number> = { protocol: 5, flood: 1, slow_reader: 3 }
 /** Offences are forgotten after so long. */
@@ -29,12 +46,12 @@ export interface StandingInit {
   logger: Logger
   metrics?: Registry | undefined
   /** Ends all that is open with a peer that has just been banned. */
-  onBan: (peerId: string, reason: string) => void
+  onBan: (peerId: string, reason: BanReason) => void
 }
 
 interface Ban {
   untilMs: number
-  reason: string
+  reason: BanReason
 }
 
 /** Offences and bans of peers, by their proven ids. */
@@ -57,8 +74,8 @@ export class Standing {
     return false
   }
 
-  /** Refuses a peer for `durationMs`. `reason` is one word of few: it becomes a label. */
-  ban(peerId: string, durationMs: number, reason: string): void {
+  /** Refuses a peer for `durationMs`. */
+  ban(peerId: string, durationMs: number, reason: BanReason): void {
     this.#bans.delete(peerId)
     this.#bans.set(peerId, { untilMs: performance.now() + durationMs, reason })
     for (const oldest of this.#bans.keys()) {
@@ -99,7 +116,7 @@ export class Standing {
         }
       },
     })
-    return {
+    const counters = {
       bans: new Counter({
         name: 'shoal_peers_banned_total',
         help: 'Peers that were banned for a while, by reason.',
@@ -113,5 +130,10 @@ export class Standing {
         registers,
       }),
     }
+    // An alert on an increase does not see a series that begins with 1.
+    const offences = Object.keys(OFFENCES_UNTIL_BAN)
+    for (const reason of [...offences, ...LIES]) counters.bans.inc({ reason }, 0)
+    for (const reason of offences) counters.offences.inc({ reason }, 0)
+    return counters
   }
 }

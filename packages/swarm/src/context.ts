@@ -1,6 +1,6 @@
 // What all downloads of a node share.
 import type { Digest } from '@shoal/oci'
-import type { ControlPlane, NodeAddress, TransferPlane, VerifySignature } from '@shoal/network'
+import type { ControlPlane, Lie, NodeAddress, TransferPlane, VerifySignature } from '@shoal/network'
 import type { Store } from '@shoal/store'
 import type { BlobBody, OriginChunkList } from '@shoal/upstream'
 import type { Logger } from 'pino'
@@ -44,17 +44,6 @@ export const DEFAULT_TIMINGS: Readonly<SwarmTimings> = Object.freeze({
   lingerMs: 3000,
   banMs: 600_000,
 })
-
-/** What a peer was caught at; a label in metrics. */
-export type Lie =
-  /** Sent bytes that do not match a hash that is known to be right, or its own word. */
-  | 'wrong_bytes'
-  /** Vouched for the hash of a chunk that is not the chunk's. */
-  | 'wrong_hash'
-  /** Passed on a voucher that its signer did not make. */
-  | 'forged_voucher'
-  /** Named a size that a blob does not have. */
-  | 'wrong_size'
 
 /** The origin, as far as one blob is concerned. */
 export interface OriginSource {

@@ -3,6 +3,7 @@ import { entryLimit, type Digest } from '@shoal/oci'
 import type {
   ControlChannel,
   ControlPlane,
+  Lie,
   PreheatCancel,
   PreheatOrder,
   TransferPlane,
@@ -15,7 +16,7 @@ import type { Registry } from 'prom-client'
 import { AgentMessages } from './agent-messages.ts'
 import { Announcer } from './announcer.ts'
 import { BufferPool } from './buffer-pool.ts'
-import { DEFAULT_TIMINGS, type Lie, type OriginSource, type SwarmContext, type SwarmTimings } from './context.ts'
+import { DEFAULT_TIMINGS, type OriginSource, type SwarmContext, type SwarmTimings } from './context.ts'
 import { Download } from './download.ts'
 import { createSwarmMetrics, type SwarmMetrics } from './metrics.ts'
 import { OriginSources } from './origin-sources.ts'
