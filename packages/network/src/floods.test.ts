@@ -1,7 +1,9 @@
 // Members that hold the swarm key and use it to flood, to stall and to spread nonsense: they are held back, then left.
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
+import { connect } from 'node:net'
 import { suite, test, type TestContext } from 'node:test'
+import { setImmediate as turn } from 'node:timers/promises'
 import type { PeerId } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
@@ -62,6 +64,15 @@ const LEAVE = framed({ type: 'swarm-leave', digest: DIGEST })
 const addressesOf = (plane: Libp2pControlPlane) => plane.address.multiaddrs.map((address) => multiaddr(address))
 
 suite('floods on the control plane', () => {
+  // Regression: libp2p refuses the newest connection when too many prove nothing.
+  test('a stranger who opens many connections and says nothing keeps no member out', async (t) => {
+    const [one, other] = [await startPlane(t), await startPlane(t)]
+    const silent = Array.from({ length: 600 }, () => connect(one.port, '127.0.0.1').on('error', () => undefined))
+    t.after(() => silent.forEach((socket) => socket.destroy()))
+    await Promise.all(silent.map((socket) => once(socket, 'connect')))
+    await other.channel(one.address, patience())
+  })
+
   test('a flood of messages is read at a bounded rate, then its sender is banned by name', async (t) => {
     const metrics = new Registry()
     const inbound = { ratePerSecond: 20_000, burst: 20_000, floodAfterMs: 1000 }
@@ -199,6 +210,25 @@ suite('floods on the transfer plane', () => {
     const tookMs = performance.now() - startedMs
     // One read holds 64 KiB at most, thus some thousand requests.
     assert.ok(asked <= 400 + tookMs / 10 + 1500, `${asked} requests were taken in ${tookMs} ms`)
+  })
+
+  test('a flood of cancels is one, too', async (t) => {
+    const told: Told[] = []
+    const server = await startNode(t, () => ({ status: 'missing' }), {
+      limits: { requestsPerSecond: 100, floodAfterMs: 200 },
+      onOffence: (peerId, offence) => told.push([peerId, offence]),
+    })
+    const identity = await createIdentity()
+    const raw = await dialRaw(t, server.plane.port)
+    raw.resume()
+    raw.write(ownHello(raw, 'client', { identity, swarmKeys: testKeys }))
+    const deadline = patience()
+    for (let request = 1; told.length === 0; request++) {
+      deadline.throwIfAborted()
+      raw.write(frame(FRAME.cancel, request))
+      if (request % 100 === 0) await turn()
+    }
+    assert.deepEqual(told[0], [identity.peerId, 'flood'])
   })
 
   test('who asks for a chunk and does not take it loses its upload slot, and is told of', async (t) => {

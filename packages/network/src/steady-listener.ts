@@ -1,8 +1,9 @@
 // The TCP transport of libp2p, whose listeners go on to tell their addresses when the system cannot list them: without a
-// free file descriptor that fails, and an agent ended because of it.
+// free file descriptor that fails, and an agent ended because of it. Nor does who says nothing keep others out.
 import type { Listener, Transport } from '@libp2p/interface'
 import { tcp } from '@libp2p/tcp'
 import type { Multiaddr } from '@multiformats/multiaddr'
+import { withRoom } from './pending-upgrades.ts'
 
 /** As `tcp()` of libp2p. */
 export function steadyTcp(): ReturnType<typeof tcp> {
@@ -10,7 +11,7 @@ export function steadyTcp(): ReturnType<typeof tcp> {
   return (components) => {
     const transport: Transport = make(components)
     const createListener = transport.createListener.bind(transport)
-    transport.createListener = (options) => steady(createListener(options))
+    transport.createListener = (options) => steady(createListener({ ...options, upgrader: withRoom(options.upgrader) }))
     return transport
   }
 }

@@ -144,8 +144,11 @@ export class ServerConnection {
 
   #takeCancel(request: number): void {
     const asked = this.#asked.get(request)
-    // Unknown: it crossed the end of the answer.
-    if (asked === undefined) return
+    if (asked === undefined || asked.isCancelled) {
+      // One may have crossed the end of the answer; who sends many is a burden as with requests.
+      this.#hold(this.#init.onRequest(this.peerId))
+      return
+    }
     asked.isCancelled = true
     const index = this.#chunks.findIndex((chunk) => chunk.asked === asked)
     if (index === -1) return
