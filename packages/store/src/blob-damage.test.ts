@@ -107,6 +107,22 @@ test('after a stop that was not in order the whole store is read through, after 
   assert.deepEqual((await verifyStore(crashed)).damaged, [])
 })
 
+// Regression: an upgrade within two hours of a crash ended the check of a large store for good.
+test('a stop before all was read through leaves the rest to the next start', async (t) => {
+  const directory = await temporaryFolder(t)
+  const blob = testBlob(20 * MiB)
+  const first = await testStore(t, { directory })
+  await storeBlob(first, blob)
+  const crashed = await temporaryFolder(t)
+  await cp(directory, crashed, { recursive: true })
+  await flip(new StoreLayout(crashed).blobFile(blob.digest), 19 * MiB)
+  const hurried = await testStore(t, { directory: crashed })
+  await hurried.close()
+  const store = await testStore(t, { directory: crashed })
+  await store.readThrough
+  assert.equal(store.has(blob.digest), false)
+})
+
 test('a look at a store from outside names what is damaged and what is left over', async (t) => {
   const directory = await temporaryFolder(t)
   const [blob, arriving] = [testBlob(300_000), testBlob(900_000)]

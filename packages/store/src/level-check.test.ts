@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { open, readdir, stat } from 'node:fs/promises'
+import { open, readdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import test, { type TestContext } from 'node:test'
 import { digestOf } from '@shoal/oci'
@@ -29,6 +29,18 @@ async function indexWithTable(t: TestContext, value: () => Buffer) {
   const tables = (await readdir(location)).filter((name) => /\.(ldb|sst)$/.test(name))
   assert.equal(tables.length, 1)
   return { directory, location, table: join(location, tables[0]!) }
+}
+
+function restore(name: string, value: string | undefined): void {
+  if (value === undefined) delete process.env[name]
+  else process.env[name] = value
+}
+
+/** Ends a process as Node does when it gets no threads. */
+async function scriptThatAborts(t: TestContext): Promise<string> {
+  const script = join(await temporaryFolder(t), 'abort.cjs')
+  await writeFile(script, 'process.abort()')
+  return script
 }
 
 async function overwrite(path: string, position: number, bytes: Uint8Array): Promise<void> {
@@ -60,6 +72,18 @@ test('an index of which a part is damaged keeps the other rows', async (t) => {
   let left = 0
   for (let row = 0; row < 400; row++) if ((await index.get(HASHES, key(row))) !== undefined) left++
   assert.ok(left > 300 && left < 400, `${left} of the rows are left`)
+  assert.ok(!(await readdir(directory)).includes('index.corrupt'))
+})
+
+// Regression: a node without a free thread or process ended the child at its start, and pins went with a healthy index.
+test('an index is left where it is when the system has no room for the process that reads it', async (t) => {
+  const { directory, location } = await indexWithTable(t, compressible)
+  const options = process.env['NODE_OPTIONS']
+  t.after(() => restore('NODE_OPTIONS', options))
+  process.env['NODE_OPTIONS'] = `--require ${await scriptThatAborts(t)}`
+  const index = await StoreIndex.open(location, silent)
+  t.after(() => index.close())
+  assert.equal((await index.get(HASHES, key(1)))?.byteLength, 3000)
   assert.ok(!(await readdir(directory)).includes('index.corrupt'))
 })
 

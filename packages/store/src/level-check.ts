@@ -69,18 +69,16 @@ function readElsewhere(location: string, mode: 'read' | 'repair'): Promise<Readi
       killSignal: 'SIGKILL',
     })
     let output = ''
+    let isReading = false
+    child.on('message', () => (isReading = true))
     child.stderr?.setEncoding('utf8').on('data', (text: string) => {
       output = (output + text).slice(-KEPT_OUTPUT_CHARACTERS)
     })
     child.on('error', (error) => resolve({ result: 'unknown', output: error.message }))
     child.on('close', (code, signal) => {
-      resolve({ result: resultOf(code, signal), output: output.trim() || `it ended with ${signal ?? code}` })
+      const isFatal = isReading && signal !== null && FATAL_SIGNALS.has(signal)
+      const result = code === 0 ? 'whole' : code === DAMAGED_EXIT_CODE ? 'damaged' : isFatal ? 'deadly' : 'unknown'
+      resolve({ result, output: output.trim() || `it ended with ${signal ?? code}` })
     })
   })
-}
-
-function resultOf(code: number | null, signal: NodeJS.Signals | null): Reading['result'] {
-  if (code === 0) return 'whole'
-  if (code === DAMAGED_EXIT_CODE) return 'damaged'
-  return signal !== null && FATAL_SIGNALS.has(signal) ? 'deadly' : 'unknown'
 }

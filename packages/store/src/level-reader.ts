@@ -1,5 +1,5 @@
 // The process that reads all of a LevelDB database which nobody has open: see `level-check.ts`. Its arguments are the folder, and
-// `repair` where the database is to be repaired first. It ends with 0, or with `DAMAGED_EXIT_CODE` where something is damaged.
+// `repair` where the database is to be repaired first. It says when it begins to read, and ends with 0, or with `DAMAGED_EXIT_CODE` where something is damaged.
 import { ClassicLevel } from 'classic-level'
 import { DAMAGED_EXIT_CODE, isDamagedRow, repairDatabase } from './level-damage.ts'
 
@@ -16,6 +16,8 @@ async function readAll(folder: string): Promise<void> {
 process.on('disconnect', () => process.kill(process.pid, 'SIGKILL'))
 const [folder = '', mode] = process.argv.slice(2)
 try {
+  // What ends the process before this has nothing to do with the database.
+  process.send?.('reading')
   if (mode === 'repair') await repairDatabase(folder)
   await readAll(folder)
   process.exit(0)

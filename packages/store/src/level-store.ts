@@ -54,6 +54,7 @@ export class LevelStore implements Store {
   readonly #closing = new AbortController()
   readonly #adoption: Promise<void>
   readonly #readingThrough: Promise<void>
+  #isReadThrough = false
   #closed: Promise<void> | undefined
 
   constructor(parts: LevelStoreParts) {
@@ -157,7 +158,7 @@ export class LevelStore implements Store {
   }
 
   /** Looks for harm that a crash has done, before somebody asks for what was harmed. */
-  #readThrough(suspects: readonly Digest[]): Promise<void> {
+  async #readThrough(suspects: readonly Digest[]): Promise<void> {
     const openEntry = async (digest: Digest) => {
       const entry = this.#table.get(digest)
       if (entry?.complete !== true) return undefined
@@ -165,7 +166,13 @@ export class LevelStore implements Store {
       return file && { digest, sizeBytes: entry.sizeBytes, file }
     }
     const { signal } = this.#closing
-    return readThrough(suspects, { index: this.index, log: this.#log, trust: this.#trust, open: openEntry, signal })
+    this.#isReadThrough = await readThrough(suspects, {
+      index: this.index,
+      log: this.#log,
+      trust: this.#trust,
+      open: openEntry,
+      signal,
+    })
   }
 
   openPartial(digest: Digest, sizeBytes: number): Promise<PartialBlob> {
@@ -279,7 +286,8 @@ export class LevelStore implements Store {
     this.#open.close()
     await this.#uses.close()
     await this.#hashes.close()
-    await this.index.close(true)
+    // What could not be read through in this life is read in the next one.
+    await this.index.close(this.#isReadThrough)
     this.#metrics.close()
   }
 }

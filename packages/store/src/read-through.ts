@@ -21,11 +21,11 @@ export interface ReadThroughOptions {
   log: Logger
 }
 
-/** Resolves when all were read, or the signal is aborted. */
-export async function readThrough(suspects: readonly Digest[], options: ReadThroughOptions): Promise<void> {
+/** Resolves when all were read, or the signal is aborted. @returns whether all were read */
+export async function readThrough(suspects: readonly Digest[], options: ReadThroughOptions): Promise<boolean> {
   const { index, trust, open, signal, log } = options
   for (const digest of suspects) {
-    if (signal.aborted) return
+    if (signal.aborted) return false
     if (trust.has(digest)) continue
     const blob = await open(digest)
     if (blob === undefined) continue
@@ -42,10 +42,11 @@ export async function readThrough(suspects: readonly Digest[], options: ReadThro
         await delay(length / BYTES_PER_MS, undefined, { signal })
       }
     } catch (error) {
-      if (signal.aborted) return
+      if (signal.aborted) return false
       if (!(error instanceof BlobDamagedError)) log.warn({ err: error, digest }, 'a blob could not be read')
     } finally {
       await file.release()
     }
   }
+  return true
 }
