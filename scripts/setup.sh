@@ -49,13 +49,25 @@ setup_install() {
   exec 9>&-
 }
 
+# Debian's nodejs comes without npm.
+setup_npm() {
+  command -v npm >/dev/null && return
+  if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    printf 'shoal: npm is missing: installing it with apt\n' >&2
+    export DEBIAN_FRONTEND=noninteractive
+    apt-get -o DPkg::Lock::Timeout=120 update -qq >&2 || true
+    apt-get -o DPkg::Lock::Timeout=120 install -y -qq --no-install-recommends npm >&2 || true
+  fi
+  command -v npm >/dev/null || setup_fail 'no npm found. Install npm (Debian: apt-get install npm)'
+}
+
 setup_main() {
   local major
   command -v node >/dev/null || setup_fail 'no node found. Install Node.js 18 or newer with npm (Debian: apt-get install nodejs npm)'
   major=$(node -p 'process.versions.node.split(".")[0]')
   [ "$major" -ge 18 ] || setup_fail "node $(node --version) is too old. Install Node.js 18 or newer"
   if ! setup_dependencies_current; then
-    command -v npm >/dev/null || setup_fail 'no npm found. Install npm (Debian: apt-get install npm)'
+    setup_npm
     setup_install
   fi
   NODE=$(setup_find_node) ||
