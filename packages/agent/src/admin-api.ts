@@ -3,12 +3,13 @@ import { PassThrough } from 'node:stream'
 import type { FastifyInstance } from 'fastify'
 import type { ControlPlane } from '@shoal/network'
 import { InvalidReferenceError, Type, type Static } from '@shoal/oci'
-import { createApiServer, type ApiTokens, type ServerTls } from '@shoal/registry'
+import { addStatusPage, createApiServer, type ApiTokens, type ServerTls } from '@shoal/registry'
 import type { Store } from '@shoal/store'
 import type { Swarm, Uploads } from '@shoal/swarm'
 import type { Upstream } from '@shoal/upstream'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
+import { agentPage } from './agent-page.ts'
 import type { Content } from './content.ts'
 import type { PulledImage, PullEvent } from './image-pull.ts'
 import { addLimitsApi } from './limits-api.ts'
@@ -43,6 +44,7 @@ const UNPIN = Type.Object({ image: Type.String({ minLength: 1, maxLength: 1024 }
 export function createAdminApi(options: AdminApiOptions): FastifyInstance {
   const { store, swarm, control } = options
   const startedMs = performance.now()
+  const uptimeMs = () => Math.round(performance.now() - startedMs)
   const server = createApiServer({
     logger: options.logger,
     registry: options.registry,
@@ -54,12 +56,13 @@ export function createAdminApi(options: AdminApiOptions): FastifyInstance {
       advice: 'set adminTokenFile',
     },
   })
+  addStatusPage(server, () => agentPage({ ...options, uptimeMs: uptimeMs() }))
   server.get('/api/v1/status', () => ({
     version: options.version,
     peerId: control.peerId,
     zone: options.zone,
     address: control.address,
-    uptimeMs: Math.round(performance.now() - startedMs),
+    uptimeMs: uptimeMs(),
     peersConnected: control.channels().length,
     routingTableSize: control.routingTableSize(),
     trackers: swarm.trackers.status(),

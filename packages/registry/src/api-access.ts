@@ -5,6 +5,7 @@ import { readFile, stat } from 'node:fs/promises'
 import { BlockList, isIP } from 'node:net'
 import { inspect } from 'node:util'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
+import { STATUS_PAGE_PATH } from './status-page.ts'
 
 /** A token, a certificate or a key cannot be used. The message says what to do. */
 export class ApiAccessError extends Error {
@@ -59,6 +60,12 @@ export class ApiTokens {
     let accepted = false
     for (const known of this.#hashes) accepted = timingSafeEqual(known, given) || accepted
     return accepted
+  }
+
+  /** The same for a browser, which asks a person: the token is the password, whatever the user is called. */
+  acceptsPassword(authorization: string | undefined): boolean {
+    const pair = Buffer.from(/^basic (.*)$/i.exec(authorization ?? '')?.[1] ?? '', 'base64').toString()
+    return this.accepts(`Bearer ${pair.slice(pair.indexOf(':') + 1)}`)
   }
 
   /** Keeps tokens out of logs. */
@@ -157,17 +164,20 @@ export interface ApiProtection {
 }
 
 /**
- * Asks for a token below `/api/`. Health, readiness and metrics are for probes, which have none. To be called before
- * routes are added.
+ * Asks for a token below `/api/` and for the status page. Health, readiness and metrics are for probes, which have none. To be
+ * called before routes are added.
  */
 export function protectApi(server: FastifyInstance, { tokens, needsToken, advice }: ApiProtection): void {
   server.addHook('onRequest', async (request, reply) => {
-    if (needsToken === 'nothing' || request.routeOptions.url?.startsWith('/api/') !== true) return
+    const { url = '' } = request.routeOptions
+    const isPage = url === STATUS_PAGE_PATH
+    if (needsToken === 'nothing' || (!isPage && !url.startsWith('/api/'))) return
     const isRead = request.method === 'GET' || request.method === 'HEAD'
     if (isRead && needsToken === 'changes') return
     if (tokens === undefined) return await refuse(request, reply, 403, advice)
-    if (tokens.accepts(request.headers.authorization)) return
-    reply.header('www-authenticate', 'Bearer realm="shoal"')
+    const { authorization } = request.headers
+    if (tokens.accepts(authorization) || (isPage && tokens.acceptsPassword(authorization))) return
+    reply.header('www-authenticate', `${isPage ? 'Basic' : 'Bearer'} realm="shoal"`)
     await refuse(request, reply, 401, 'this needs a token: send "Authorization: Bearer <token>" (shoal: --token-file)')
   })
 }

@@ -7,5 +7,6 @@ export { createRegistryMetrics, type RegistryMetrics, type RegistryMetricsOption
 export { collectProcessMetrics } from './process-metrics.ts'
 export { registryPlugin, type RegistryPluginOptions } from './plugin.ts'
 export { closeRegistryServer, createRegistryServer, type RegistryServer, type RegistryServerOptions } from './server.ts'
+export { addStatusPage, MAX_STATUS_ROWS, type StatusPage, type StatusTable } from './status-page.ts'
 export type { WebPageRules } from './web-pages.ts'
 export { tokenEndpoint, type IssuedToken, type TokenEndpointOptions, type TokenRequest } from './token-endpoint.ts'

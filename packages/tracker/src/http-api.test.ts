@@ -51,6 +51,15 @@ function setUp(t: TestContext, tokens?: ApiTokens, readsNeedToken = false) {
   return { server, digest, coordinator, beReady: () => (ready = true) }
 }
 
+test('a person sees on a page what is rolled out and which nodes are there', async (t) => {
+  const { server, digest } = setUp(t)
+  const page = await server.inject('/')
+  assert.equal(page.headers['content-type'], 'text/html; charset=utf-8')
+  for (const text of ['Shoal tracker', digest, 'origin.test', 'peer0', 'rack-1', '1.0 MiB', '50 %']) {
+    assert.ok(page.body.includes(text), `${text} is not on the page`)
+  }
+})
+
 test('health is told at once, readiness when it listens', async (t) => {
   const { server, beReady } = setUp(t)
   assert.equal((await server.inject('/healthz')).statusCode, 200)

@@ -2,13 +2,14 @@
 import { Type, type Static } from '@shoal/oci'
 import type { FastifyInstance } from 'fastify'
 import type { ControlPlane } from '@shoal/network'
-import { createApiServer, type ApiTokens, type ServerTls } from '@shoal/registry'
+import { addStatusPage, createApiServer, type ApiTokens, type ServerTls } from '@shoal/registry'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { trackerConfigSchema } from './config.ts'
 import type { Coordinator } from './coordinator.ts'
 import { addPreheatApi } from './preheat-api.ts'
 import type { Preheats } from './preheats.ts'
+import { trackerPage } from './tracker-page.ts'
 
 /** Rows in one answer at most. */
 const MAX_ROWS = 10_000
@@ -48,6 +49,7 @@ export function createHttpApi(options: HttpApiOptions): FastifyInstance {
       advice: 'this tracker only tells, because it has no tokens: set httpTokenFile in its configuration',
     },
   })
+  addStatusPage(server, () => trackerPage(options))
   server.get('/api/v1/status', () => ({
     version: options.version,
     peerId: control.peerId,

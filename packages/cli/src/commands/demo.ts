@@ -100,7 +100,7 @@ function howToPull(cluster: DemoCluster, image: DemoImage): string {
     `\nThe cluster stays up until Ctrl-C. Pull from it:\n\n  docker pull ${name}\n` +
     (image.isRunnable ? `  docker run --rm ${name}\n` : '') +
     `\nLook at it:\n\n  shoal status --admin http://127.0.0.1:${agent?.adminPort}\n` +
-    `  curl http://127.0.0.1:${cluster.trackerHttpPort}/api/v1/nodes\n` +
+    `  with a browser: http://127.0.0.1:${cluster.trackerHttpPort}/ (tracker), http://127.0.0.1:${agent?.adminPort}/ (first agent)\n` +
     `  logs and data: ${cluster.directory}\n`
   )
 }

@@ -78,6 +78,8 @@ describe('shoal demo', () => {
     const answer = await fetch(`http://127.0.0.1:${port}/v2/demo/app/manifests/1.0`, { headers: { accept: '*/*' } })
     assert.equal(answer.status, 200)
     await answer.body?.cancel()
+    const [, page = ''] = /with a browser: (\S+)/.exec(text()) ?? []
+    assert.match(await (await fetch(page)).text(), /Shoal tracker/)
     child.kill('SIGINT')
     assert.equal(await exited, 0, text())
     assert.deepEqual(await daemonsOf(directory), [])
