@@ -63,6 +63,16 @@ suite('control plane', () => {
     assert.equal(a.openChannel(b.peerId), undefined)
   })
 
+  test('where it cannot listen, what the system says is passed on', async (t) => {
+    const { address } = await startPlane(t)
+    const port = Number(/\/tcp\/(\d+)/.exec(address.multiaddrs[0] ?? '')?.[1])
+    const taken = await makePlane(t, { port })
+    await assert.rejects(taken.start(), { code: 'EADDRINUSE', address: '127.0.0.1', port })
+    // Of a network that is for documentation: no machine has it.
+    const elsewhere = await makePlane(t, { host: '192.0.2.1', port })
+    await assert.rejects(elsewhere.start(), { code: 'EADDRNOTAVAIL', address: '192.0.2.1', port })
+  })
+
   test('a provider of which nothing was heard for a day is still known, with its addresses', async (t) => {
     // kad-dht answers with nothing at all where one provider is not known any more, and libp2p forgets peers after 6 h.
     const { host } = await createHost({

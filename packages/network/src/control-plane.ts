@@ -70,6 +70,7 @@ export class Libp2pControlPlane implements ControlPlane {
   readonly #options: ControlPlaneOptions
   readonly #logger: Logger
   readonly #host: Host
+  readonly #startHost: CreatedHost['start']
   readonly #redials: RedialPace
   readonly #channels: ChannelRegistry
   readonly #bootstrap: Bootstrap
@@ -112,12 +113,13 @@ export class Libp2pControlPlane implements ControlPlane {
   }
 
   private constructor(options: ControlPlaneOptions, created: CreatedHost, standing: Standing) {
-    const { host, redials } = created
+    const { host, start, redials } = created
     const endpoints = (options.bootstrap ?? []).map(parseEndpoint)
     this.peerId = options.identity.peerId
     this.#options = options
     this.#logger = options.logger
     this.#host = host
+    this.#startHost = start
     this.#redials = redials
     this.#standing = standing
     const inbound = new InboundMeter({
@@ -217,7 +219,7 @@ export class Libp2pControlPlane implements ControlPlane {
     this.#host.addEventListener('peer:connect', (event) => this.#connected(event.detail.toString()))
     routingTableOf(this.#host).addEventListener('peer:add', () => this.#providing.peerFound())
     this.#isRunning = true
-    await this.#host.start()
+    await this.#startHost()
     this.#providing.start()
     this.#bootstrap.start()
     const { peerId, multiaddrs, transfer } = this.address

@@ -57,6 +57,8 @@ export interface HostInit {
 export interface CreatedHost {
   /** Not started yet. */
   host: Host
+  /** @throws what the system said, such as EADDRINUSE with address and port, when it cannot listen */
+  start: () => Promise<void>
   /** Holds libp2p's own dialling back; who has a pace of his own allows his. */
   redials: RedialPace
 }
@@ -65,6 +67,7 @@ export async function createHost(init: HostInit): Promise<CreatedHost> {
   const datastore = new DhtDatastore()
   const isRefused = (peerId: { toString(): string }): boolean => init.isRefused(peerId.toString())
   const redials = new RedialPace()
+  let refusal: unknown
   const host: Host = await createLibp2p({
     start: false,
     privateKey: init.identity.privateKey,
@@ -79,7 +82,7 @@ export async function createHost(init: HostInit): Promise<CreatedHost> {
         return outside.length > 0 ? outside : addresses
       },
     },
-    transports: [steadyTcp()],
+    transports: [steadyTcp((error) => (refusal = error))],
     connectionEncrypters: [membershipEncrypter({ ...init.membership, peerId: init.identity.peerId })],
     streamMuxers: [
       yamux({
@@ -130,7 +133,15 @@ export async function createHost(init: HostInit): Promise<CreatedHost> {
     },
   })
   keepPace(host, redials)
-  return { host, redials }
+  // Its own error has no code, and advises a setting of libp2p that nobody can make here.
+  const start = async (): Promise<void> => {
+    try {
+      await host.start()
+    } catch (error) {
+      throw refusal ?? error
+    }
+  }
+  return { host, start, redials }
 }
 
 /** Tells `pace` of the connections that this host has dialled. */

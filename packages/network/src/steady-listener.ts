@@ -5,13 +5,23 @@ import { tcp } from '@libp2p/tcp'
 import type { Multiaddr } from '@multiformats/multiaddr'
 import { withRoom } from './pending-upgrades.ts'
 
-/** As `tcp()` of libp2p. */
-export function steadyTcp(): ReturnType<typeof tcp> {
+/** As `tcp()` of libp2p. `onRefused` is told what the system says of an address that cannot be listened on. */
+export function steadyTcp(onRefused: (error: unknown) => void): ReturnType<typeof tcp> {
   const make = tcp()
   return (components) => {
     const transport: Transport = make(components)
     const createListener = transport.createListener.bind(transport)
-    transport.createListener = (options) => steady(createListener({ ...options, upgrader: withRoom(options.upgrader) }))
+    transport.createListener = (options) => {
+      const listener = steady(createListener({ ...options, upgrader: withRoom(options.upgrader) }))
+      const listen = listener.listen.bind(listener)
+      listener.listen = async (address) => {
+        await listen(address).catch((error: unknown) => {
+          onRefused(error)
+          throw error
+        })
+      }
+      return listener
+    }
     return transport
   }
 }
