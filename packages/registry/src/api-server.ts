@@ -1,6 +1,6 @@
 // The HTTP side of a daemon beside /v2/: health, readiness and metrics for probes, and an API below /api/ that a token
 // or a client certificate protects.
-import { fastify, LogController, type FastifyInstance } from 'fastify'
+import { fastify, LogController, type FastifyInstance, type FastifySchemaValidationError } from 'fastify'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import { protectApi, type ApiProtection, type ServerTls } from './api-access.ts'
@@ -46,6 +46,7 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
     forceCloseConnections: true,
     requestTimeout: headersTimeoutMs,
     // A request means what it says: a misspelt key is a mistake, not to be dropped, and what is left out stays.
+    schemaErrorFormatter: invalidPart,
     ajv: { customOptions: { coerceTypes: false, removeAdditional: false, useDefaults: false, keywords: ANNOTATIONS } },
   }
   const http = headerTimeouts(headersTimeoutMs)
@@ -72,4 +73,13 @@ export function createApiServer(options: ApiServerOptions): FastifyInstance {
     return await reply.type(registry.contentType).send(await registry.metrics())
   })
   return server
+}
+
+/** As Fastify words it, but for a key that nobody knows: its name is what helps. */
+function invalidPart([first]: FastifySchemaValidationError[], part: string): Error {
+  const { instancePath = '', message = 'is wrong', params = {} } = first ?? {}
+  const { additionalProperty } = params
+  const why =
+    typeof additionalProperty === 'string' ? `has an unknown key: ${JSON.stringify(additionalProperty)}` : message
+  return new Error(`${part}${instancePath} ${why}`)
 }
