@@ -158,6 +158,25 @@ describe('shoal', { concurrency: 2 }, () => {
     )
   })
 
+  it('ends `registry gc` with one line where a bucket cannot be reached', async () => {
+    const config = join(directory, 'bucket.yaml')
+    const credentials = join(directory, 'credentials')
+    await writeFile(credentials, '[other]\naws_access_key_id = a\naws_secret_access_key = b\n')
+    const place = { repositories: ['x/**'], bucket: 'b', endpoint: 'http://127.0.0.1:1', credentialsFile: credentials }
+    const environment = { AWS_CONFIG_FILE: '/nonexistent', AWS_MAX_ATTEMPTS: '1' }
+    const told = async (profile: string): Promise<string> => {
+      const places = { a: { ...place, profile } }
+      await writeFile(config, JSON.stringify({ dataDirectory: join(directory, 'bucket'), places }))
+      await mkdir(join(directory, 'bucket'), { recursive: true })
+      const { code, err } = await shoal(['registry', 'gc', '--config', config], environment)
+      assert.equal(code, 1)
+      assert.equal(err.trim().split('\n').length, 1, err)
+      return err
+    }
+    assert.match(await told('other'), /^shoal: places\.a: .*object store does not answer.*ECONNREFUSED/)
+    assert.ok((await told('none')).startsWith(`shoal: places.a.credentialsFile ${credentials}: `))
+  })
+
   const contradictions: [string, string, string][] = [
     ['places: {a: {repositories: [x]}}', 'places', 'must give a either a directory or a bucket'],
     ['defaultPlace: nope', 'defaultPlace', 'names nope, which is not among places'],

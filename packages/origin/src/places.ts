@@ -1,7 +1,7 @@
 // Where each namespace is kept. A place is a folder or a bucket with all that belongs to its content; which one a
 // repository lies in follows from its name alone, so no process has to look anything up.
 import { resolve } from 'node:path'
-import { ConfigMistakeError } from '@shoal/oci'
+import { ConfigMistakeError, OciError } from '@shoal/oci'
 import type { Logger } from 'pino'
 import { repositoryPattern } from './accounts/rules.ts'
 import { Retention } from './collection/retention.ts'
@@ -111,7 +111,9 @@ export class Places {
 async function openPlace(name: string, settings: PlaceSettings, options: PlacesOptions): Promise<Place> {
   const { hashers, onBytes, allowSparseIndexes, uploadExpiryMs: expiryMs } = options
   const logger = options.logger.child({ place: name })
-  const driver = await openDriver(settings, options.isGuest ?? false)
+  const driver = await openDriver(settings, options.isGuest ?? false).catch((error: unknown) => {
+    throw named(name, settings, error)
+  })
   const retention = new Retention(driver, options.graceMs)
   const chunkLists = new ChunkLists(driver, hashers)
   return {
@@ -130,6 +132,18 @@ async function openDriver({ directory, bucket, ...rest }: PlaceSettings, isGuest
   // Only those who have a bucket pay for the SDK: it takes time and memory to load.
   const { S3Driver } = await import('./storage/s3/driver.ts')
   return S3Driver.open({ bucket, ...rest })
+}
+
+/** The reason why a bucket cannot be used, with the key that says which it is. */
+function named(name: string, { credentialsFile }: PlaceSettings, error: unknown): unknown {
+  if (!(error instanceof OciError)) return error
+  const { code, status, cause } = error
+  const why = cause instanceof Error ? ` (${cause.message})` : ''
+  const key =
+    credentialsFile !== undefined && cause instanceof Error && cause.name === 'CredentialsProviderError'
+      ? `places.${name}.credentialsFile ${credentialsFile}`
+      : `places.${name}`
+  return new OciError(code, `${key}: ${error.message}${why}`, { status, cause })
 }
 
 async function closeAll(places: readonly Place[]): Promise<void> {

@@ -1,4 +1,5 @@
 // `shoal registry gc`: removes what no image needs, once, beside a registry that may go on running.
+import { OciError } from '@shoal/oci'
 import { createLogger } from '../../daemon/logging.ts'
 import { CommandError, EXIT_FAILED, EXIT_OK } from '../../exit-codes.ts'
 import { showSize, showTable } from '../../people.ts'
@@ -39,7 +40,8 @@ export async function collectCommand(options: CollectOptions, output: Output): P
     }
     return reports.some(({ unreadable }) => unreadable.length > 0) ? EXIT_FAILED : EXIT_OK
   } catch (error) {
-    throw error instanceof MissingFolderError ? new CommandError(error.message) : error
+    const isTheirs = error instanceof MissingFolderError || (error instanceof OciError && error.code === 'UNAVAILABLE')
+    throw isTheirs ? new CommandError(error.message, { cause: error }) : error
   } finally {
     process.off('SIGINT', onSignal).off('SIGTERM', onSignal)
   }

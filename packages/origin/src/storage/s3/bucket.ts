@@ -173,6 +173,9 @@ function explained(error: unknown): unknown {
     if (status === 507 || error.name === 'QuotaExceeded') return unavailable('its bucket is full', error, 507)
     if (status < 500 && status !== 429 && status !== 0) return error
   }
+  if (error instanceof Error && error.name === 'CredentialsProviderError') {
+    return unavailable('there are no credentials for the object store', error)
+  }
   return unavailable('the object store does not answer: try again later', error)
 }
 
