@@ -120,7 +120,7 @@ describe('shoal', { concurrency: 2 }, () => {
     [
       'an address that no node can have',
       ['agent', '--swarm-key-files', 'k', '--trackers', 'tracker:99999', '--check'],
-      /trackers "tracker:99999" is no address of a node/,
+      /--trackers: trackers\[0\] "tracker:99999" is no address of a node/,
     ],
     [
       'another multiaddr',
@@ -154,7 +154,7 @@ describe('shoal', { concurrency: 2 }, () => {
         .trim()
         .split('\n')
         .map((line) => line.slice(0, `shoal: ${file}:1:1`.length)),
-      [`shoal: ${file}:1:1`, `shoal: ${file}:3:7`],
+      [`shoal: ${file}:1:1`, `shoal: ${file}:2:1`, `shoal: ${file}:3:7`],
     )
   })
 
@@ -195,7 +195,7 @@ describe('shoal', { concurrency: 2 }, () => {
       for (const words of [['--check'], []]) {
         const { code, err } = await shoal(['registry', '--config', file, ...words])
         assert.equal(code, 2, err)
-        assert.ok(err.startsWith(`shoal: configuration: ${key} `) && err.includes(message), err)
+        assert.ok(err.startsWith(`shoal: ${file}:1:`) && err.includes(`: ${key} `) && err.includes(message), err)
       }
     })
   }
@@ -208,7 +208,8 @@ describe('shoal', { concurrency: 2 }, () => {
 
   it('checks a configuration without running it', async () => {
     const file = join(directory, 'right.yaml')
-    await writeFile(file, 'swarmKeyFiles: [k]\n')
+    assert.equal((await shoal(['key', 'new', '--out', join(directory, 'right.key')])).code, 0)
+    await writeFile(file, 'swarmKeyFiles: [right.key]\n')
     const { code, out, err } = await shoal(['tracker', '--check'], { SHOAL_CONFIG: file, SHOAL_P2P_PROT: '1' })
     assert.deepEqual({ code, out }, { code: 0, out: 'The configuration is fine.\n' })
     assert.match(err, /SHOAL_P2P_PROT .*did you mean SHOAL_P2P_PORT/)

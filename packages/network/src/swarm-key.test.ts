@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { suite, test, type TestContext } from 'node:test'
 import { inspect } from 'node:util'
 import fc from 'fast-check'
-import { generateSwarmKey, loadSwarmKeys, parseSwarmKeys, SwarmKeys } from './swarm-key.ts'
+import { generateSwarmKey, loadSwarmKeys, parseSwarmKeys, swarmKeyMistakes, SwarmKeys } from './swarm-key.ts'
 
 async function keyFile(t: TestContext, text: string, mode = 0o600): Promise<string> {
   const folder = await mkdtemp(join(tmpdir(), 'shoal-key-'))
@@ -80,6 +80,21 @@ suite('swarm key', () => {
     await assert.rejects(loadSwarmKeys([await keyFile(t, '# nothing\n')]), /holds no key/)
     await assert.rejects(loadSwarmKeys(['/nowhere/swarm.key']), { name: 'SwarmKeyError' })
     await assert.rejects(loadSwarmKeys([]), /shoal key new/)
+  })
+
+  test('each file that cannot be used is told by its place; a key in place of a file is not shown', async (t) => {
+    const key = generateSwarmKey()
+    const [good, open] = [await keyFile(t, key), await keyFile(t, key, 0o644)]
+    const mistakes = await swarmKeyMistakes([good, open, '/nowhere/swarm.key', `/etc/shoal/${key}`])
+    assert.deepEqual(
+      mistakes.map(({ key: name, below, message }) => [name, below, /chmod|ENOENT|name the file/.exec(message)?.[0]]),
+      [
+        ['swarmKeyFiles', [1], 'chmod'],
+        ['swarmKeyFiles', [2], 'ENOENT'],
+        ['swarmKeyFiles', [3], 'name the file'],
+      ],
+    )
+    assert.ok(!JSON.stringify(mistakes).includes(key.slice(-20)))
   })
 
   test('no two lists of parts have the same proof, and proofs of a wrong length are refused', () => {

@@ -2,6 +2,7 @@
 import { createHmac, randomBytes, timingSafeEqual } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { inspect } from 'node:util'
+import { loadMistakes, unusable, type ConfigMistake } from '@shoal/oci'
 import { messageOf, SwarmKeyError } from './errors.ts'
 
 const PREFIX = 'shoal-swarm-key-v1:'
@@ -48,6 +49,11 @@ export class SwarmKeys {
   [inspect.custom](): string {
     return this.toJSON()
   }
+}
+
+/** Whether a text holds what looks like a swarm key, and so must not be shown. */
+export function holdsSwarmKey(text: string): boolean {
+  return text.includes(PREFIX)
 }
 
 /** Every part goes in with its length, so that no two lists of parts give the same bytes. */
@@ -102,6 +108,9 @@ export function parseSwarmKeys(text: string, where: string): Uint8Array[] {
 export async function loadSwarmKeys(paths: readonly string[]): Promise<SwarmKeys> {
   const keys: Uint8Array[] = []
   for (const path of paths) {
+    if (holdsSwarmKey(path)) {
+      throw new SwarmKeyError('A swarm key was given where a file is wanted: name the file that holds the key')
+    }
     let text: string
     try {
       const { mode } = await stat(path)
@@ -121,4 +130,14 @@ export async function loadSwarmKeys(paths: readonly string[]): Promise<SwarmKeys
     keys.push(...found)
   }
   return new SwarmKeys(keys)
+}
+
+/** What keeps each of the key files from being used. */
+export async function swarmKeyMistakes(paths: readonly string[]): Promise<ConfigMistake[]> {
+  const loads = paths.map((path) => () => loadSwarmKeys([path]))
+  return await loadMistakes(SwarmKeyError, loads, (error, index) => ({
+    key: 'swarmKeyFiles',
+    below: [index],
+    message: unusable(error),
+  }))
 }

@@ -31,7 +31,7 @@ import { Quotas, type QuotaSettings } from './quotas.ts'
 import { Replicator } from './replication/replicator.ts'
 import type { ReplicationRule } from './replication/rule.ts'
 import { rankResults, searchPlugin } from './search.ts'
-import { followTlsFiles, readTlsFiles, type TlsFiles } from './tls-files.ts'
+import { followTlsFiles, loadTlsFiles, type TlsFiles } from './tls-files.ts'
 import { Usage } from './usage.ts'
 import { usagePlugin } from './usage-plugin.ts'
 
@@ -116,7 +116,7 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     firstByteName: 'shoal_registry_first_byte_seconds',
   })
   const tlsFiles = tlsFilesOf(options)
-  const tls = tlsFiles && (await readTlsFiles(tlsFiles))
+  const tls = tlsFiles && (await loadTlsFiles(tlsFiles))
   const accounts = await openAccounts(options)
   const hashers = new Hashers(logger)
   const places = await Places.open({

@@ -2,6 +2,7 @@
 import { unwatchFile, watchFile } from 'node:fs'
 import { readFile } from 'node:fs/promises'
 import type { Server } from 'node:tls'
+import { ApiAccessError, checkPair } from '@shoal/registry/access'
 import type { Logger } from 'pino'
 
 /** The files are looked at so often, in ms. Looking, not events: certificates come as links that are exchanged. */
@@ -22,6 +23,16 @@ export interface TlsPair {
 export async function readTlsFiles({ certFile, keyFile }: TlsFiles): Promise<TlsPair> {
   const [cert, key] = await Promise.all([readFile(certFile), readFile(keyFile)])
   return { cert, key }
+}
+
+/** What the registry starts with. @throws ApiAccessError when a file cannot be read, or the two do not fit */
+export async function loadTlsFiles(files: TlsFiles): Promise<TlsPair> {
+  const pair = await readTlsFiles(files).catch((cause: NodeJS.ErrnoException) => {
+    const path = cause.path ?? files.certFile
+    throw new ApiAccessError(path, `${path} cannot be read: ${cause.message}`, { cause })
+  })
+  checkPair(pair.cert, pair.key, files)
+  return pair
 }
 
 /**

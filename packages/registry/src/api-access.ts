@@ -3,6 +3,7 @@
 import { createHash, timingSafeEqual } from 'node:crypto'
 import { readFile, stat } from 'node:fs/promises'
 import { BlockList, isIP } from 'node:net'
+import { createSecureContext } from 'node:tls'
 import { inspect } from 'node:util'
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify'
 import { STATUS_PAGE_PATH } from './status-page.ts'
@@ -126,14 +127,27 @@ export interface ServerTls {
   rejectUnauthorized?: boolean
 }
 
-/** @throws ApiAccessError for a file that cannot be read, or a key that others may read */
+/** @throws ApiAccessError for a file that cannot be read, a key that others may read, or a pair that does not fit */
 export async function loadServerTls(files: ServerTlsFiles): Promise<ServerTls> {
   const [cert, key, ca] = await Promise.all([
     readText(files.certFile, 'certificate file'),
     readSecret(files.keyFile, 'key file'),
     files.clientCaFile === undefined ? undefined : readText(files.clientCaFile, 'file of client authorities'),
   ])
+  checkPair(cert, key, files)
   return ca === undefined ? { cert, key } : { cert, key, ca, requestCert: true, rejectUnauthorized: true }
+}
+
+/** @throws ApiAccessError when no server could use the two together */
+export function checkPair(cert: string | Buffer, key: string | Buffer, { certFile, keyFile }: ServerTlsFiles): void {
+  try {
+    createSecureContext({ cert, key })
+  } catch (cause) {
+    const why = (cause as Error).message
+    throw new ApiAccessError(certFile, `The certificate ${certFile} and the key ${keyFile} do not work: ${why}`, {
+      cause,
+    })
+  }
 }
 
 async function readText(path: string, what: string): Promise<string> {

@@ -1,3 +1,4 @@
+export * from './access-mistakes.ts'
 export * from './api-access.ts'
 export { createApiServer, type ApiServerOptions } from './api-server.ts'
 export * from './backend.ts'

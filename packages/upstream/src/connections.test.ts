@@ -3,7 +3,7 @@ import http from 'node:http'
 import net, { type AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
-import { InvalidUpstreamOptionError, type RegistryOptions } from './options.ts'
+import { InvalidUpstreamOptionError, registryOptionMistakes, type RegistryOptions } from './options.ts'
 import { makeCertificates } from './testing-certificates.ts'
 import { digestOf } from '@shoal/oci'
 import { fails, manifestDigest, requestOptions, sendManifest, startServer, startUpstream, targetAt } from './testing.ts'
@@ -97,6 +97,23 @@ test('options that make no sense are refused with their name', () => {
       String(message),
     )
   }
+})
+
+test('what is wrong with the options of registries is told for each of them, by the option', async () => {
+  const registries = {
+    'good.example': {},
+    'a.example': { endpoint: 'https://user:hunter7@x' },
+    'b.example': { caFile: '/does/not/exist' },
+    'c.example': { password: 'hunter7' },
+    'not a host': {},
+  }
+  const mistakes = await registryOptionMistakes(registries)
+  assert.deepEqual(
+    mistakes.map(({ key, below }) => [key, ...(below ?? [])].join(' ')),
+    ['registries a.example endpoint', 'registries b.example caFile', 'registries c.example', 'registries not a host'],
+  )
+  assert.match(mistakes[1]?.message ?? '', /^cannot be read: \/does\/not\/exist \(ENOENT\)$/)
+  assert.doesNotMatch(JSON.stringify(mistakes), /hunter7/)
 })
 
 /** A proxy that sends everything to one port, and remembers what it was asked. */

@@ -1,7 +1,7 @@
 // What an operator can say about origin registries, and the settings that follow for each of them.
 import { readFileSync } from 'node:fs'
 import type { LookupFunction } from 'node:net'
-import { DEFAULT_REGISTRY, isRepositoryName, parseRegistry } from '@shoal/oci'
+import { DEFAULT_REGISTRY, isRepositoryName, loadMistakes, parseRegistry, type ConfigMistake } from '@shoal/oci'
 import type { Logger } from 'pino'
 import type { Registry as MetricsRegistry } from 'prom-client'
 import { isLoopbackHost } from './addresses.ts'
@@ -165,6 +165,20 @@ export class InvalidUpstreamOptionError extends Error {
   override readonly name = 'InvalidUpstreamOptionError'
 }
 
+/** An option of one registry makes no sense, or a file that it names cannot be read. */
+export class InvalidRegistryOptionError extends InvalidUpstreamOptionError {
+  /** Undefined where it is the registry's options together. */
+  readonly option: string | undefined
+  /** What is wrong, without the name of the option. */
+  readonly why: string
+
+  constructor(registry: string, option: string | undefined, why: string, options?: ErrorOptions) {
+    super(`registries.${registry}${option === undefined ? '' : `.${option}`} ${why}`, options)
+    this.option = option
+    this.why = why
+  }
+}
+
 export function resolveLimits(options: UpstreamOptions): Limits {
   const limits: Limits = {
     concurrency: options.concurrency ?? 8,
@@ -194,8 +208,8 @@ export class SettingsBook {
   /** @throws InvalidUpstreamOptionError also when a file cannot be read */
   constructor(registries: Readonly<Record<string, RegistryOptions>>) {
     for (const [name, options] of Object.entries(registries)) {
-      const registry = parseRegistry(name)
-      this.#configured.set(registry, resolveRegistry(registry, options))
+      const settings = resolveNamed(name, options)
+      this.#configured.set(settings.registry, settings)
     }
   }
 
@@ -210,19 +224,47 @@ export class SettingsBook {
   }
 }
 
+/** What keeps each of these registries from being asked, files that cannot be read included. */
+export async function registryOptionMistakes(
+  registries: Readonly<Record<string, RegistryOptions>>,
+): Promise<ConfigMistake[]> {
+  const given = Object.entries(registries)
+  const loads = given.map(
+    ([name, options]) =>
+      () =>
+        resolveNamed(name, options),
+  )
+  return await loadMistakes(InvalidRegistryOptionError, loads, ({ option, why }, index) => ({
+    key: 'registries',
+    below: [given[index]?.[0] ?? '', ...(option === undefined ? [] : [option])],
+    message: why,
+  }))
+}
+
+function resolveNamed(name: string, options: RegistryOptions): RegistrySettings {
+  return resolveRegistry(hostNamed(name), options)
+}
+
+function hostNamed(name: string): string {
+  try {
+    return parseRegistry(name)
+  } catch (cause) {
+    throw new InvalidRegistryOptionError(name, undefined, 'must have the name of a registry host', { cause })
+  }
+}
+
 function resolveRegistry(registry: string, given: RegistryOptions | undefined): RegistrySettings {
   const options = given ?? {}
-  const where = `registries.${registry}`
-  const tls = given === undefined ? NO_TLS_SETTINGS : resolveTls(where, options)
-  const baseUrl = resolveBaseUrl(registry, where, options, tls)
+  const tls = given === undefined ? NO_TLS_SETTINGS : resolveTls(registry, options)
+  const baseUrl = resolveBaseUrl(registry, options, tls)
   const prefix = (options.repositoryPrefix ?? '').replace(/^\/+|\/+$/g, '')
   if (prefix !== '' && !isRepositoryName(prefix)) {
-    throw new InvalidUpstreamOptionError(`${where}.repositoryPrefix is not a repository name`)
+    throw new InvalidRegistryOptionError(registry, 'repositoryPrefix', 'is not a repository name')
   }
   if (options.username === undefined && (options.password ?? options.passwordFile) !== undefined) {
-    throw new InvalidUpstreamOptionError(`${where} has a password but no username`)
+    throw new InvalidRegistryOptionError(registry, undefined, 'has a password but no username')
   }
-  if (options.proxy !== undefined) parseHttpUrl(options.proxy, `${where}.proxy`)
+  if (options.proxy !== undefined) parseHttpUrl(options.proxy, registry, 'proxy')
   return {
     registry,
     configured: given !== undefined,
@@ -241,24 +283,24 @@ function resolveRegistry(registry: string, given: RegistryOptions | undefined): 
   }
 }
 
-function resolveTls(where: string, options: RegistryOptions): TlsSettings {
+function resolveTls(registry: string, options: RegistryOptions): TlsSettings {
   const tls: TlsSettings = {
-    ca: options.ca ?? readPem(options.caFile, `${where}.caFile`),
-    cert: options.cert ?? readPem(options.certFile, `${where}.certFile`),
-    key: options.key ?? readPem(options.keyFile, `${where}.keyFile`),
+    ca: options.ca ?? readPem(registry, options, 'caFile'),
+    cert: options.cert ?? readPem(registry, options, 'certFile'),
+    key: options.key ?? readPem(registry, options, 'keyFile'),
     insecureSkipVerify: options.insecureSkipVerify ?? false,
   }
   if ((tls.cert === undefined) !== (tls.key === undefined)) {
-    throw new InvalidUpstreamOptionError(`${where} must have both cert and key, or neither`)
+    throw new InvalidRegistryOptionError(registry, undefined, 'must have both cert and key, or neither')
   }
   return tls
 }
 
-function resolveBaseUrl(registry: string, where: string, options: RegistryOptions, tls: TlsSettings): URL {
+function resolveBaseUrl(registry: string, options: RegistryOptions, tls: TlsSettings): URL {
   if (options.endpoint !== undefined) {
-    const url = parseHttpUrl(options.endpoint, `${where}.endpoint`)
+    const url = parseHttpUrl(options.endpoint, registry, 'endpoint')
     if (url.username !== '' || url.password !== '') {
-      throw new InvalidUpstreamOptionError(`${where}.endpoint must not hold credentials; use username and password`)
+      throw new InvalidRegistryOptionError(registry, 'endpoint', 'must not hold credentials; use username and password')
     }
     url.pathname = url.pathname.replace(/\/+$/, '')
     url.search = ''
@@ -284,19 +326,25 @@ function hostOf(registry: string): string {
   return registry.replace(/:[0-9]+$/, '')
 }
 
-function parseHttpUrl(text: string, where: string): URL {
+function parseHttpUrl(text: string, registry: string, option: string): URL {
   const url = URL.canParse(text) ? new URL(text) : undefined
   if (url === undefined || !['http:', 'https:'].includes(url.protocol)) {
-    throw new InvalidUpstreamOptionError(`${where} must be a URL that starts with http:// or https://`)
+    throw new InvalidRegistryOptionError(registry, option, 'must be a URL that starts with http:// or https://')
   }
   return url
 }
 
-function readPem(file: string | undefined, where: string): string | undefined {
+function readPem(
+  registry: string,
+  options: RegistryOptions,
+  option: 'caFile' | 'certFile' | 'keyFile',
+): string | undefined {
+  const { [option]: file } = options
   if (file === undefined) return undefined
   try {
     return readFileSync(file, 'utf8')
   } catch (cause) {
-    throw new InvalidUpstreamOptionError(`${where}: cannot read ${file}`, { cause })
+    const why = (cause as NodeJS.ErrnoException).code ?? String(cause)
+    throw new InvalidRegistryOptionError(registry, option, `cannot be read: ${file} (${why})`, { cause })
   }
 }

@@ -3,7 +3,7 @@ import { Command, Option } from 'commander'
 import { keysOf, showDefault, type ConfigKey } from '../config/keys.ts'
 import { loadConfig } from '../config/load.ts'
 import { createLogger } from '../daemon/logging.ts'
-import { checkValues, DAEMONS, daemonSchemas, type DaemonName } from '../daemon/modules.ts'
+import { DAEMONS, daemonSchemas, type DaemonName } from '../daemon/modules.ts'
 import { runDaemon } from '../daemon/run.ts'
 import { EXIT_OK } from '../exit-codes.ts'
 import type { Output } from '../program.ts'
@@ -72,8 +72,8 @@ export async function daemonCommand(
     environment: process.env,
     flags: given,
     otherSchemas: Object.values(schemas).filter((other) => other !== schema),
+    checks: await daemon.checks(),
   })
-  await checkValues(name, values)
   if (given['check'] !== undefined) {
     for (const warning of warnings) output.err(`shoal: ${warning}\n`)
     output.out('The configuration is fine.\n')

@@ -11,6 +11,7 @@ import { test, type TestContext } from 'node:test'
 import { fileURLToPath } from 'node:url'
 import { generateSwarmKey } from '@shoal/network'
 import { makeCertificates } from '@shoal/upstream/testing-certificates'
+import { DAEMONS } from '../daemon/modules.ts'
 import { DemoCluster } from '../demo/cluster.ts'
 import { freePorts } from '../demo/ports.ts'
 import { placeOf } from '../doctor/network-checks.ts'
@@ -88,10 +89,12 @@ test('a node that is well', async (t) => {
 test('a configuration that the agent would refuse is told, and nothing is looked at by guess', async (t) => {
   const folder = await folderOf(t)
   const file = await nodeAt(folder, { storeQouta: '1GiB' })
-  for (const place of [file, join(folder, 'none.yaml')]) {
+  const address = join(folder, 'address.yaml')
+  await writeFile(address, JSON.stringify({ swarmKeyFiles: ['swarm.key'], trackers: ['tracker:99999'] }))
+  for (const place of [file, join(folder, 'none.yaml'), address]) {
     const { code, findings } = await doctor('--config', place)
     assert.equal(code, 1)
-    assert.match(about(findings, 'config'), /^fail: .*(storeQouta|none\.yaml)/)
+    assert.match(about(findings, 'config'), /^fail: .*(storeQouta|none\.yaml|tracker:99999)/)
     for (const subject of ['swarm key', 'agent', 'pull']) assert.match(about(findings, subject), /^skip: /)
   }
 })
@@ -108,6 +111,20 @@ test('an agent that is down, a key for everybody to read, a port that is taken, 
   assert.match(about(findings, 'agent'), /^fail: no agent answers .*Start it: shoal agent/)
   assert.match(about(findings, 'ports'), new RegExp(`^fail: port ${taken} is taken: .* or set transferPort$`))
   assert.match(about(findings, 'trackers'), /^warn: none configured/)
+})
+
+test('files that the agent could not use, and those that only this user may not read', async (t) => {
+  const folder = await folderOf(t)
+  const file = await nodeAt(folder, { adminTokenFile: join(folder, 'none') })
+  const { findings } = await doctor('--config', file)
+  assert.match(about(findings, 'config'), /^fail: .*adminTokenFile .*ENOENT.*$/)
+  assert.match(about(findings, 'swarm key'), /^ok/)
+  // Told as a check tells it: root, who may run this, reads everything.
+  const mistake = { key: 'adminTokenFile', message: 'cannot be used: EACCES', isForbidden: true }
+  t.mock.method(DAEMONS.agent, 'checks', () => Promise.resolve([{ keys: [], readsFiles: true, find: () => [mistake] }]))
+  const other = await doctor('--config', file)
+  t.mock.restoreAll()
+  assert.match(about(other.findings, 'config'), /^warn: .*adminTokenFile cannot be used: EACCES: .*agent's user$/)
 })
 
 test('an agent with TLS, a token and client certificates is well; who may not ask it is told so', async (t) => {

@@ -1,6 +1,7 @@
 // Checks plain values against a daemon's schema and turns what a validator says into what a person can act on: the
 // place, the key, the rule, and what was probably meant.
 import { resolve } from 'node:path'
+import { holdsSwarmKey } from '@shoal/network/swarm-key'
 import { Ajv2019, type ErrorObject, type ValidateFunction } from 'ajv/dist/2019.js'
 import { kindOf, memberSchema, type KeySchema } from './keys.ts'
 import { nearest, type Mistake } from './mistakes.ts'
@@ -16,10 +17,12 @@ export interface Source {
 }
 
 export interface CheckedSource {
-  /** Durations in ms, sizes in bytes, paths absolute. */
+  /** Durations in ms, sizes in bytes, paths absolute. Without keys that have a mistake. */
   values: Record<string, unknown>
   /** Top-level keys that were given, rightly or wrongly: those that have a value. */
   given: Set<string>
+  /** Top-level keys that have a mistake. */
+  wrong: Set<string>
   mistakes: Mistake[]
 }
 
@@ -45,9 +48,22 @@ const TYPE_NAMES: Record<string, string> = {
   object: 'a map of keys and values',
 }
 
+/** A text without what may be a secret: the user of a URL and its query, and a key where its file is wanted. */
+function withoutSecrets(text: string): string {
+  if (holdsSwarmKey(text)) return 'a swarm key'
+  const scheme = /^\s*[a-z][a-z0-9+.-]*:\/\//i.exec(text)?.[0] ?? ''
+  const rest = text.slice(scheme.length)
+  // Up to the last @: a password may have one, or a slash, that should have been escaped.
+  const shown = scheme + (rest.includes('@') ? `…${rest.slice(rest.lastIndexOf('@'))}` : rest)
+  return scheme === '' ? shown : shown.replace(/\?.*$/s, '?…')
+}
+
 function show(value: unknown): string {
   if (typeof value === 'number' || typeof value === 'boolean') return String(value)
-  if (typeof value === 'string') return JSON.stringify(value.length > 60 ? `${value.slice(0, 60)}…` : value)
+  if (typeof value === 'string') {
+    const shown = withoutSecrets(value)
+    return JSON.stringify(shown.length > 60 ? `${shown.slice(0, 60)}…` : shown)
+  }
   if (Array.isArray(value)) return 'a list'
   return typeof value === 'object' && value !== null ? 'a map' : 'nothing'
 }
@@ -117,11 +133,17 @@ function toMistake(error: ErrorObject, source: Source): Mistake {
   return { where: source.placeOf(pointer, part), key: dotted(pointer), message }
 }
 
+function topKey(pointer: string): string {
+  return pointer.split('/')[1] ?? ''
+}
+
 /** Checks what one source gives and normalises it. Does not ask for what is missing. */
 export function checkSource(schema: KeySchema, source: Source): CheckedSource {
   const mistakes: Mistake[] = []
+  const wrong = new Set<string>()
 
   const wrongQuantity = (pointer: string, message: string) => {
+    wrong.add(topKey(pointer))
     mistakes.push({ where: source.placeOf(pointer, 'value'), key: dotted(pointer), message })
     return undefined
   }
@@ -161,10 +183,16 @@ export function checkSource(schema: KeySchema, source: Source): CheckedSource {
 
   const values = normalise(source.values, schema, '') as Record<string, unknown>
   const validator = validatorOf(schema)
-  if (!validator(values)) mistakes.push(...(validator.errors ?? []).map((error) => toMistake(error, source)))
-  if (mistakes.length === 0) absolutePaths(values, schema, source.baseDirectory)
+  if (!validator(values)) {
+    for (const error of validator.errors ?? []) {
+      mistakes.push(toMistake(error, source))
+      wrong.add(topKey(error.instancePath))
+    }
+  }
+  for (const name of Object.keys(values)) if (wrong.has(name) || !schema.properties?.[name]) delete values[name]
+  absolutePaths(values, schema, source.baseDirectory)
   const given = Object.keys(source.values).filter((name) => source.values[name] !== null)
-  return { values, given: new Set(given), mistakes }
+  return { values, given: new Set(given), wrong, mistakes }
 }
 
 /** Makes paths absolute, in place. */

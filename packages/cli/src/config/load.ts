@@ -1,10 +1,11 @@
 // Puts a daemon's configuration together: flags before environment before file before defaults. Each source is checked
 // for itself, so a mistake is reported even where another source overrides it.
 import { dirname, resolve } from 'node:path'
+import type { ConfigCheck, ConfigMistake } from '@shoal/oci'
 import { checkSource, type Source } from './check.ts'
 import { keysOf, type ConfigKey, type KeySchema } from './keys.ts'
 import { ConfigError, nearest, type Mistake } from './mistakes.ts'
-import { readYamlFile } from './yaml-file.ts'
+import { dotted, pointerStep, readYamlFile } from './yaml-file.ts'
 
 /** `SHOAL_` variables that are no keys of a daemon. */
 export const OTHER_VARIABLES = [
@@ -32,6 +33,8 @@ export interface LoadOptions {
   /** Schemas of the other daemons: their variables may be set in the same environment. */
   otherSchemas?: readonly KeySchema[]
   workingDirectory?: string
+  /** What else is looked at: the values together, and the files that they name. */
+  checks?: readonly ConfigCheck<Record<string, unknown>>[]
 }
 
 export interface LoadedConfig {
@@ -110,6 +113,27 @@ function missing(key: ConfigKey, file: string | undefined): Mistake {
   return { where: file ?? 'configuration', key: key.name, message: `is missing: give it ${ways.join(', ')}` }
 }
 
+/** What the checks find in keys that have no mistake already, with the places of what they name. */
+async function furtherMistakes(
+  checks: LoadOptions['checks'] = [],
+  values: Record<string, unknown>,
+  isWrong: (key: string) => boolean,
+  placeOf: (mistake: ConfigMistake) => string,
+): Promise<Mistake[]> {
+  const possible = checks.filter(({ keys }) => !keys.some(isWrong))
+  const found = (await Promise.all(possible.map(async ({ find }) => find(values)))).flat()
+  return found.map((mistake) => ({
+    where: placeOf(mistake),
+    key: dotted(pointerTo(mistake)),
+    message: mistake.message,
+    ...(mistake.isForbidden === true && { isForbidden: true }),
+  }))
+}
+
+function pointerTo({ key, below = [] }: ConfigMistake): string {
+  return [key, ...below].map(pointerStep).join('')
+}
+
 /** In the order of the file; what has no line comes last. */
 function byPlace(a: Mistake, b: Mistake): number {
   const [first, second] = [a, b].map(({ where }) => /:(\d+):(\d+)$/.exec(where)?.slice(1).map(Number))
@@ -147,6 +171,7 @@ export async function loadConfig(options: LoadOptions): Promise<LoadedConfig> {
   const checked = sources.map((source) => checkSource(schema, source))
   mistakes.push(...checked.flatMap((source) => source.mistakes))
 
+  const wrong = new Set(checked.flatMap((source) => [...source.wrong]))
   const values: Record<string, unknown> = {}
   for (const key of keys) if (key.schema.default !== undefined) values[key.name] = structuredClone(key.schema.default)
   for (const source of checked) Object.assign(values, source.values)
@@ -155,16 +180,27 @@ export async function loadConfig(options: LoadOptions): Promise<LoadedConfig> {
   // Where the file cannot be read, nobody knows what is missing.
   if (isFileReadable) {
     for (const key of keys) {
-      if (key.isRequired && !(key.name in values) && !given.has(key.name)) mistakes.push(missing(key, options.file))
+      if (!key.isRequired || key.name in values || given.has(key.name)) continue
+      mistakes.push(missing(key, options.file))
+      wrong.add(key.name)
     }
   }
   for (const [name, needed] of Object.entries(schema.dependentRequired ?? {})) {
     const place = sources.find((source) => name in source.values)?.placeOf(`/${name}`, 'key')
     for (const other of needed) {
-      if (values[name] !== undefined && values[other] === undefined && isFileReadable) {
+      if (values[name] !== undefined && values[other] === undefined && !given.has(other) && isFileReadable) {
         mistakes.push({ where: place ?? 'configuration', key: name, message: `needs ${other} beside it` })
+        wrong.add(name)
       }
     }
+  }
+  if (isFileReadable) {
+    const placeOf = (mistake: ConfigMistake) => {
+      const source = sources.findLast(({ values: { [mistake.key]: value } }) => value !== undefined && value !== null)
+      return source?.placeOf(pointerTo(mistake), 'value') ?? options.file ?? 'configuration'
+    }
+    const found = await furtherMistakes(options.checks, values, (key) => wrong.has(key), placeOf)
+    mistakes.push(...found)
   }
   if (mistakes.length > 0) throw new ConfigError(mistakes.toSorted(byPlace))
   return { values, warnings }

@@ -8,6 +8,8 @@ export interface Mistake {
   key: string
   /** Never holds the value of a secret. */
   message: string
+  /** This user may not read a file, which another user might. */
+  isForbidden?: boolean
 }
 
 export function formatMistake(mistake: Mistake): string {

@@ -15,7 +15,9 @@ const INTRODUCTION = `# Configuration
 and the first of these that has it decides. What none has is at its default. \`--check\` checks a configuration without
 starting anything.
 
-A configuration with a mistake is refused with exit code 2. All mistakes are named at once, with file, line and column:
+A configuration with a mistake is refused with exit code 2. So is one that names a file which the daemon needs and cannot
+use: it is not there, is not what it should be, or is a secret that others may read. All mistakes are named at once (of
+files that go together, as a certificate and its key, the first), with file, line and column:
 
 \`\`\`
 shoal: agent.yaml:3:1: mirorPort is not a known key: did you mean mirrorPort?

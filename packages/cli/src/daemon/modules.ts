@@ -1,21 +1,23 @@
 // The three daemons: which schema, which factory. Loaded only when asked for, so that `shoal pull` starts at once.
 import type { AgentConfig } from '@shoal/agent/config'
-import type { ConfigMistake } from '@shoal/oci'
+import type { ConfigCheck } from '@shoal/oci'
 import type { RegistryConfig } from '@shoal/origin/config'
 import type { TrackerConfig } from '@shoal/tracker/config'
 import type { Logger } from 'pino'
 import type { KeySchema } from '../config/keys.ts'
-import { ConfigError } from '../config/mistakes.ts'
 import { VERSION } from '../version.ts'
-import { endpointMistakes } from './endpoints.ts'
+import { endpointCheck } from './endpoints.ts'
+import { portCheck } from './port-check.ts'
 import type { Daemon } from './run.ts'
 
 export type DaemonName = 'agent' | 'tracker' | 'registry'
 
+export type DaemonCheck = ConfigCheck<Record<string, unknown>>
+
 export interface DaemonModule {
   summary: string
   /** So that a daemon which cannot run with its configuration says so before it starts, and is not started again. */
-  check: (values: Record<string, unknown>) => Promise<ConfigMistake[]>
+  checks: () => Promise<DaemonCheck[]>
   create: (values: Record<string, unknown>, logger: Logger) => Promise<Daemon>
   /** How long closing may take, ms. */
   closeLimitMs: (values: Record<string, unknown>) => number
@@ -27,9 +29,11 @@ const CLOSE_SLACK_MS = 5_000
 export const DAEMONS: Record<DaemonName, DaemonModule> = {
   agent: {
     summary: 'run the daemon of a node: mirror endpoint, store, peer',
-    check: async (values) => [
-      ...(await import('@shoal/agent/exposure')).exposureMistakes(values as AgentConfig),
-      ...(await endpointMistakes(values, ['trackers', 'bootstrapPeers'])),
+    checks: async () => [
+      ...((await import('@shoal/agent/config-mistakes')).agentChecks as DaemonCheck[]),
+      endpointCheck('trackers'),
+      endpointCheck('bootstrapPeers'),
+      portCheck(['mirror', 'admin', 'p2p', 'transfer']),
     ],
     create: async (values, logger) => {
       const { createAgent } = await import('@shoal/agent')
@@ -39,7 +43,11 @@ export const DAEMONS: Record<DaemonName, DaemonModule> = {
   },
   tracker: {
     summary: 'run a tracker: it knows who has and who wants what',
-    check: (values) => endpointMistakes(values, ['bootstrapPeers']),
+    checks: async () => [
+      ...((await import('./tracker-checks.ts')).trackerChecks as DaemonCheck[]),
+      endpointCheck('bootstrapPeers'),
+      portCheck(['p2p', 'http']),
+    ],
     create: async (values, logger) => {
       const { createTracker } = await import('@shoal/tracker')
       return createTracker(values as TrackerConfig, { logger, version: VERSION })
@@ -48,7 +56,7 @@ export const DAEMONS: Record<DaemonName, DaemonModule> = {
   },
   registry: {
     summary: 'run the embedded registry: the origin for images of your own',
-    check: async (values) => (await import('@shoal/origin/config-mistakes')).registryMistakes(values as RegistryConfig),
+    checks: async () => (await import('@shoal/origin/config-mistakes')).registryChecks as DaemonCheck[],
     create: async (values, logger) => {
       const { createOrigin } = await import('@shoal/origin')
       // The registry listens as soon as it is made.
@@ -72,10 +80,4 @@ export async function daemonSchemas(): Promise<Record<DaemonName, KeySchema>> {
     import('@shoal/origin/config'),
   ])
   return { agent: agentConfigSchema, tracker: trackerConfigSchema, registry: registryConfigSchema }
-}
-
-/** @throws ConfigError with what keeps the daemon from running with these values */
-export async function checkValues(name: DaemonName, values: Record<string, unknown>): Promise<void> {
-  const refused = await DAEMONS[name].check(values)
-  if (refused.length > 0) throw new ConfigError(refused.map((mistake) => ({ where: 'configuration', ...mistake })))
 }

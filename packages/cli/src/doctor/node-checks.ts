@@ -3,29 +3,53 @@ import { access, constants, stat, statfs } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { dirname } from 'node:path'
 import type { AgentConfig } from '@shoal/agent/config'
-import { loadConfig } from '../config/load.ts'
-import { ConfigError } from '../config/mistakes.ts'
-import { daemonSchemas } from '../daemon/modules.ts'
+import { loadConfig, type LoadOptions } from '../config/load.ts'
+import { ConfigError, formatMistake } from '../config/mistakes.ts'
+import { DAEMONS, daemonSchemas } from '../daemon/modules.ts'
 import { showSize } from '../people.ts'
 import { fail, ok, skip, warn, type Finding } from './finding.ts'
 
 const LITTLE_SPACE_BYTES = 2 * 1024 ** 3
 
-/** The configuration as the agent would read it; undefined when it would not start. */
+/** The configuration as the agent would read it; undefined when its keys alone say that it would not start. */
 export async function checkConfig(file: string): Promise<{ config: AgentConfig | undefined; findings: Finding[] }> {
   const schemas = await daemonSchemas()
+  const checks = await DAEMONS.agent.checks()
+  const options: LoadOptions = {
+    schema: schemas.agent,
+    file,
+    environment: process.env,
+    otherSchemas: [schemas.tracker, schemas.registry],
+  }
   try {
     const { values, warnings } = await loadConfig({
-      schema: schemas.agent,
-      file,
-      environment: process.env,
-      otherSchemas: [schemas.tracker, schemas.registry],
+      ...options,
+      checks: checks.filter(({ readsFiles }) => readsFiles !== true),
     })
-    const findings = [ok('config', `${file} is valid`), ...warnings.map((text) => warn('config', text))]
+    // Swarm keys are a subject of their own.
+    const ofFiles = checks.filter(({ keys, readsFiles }) => readsFiles === true && !keys.includes('swarmKeyFiles'))
+    const wrongFiles = await fileFindings({ ...options, checks: ofFiles })
+    const findings = wrongFiles.length > 0 ? wrongFiles : [ok('config', `${file} is valid`)]
+    findings.push(...warnings.map((text) => warn('config', text)))
     return { config: values as AgentConfig, findings }
   } catch (error) {
     if (!(error instanceof ConfigError)) throw error
-    return { config: undefined, findings: error.message.split('\n').map((text) => fail('config', text)) }
+    return { config: undefined, findings: error.mistakes.map((mistake) => fail('config', formatMistake(mistake))) }
+  }
+}
+
+/** What the agent would find wrong with the files that its configuration names. */
+async function fileFindings(options: LoadOptions): Promise<Finding[]> {
+  try {
+    await loadConfig(options)
+    return []
+  } catch (error) {
+    if (!(error instanceof ConfigError)) throw error
+    return error.mistakes.map((mistake) =>
+      mistake.isForbidden === true
+        ? warn('config', `${formatMistake(mistake)}: not for this user to read; run this as the agent's user`)
+        : fail('config', formatMistake(mistake)),
+    )
   }
 }
 

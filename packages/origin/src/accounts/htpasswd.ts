@@ -46,12 +46,7 @@ export class HtpasswdFile {
   /** @throws InvalidAccountError */
   static async open(path: string, logger: Logger): Promise<HtpasswdFile> {
     const file = new HtpasswdFile(path, logger)
-    try {
-      await file.#read()
-    } catch (error) {
-      if (!(error instanceof Error && 'code' in error && error.code === 'ENOENT')) throw error
-      throw new InvalidAccountError(`${path} does not exist: make it with "shoal registry user add"`, { cause: error })
-    }
+    await orRefuse(path, file.#read())
     return file
   }
 
@@ -103,6 +98,24 @@ export class HtpasswdFile {
     if (version === this.#version) return
     this.#version = version
     this.#users = parseHtpasswd(await readFile(this.#path, 'utf8'))
+  }
+}
+
+/** What a file of accounts holds now. @throws InvalidAccountError also when it cannot be read */
+export async function readAccounts(path: string): Promise<Map<string, string>> {
+  return parseHtpasswd(await orRefuse(path, readFile(path, 'utf8')))
+}
+
+async function orRefuse<T>(path: string, reading: Promise<T>): Promise<T> {
+  try {
+    return await reading
+  } catch (cause) {
+    if (!(cause instanceof Error && 'code' in cause)) throw cause
+    const why =
+      cause.code === 'ENOENT'
+        ? 'does not exist: make it with "shoal registry user add"'
+        : `cannot be read: ${cause.message}`
+    throw new InvalidAccountError(`${path} ${why}`, { cause })
   }
 }
 

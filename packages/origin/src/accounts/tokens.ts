@@ -20,6 +20,11 @@ export interface Grant {
   access: { name: string; actions: Action[] }[]
 }
 
+/** The file of the signing key cannot be used. */
+export class SigningKeyError extends Error {
+  override readonly name = 'SigningKeyError'
+}
+
 export class Tokens {
   readonly #privateKey: CryptoKey
   readonly #publicKey: CryptoKey
@@ -35,11 +40,10 @@ export class Tokens {
     this.#lifetimeSeconds = Math.ceil(lifetimeMs / 1000)
   }
 
-  /** Reads the signing key, or makes it when there is none. */
+  /** Reads the signing key, or makes it when there is none. @throws SigningKeyError */
   static async open(options: { keyFile: string; service: string; lifetimeMs: number }): Promise<Tokens> {
-    const jwk = (await readKey(options.keyFile)) ?? (await makeKey(options.keyFile))
-    const { d: _secret, ...publicJwk } = jwk
-    const [privateKey, publicKey] = await Promise.all([importKey(jwk), importKey(publicJwk)])
+    const { keyFile } = options
+    const { privateKey, publicKey } = (await readSigningKey(keyFile)) ?? (await importPair(await makeKey(keyFile)))
     return new Tokens(privateKey, publicKey, options.service, options.lifetimeMs)
   }
 
@@ -98,12 +102,23 @@ async function importKey(jwk: JWK): Promise<CryptoKey> {
   return key
 }
 
-async function readKey(path: string): Promise<JWK | undefined> {
+async function importPair({ d, ...publicJwk }: JWK): Promise<{ privateKey: CryptoKey; publicKey: CryptoKey }> {
+  const [privateKey, publicKey] = await Promise.all([
+    importKey({ ...publicJwk, ...(d !== undefined && { d }) }),
+    importKey(publicJwk),
+  ])
+  return { privateKey, publicKey }
+}
+
+/** The keys of a file; undefined when there is none yet. @throws SigningKeyError */
+export async function readSigningKey(
+  path: string,
+): Promise<{ privateKey: CryptoKey; publicKey: CryptoKey } | undefined> {
   try {
-    return JSON.parse(await readFile(path, 'utf8')) as JWK
+    return await importPair(JSON.parse(await readFile(path, 'utf8')) as JWK)
   } catch (error) {
     if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
-    throw new Error(`the signing key ${path} cannot be read: remove it to get a new one`, { cause: error })
+    throw new SigningKeyError(`the signing key ${path} cannot be read: remove it to get a new one`, { cause: error })
   }
 }
 

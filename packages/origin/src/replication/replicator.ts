@@ -32,7 +32,7 @@ export class Replicator {
 
   /**
    * Goes on with what waited when the registry stopped.
-   * @throws ConfigMistakeError, InvalidRuleError, InvalidUpstreamOptionError
+   * @throws ConfigMistakeError, InvalidRuleError
    */
   static async open({ rules, folder, metrics: registry, ...options }: ReplicatorOptions): Promise<Replicator> {
     const names = ruleNames(rules)

@@ -1,12 +1,13 @@
 // One registry that gets copies of what is pushed here, one image after the other.
-import { isDigest, parseRegistry, type Descriptor, type Digest, type ImageReference } from '@shoal/oci'
-import { createUpstream, UpstreamError, type RegistryOptions } from '@shoal/upstream'
+import { ConfigMistakeError, isDigest, type Descriptor, type Digest, type ImageReference } from '@shoal/oci'
+import { createUpstream, InvalidRegistryOptionError, UpstreamError } from '@shoal/upstream'
 import type { Logger } from 'pino'
 import { anyPattern } from '../accounts/rules.ts'
 import { emptySum, pushImage, type Registry, type TransferSum } from '../images/index.ts'
 import { Outbox, type OutboxOptions } from '../outbox/outbox.ts'
 import type { DiskQueue } from '../outbox/queue.ts'
 import type { Places } from '../places.ts'
+import { accessOf, hostOf } from './access.ts'
 import { lookUp, openLocalImage } from './local-image.ts'
 import type { ReplicationMetrics } from './metrics.ts'
 import { nameAtTarget, type ReplicationRule } from './rule.ts'
@@ -56,11 +57,11 @@ export class ReplicationTarget {
     this.#options = options
     this.#logger = options.logger.child({ target: name })
     this.matches = anyPattern(rule.repositories)
-    this.#host = parseRegistry(new URL(rule.url).host)
+    this.#host = hostOf(rule)
     this.#client = clientOf(this.#host, rule, this.#logger)
   }
 
-  /** Goes on with what waited when the registry stopped. @throws InvalidRuleError, InvalidUpstreamOptionError */
+  /** Goes on with what waited when the registry stopped. @throws InvalidRuleError, ConfigMistakeError */
   static async open(options: TargetOptions): Promise<ReplicationTarget> {
     const target = new ReplicationTarget(options)
     target.#outbox = await Outbox.open(target.#outboxOptions())
@@ -202,12 +203,12 @@ export class ReplicationTarget {
 }
 
 function clientOf(host: string, rule: ReplicationRule, logger: Logger): Registry {
-  const { url, insecureSkipVerify, caFile, certFile, keyFile, username, password, passwordFile, proxy } = rule
-  const given = { insecureSkipVerify, caFile, certFile, keyFile, username, password, passwordFile, proxy }
-  const access = Object.fromEntries(Object.entries(given).filter(([, value]) => value !== undefined)) as RegistryOptions
-  return createUpstream({
-    registries: { [host]: { ...access, endpoint: url } },
-    userAgent: 'shoal-registry',
-    logger,
-  })
+  try {
+    return createUpstream({ registries: { [host]: accessOf(rule) }, userAgent: 'shoal-registry', logger })
+  } catch (error) {
+    if (!(error instanceof InvalidRegistryOptionError)) throw error
+    // In words of its own it would name a key of agents.
+    const { option = 'the rule', why } = error
+    throw new ConfigMistakeError('replication', `to ${rule.url} cannot be done: ${option} ${why}`, { cause: error })
+  }
 }

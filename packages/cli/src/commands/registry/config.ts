@@ -2,7 +2,7 @@
 // daemon, so that a command and the daemon never mean different places.
 import type { RegistryConfig } from '@shoal/origin/config'
 import { loadConfig } from '../../config/load.ts'
-import { checkValues, daemonSchemas } from '../../daemon/modules.ts'
+import { DAEMONS, daemonSchemas } from '../../daemon/modules.ts'
 import { UsageError } from '../../exit-codes.ts'
 
 export interface RegistryFileOptions {
@@ -13,13 +13,15 @@ export interface RegistryFileOptions {
 /** The registry's settings. @throws ConfigError */
 export async function loadRegistryConfig(options: { config?: string }): Promise<RegistryConfig> {
   const schemas = await daemonSchemas()
+  // Its files are not needed here, and the accounts may be about to be made.
+  const checks = (await DAEMONS.registry.checks()).filter(({ readsFiles }) => readsFiles !== true)
   const { values } = await loadConfig({
     schema: schemas.registry,
     ...(options.config !== undefined && { file: options.config }),
     environment: process.env,
     otherSchemas: [schemas.agent, schemas.tracker],
+    checks,
   })
-  await checkValues('registry', values)
   return values as RegistryConfig
 }
 

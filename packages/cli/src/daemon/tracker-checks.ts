@@ -1,0 +1,10 @@
+// What is wrong with a tracker's configuration though each value is right by itself.
+import { swarmKeyMistakes } from '@shoal/network/swarm-key'
+import type { ConfigCheck } from '@shoal/oci'
+import { accessFileKeys, accessFileMistakes } from '@shoal/registry/access-mistakes'
+import type { TrackerConfig } from '@shoal/tracker/config'
+
+export const trackerChecks: readonly ConfigCheck<TrackerConfig>[] = [
+  { keys: ['swarmKeyFiles'], readsFiles: true, find: ({ swarmKeyFiles }) => swarmKeyMistakes(swarmKeyFiles) },
+  { keys: accessFileKeys('http'), readsFiles: true, find: (config) => accessFileMistakes('http', config) },
+]
