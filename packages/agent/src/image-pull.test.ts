@@ -56,6 +56,23 @@ test('of an index the variant for the platform is pulled, and only that', async 
   assert.match(String(none.at(-1)!['message']), /windows\/amd64/)
 })
 
+test('an image for one platform is pulled for no other, and costs its configuration then', async (t) => {
+  const registry = await startRegistry(t)
+  const image = registry.addImage('team/app:1', [100])
+  const unsaid = registry.addImage('team/data:1', [100], { os: '', architecture: '' })
+  const old = registry.addImage('team/old:1', [100], { os: 'linux', architecture: 'arm' })
+  const agent = await startAgent(t)
+  const pull = async (name: string, platform: string) =>
+    (await agent.pull(`${registry.host}/${name}`, { platform })).at(-1)!
+  const refused = await pull('team/app:1', 'linux/arm64')
+  assert.equal(refused['code'], 'MANIFEST_UNKNOWN')
+  assert.match(String(refused['message']), /is for linux\/amd64 only, not for linux\/arm64/)
+  assert.equal(registry.askedFor(image.layers[0]!).length, 0)
+  assert.equal((await pull('team/app:1', 'linux/amd64/v3'))['digest'], image.digest)
+  assert.equal((await pull('team/data:1', 'linux/arm64'))['digest'], unsaid.digest)
+  assert.equal((await pull('team/old:1', 'linux/arm/v6'))['digest'], old.digest)
+})
+
 test('a layer that several layers share is pulled once', async (t) => {
   const registry = await startRegistry(t)
   const image = registry.addImage('team/app:1', [500])

@@ -1,14 +1,24 @@
 // A whole image into the store of this node, with events on the way: what `shoal pull` shows.
 import {
   blobsOf,
+  formatPlatform,
+  HostileJsonError,
   isForeignLayer,
   manifestReference,
+  MAX_MANIFEST_BYTES,
+  MAX_MANIFEST_DEPTH,
+  MEDIA_TYPE_DOCKER_CONFIG,
+  MEDIA_TYPE_OCI_CONFIG,
+  MEDIA_TYPE_OCI_INDEX,
   OciError,
+  parseBoundedJson,
   parseManifest,
   parsePlatform,
   parseReference,
   selectPlatform,
   type Digest,
+  type ImageIndex,
+  type ImageManifest,
   type Manifest,
   type Platform,
 } from '@shoal/oci'
@@ -20,6 +30,8 @@ import type { Requester } from './origin-sources.ts'
 import type { TagResolver } from './tag-resolver.ts'
 
 const PROGRESS_INTERVAL_MS = 200
+/** Of images. Artifacts have configurations of any kind. */
+const CONFIG_TYPES = [MEDIA_TYPE_OCI_CONFIG, MEDIA_TYPE_DOCKER_CONFIG]
 
 /** What happens during a pull; one JSON object a line on the wire. */
 export type PullEvent =
@@ -87,6 +99,7 @@ async function pullReference(
     : (reference as Digest)
   let found = await content.manifest(target, digest, requester, signal)
   let manifest = read(found)
+  const alone = manifest.kind === 'image' ? manifest : undefined
   if (manifest.kind === 'index') {
     const wanted = options.platform === undefined ? machinePlatform() : parsePlatform(options.platform)
     const child = selectPlatform(manifest, wanted)
@@ -104,11 +117,17 @@ async function pullReference(
   const stop = new AbortController()
   const together = { ...options, signal: AbortSignal.any([signal, stop.signal]) }
   try {
+    if (alone !== undefined && options.platform !== undefined) {
+      // Before the other layers: an image for another platform costs no more than its configuration.
+      await pullLayer(together, target, alone.config.digest, requester)
+      await checkPlatform(together, target, alone, parsePlatform(options.platform), requester)
+      unique.delete(alone.config.digest)
+    }
     await Promise.all([...unique.keys()].map((layer) => pullLayer(together, target, layer, requester)))
   } finally {
     stop.abort()
   }
-  return { digest, digests: [...new Set([digest, found.digest, ...unique.keys()])] }
+  return { digest, digests: [...new Set([digest, found.digest, ...layers.map((layer) => layer.digest)])] }
 }
 
 async function resolve(
@@ -175,6 +194,59 @@ async function pullLayer(
     clearInterval(timer)
     blob.release()
   }
+}
+
+/**
+ * An image that is no index must be for the platform, as far as its configuration says for which it is.
+ * @throws OciError(MANIFEST_UNKNOWN)
+ */
+async function checkPlatform(
+  { content, signal }: ImagePullOptions,
+  target: RepositoryTarget,
+  { config }: ImageManifest,
+  wanted: Platform,
+  requester: Requester,
+): Promise<void> {
+  if (!CONFIG_TYPES.includes(config.mediaType) || config.size > MAX_MANIFEST_BYTES) return
+  const blob = await content.blob(target, config.digest, requester, signal)
+  const pieces: Buffer[] = []
+  try {
+    if (blob.sizeBytes > MAX_MANIFEST_BYTES) return
+    for await (const piece of blob.open({ signal }) as AsyncIterable<Buffer>) pieces.push(piece)
+  } finally {
+    blob.release()
+  }
+  const actual = platformOf(Buffer.concat(pieces))
+  if (actual === undefined) return
+  // An image that names no variant is for all of them.
+  const { os, architecture } = wanted
+  const asked = actual.variant === undefined ? { os, architecture } : wanted
+  // By the rule for an index that names nothing else.
+  const index: ImageIndex = {
+    kind: 'index',
+    schemaVersion: 2,
+    mediaType: MEDIA_TYPE_OCI_INDEX,
+    manifests: [{ ...config, platform: actual }],
+  }
+  if (selectPlatform(index, asked) !== undefined) return
+  const message = `the image is for ${formatPlatform(actual)} only, not for ${formatPlatform(wanted)}`
+  throw new OciError('MANIFEST_UNKNOWN', message)
+}
+
+/** For what an image is, by its configuration; undefined where that does not say. */
+function platformOf(config: Uint8Array): Platform | undefined {
+  let fields: Record<string, unknown> | null
+  try {
+    const limits = { maxBytes: MAX_MANIFEST_BYTES, maxDepth: MAX_MANIFEST_DEPTH }
+    fields = parseBoundedJson(config, limits) as Record<string, unknown> | null
+  } catch (error) {
+    if (error instanceof HostileJsonError) return undefined
+    throw error
+  }
+  const { os, architecture, variant } = fields ?? {}
+  const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
+  if (!isText(os) || !isText(architecture)) return undefined
+  return isText(variant) ? { os, architecture, variant } : { os, architecture }
 }
 
 function machinePlatform(): Platform {

@@ -1,16 +1,7 @@
 // An image at a registry, read so that a broken connection is taken up where it broke.
 import { Readable } from 'node:stream'
-import {
-  digestAlgorithm,
-  digestOf,
-  manifestReference,
-  parseDescriptor,
-  type Descriptor,
-  type Digest,
-  type ImageReference,
-} from '@shoal/oci'
+import { manifestReference, parseDescriptor, type Descriptor, type Digest, type ImageReference } from '@shoal/oci'
 import { UpstreamError, type Upstream } from '@shoal/upstream'
-import { CommandError } from './exit-codes.ts'
 import type { ImageSource, ImageTree } from '@shoal/origin/images'
 
 /** In a row, without a byte in between. */
@@ -18,8 +9,6 @@ const MAX_BREAKS = 4
 
 export interface RegistryImage extends ImageSource {
   root: Descriptor
-  /** A whole blob, checked. @throws CommandError when it is something else than it is called */
-  readSmall(descriptor: Descriptor, signal: AbortSignal): Promise<Buffer>
 }
 
 /** Asks what the reference is. @throws UpstreamError */
@@ -34,18 +23,6 @@ export async function openRegistryImage(
   })
   return {
     name: `${registry}/${repository}`,
-    readSmall: async (descriptor, blobSignal) => {
-      const pieces: Buffer[] = []
-      let length = 0
-      for await (const piece of readOn(upstream, reference, descriptor, 0, blobSignal)) {
-        pieces.push(piece)
-        length += piece.length
-        if (length > descriptor.size) break
-      }
-      const bytes = Buffer.concat(pieces)
-      if (digestOf(bytes, digestAlgorithm(descriptor.digest)) === descriptor.digest) return bytes
-      throw new CommandError(`${registry}/${repository} gave something else for ${descriptor.digest}`)
-    },
     root: { mediaType, digest, size: sizeBytes },
     manifest: async (descriptor, manifestSignal) =>
       (await upstream.getManifest(reference, descriptor.digest, { signal: manifestSignal })).bytes,

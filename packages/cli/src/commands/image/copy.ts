@@ -2,6 +2,7 @@
 import { emptySum, pushImage, readTree } from '@shoal/origin/images'
 import type { Output } from '../../program.ts'
 import { openRegistryImage, referrersOf } from '../../registry-image.ts'
+import { readImage } from './read-image.ts'
 import {
   openDisplay,
   readPlatform,
@@ -24,7 +25,7 @@ export async function copyCommand(from: string, to: string, options: CopyOptions
   const platform = readPlatform(options.platform)
   return await withRegistry([reference.registry, target.registry], options, async (registry, signal) => {
     const source = await openRegistryImage(registry, reference, signal)
-    const tree = await readTree(source, source.root, platform, signal)
+    const tree = await readImage(source, source.root, platform, signal)
     const sum = emptySum()
     const display = openDisplay(output)
     const { registry: host, repository } = target

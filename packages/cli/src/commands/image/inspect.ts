@@ -1,11 +1,11 @@
 // `shoal image inspect`: what an image is, without pulling it.
-import { manifestReference, type Descriptor, type Manifest } from '@shoal/oci'
-import { platformsOf, readTree, type ImageTree, type TreeManifest } from '@shoal/origin/images'
+import { formatPlatform, manifestReference, type Descriptor, type Manifest } from '@shoal/oci'
+import { platformsOf, type ImageSource, type ImageTree, type TreeManifest } from '@shoal/origin/images'
 import { CommandError } from '../../exit-codes.ts'
-import { MAX_JSON_BYTES, parseArchiveJson } from '../../image-archive/failure.ts'
 import { plainText, showSize, showTable } from '../../people.ts'
 import type { Output } from '../../program.ts'
-import { openRegistryImage, type RegistryImage } from '../../registry-image.ts'
+import { openRegistryImage } from '../../registry-image.ts'
+import { platformOf, readConfig, readImage } from './read-image.ts'
 import { readPlatform, readReference, showReference, withRegistry, type ConnectionOptions } from './session.ts'
 
 export interface InspectOptions extends ConnectionOptions {
@@ -34,7 +34,7 @@ export async function inspectCommand(reference: string, options: InspectOptions,
       return
     }
     const source = await openRegistryImage(registry, name, signal)
-    const tree = await readTree(source, source.root, platform, signal)
+    const tree = await readImage(source, source.root, platform, signal)
     if (options.raw === true) {
       output.out(Buffer.from(tree.root.bytes).toString('utf8'))
       return
@@ -62,7 +62,7 @@ interface ImageSummary {
 }
 
 async function describe(
-  source: RegistryImage,
+  source: ImageSource,
   tree: ImageTree,
   { descriptor, manifest, blobs }: TreeManifest,
   signal: AbortSignal,
@@ -74,31 +74,16 @@ async function describe(
     sizeBytes: blobs.reduce((sum, { size }) => sum + size, descriptor.size),
     layers: manifest.layers.map(({ digest, mediaType, size }) => ({ digest, mediaType, sizeBytes: size })),
   }
-  const { config } = manifest
-  // Artifacts have configs of any kind and size.
-  if (!/image\.(?:v1|config\.v1)\+json$/.test(config.mediaType) || config.size > MAX_JSON_BYTES) return summary
-  const {
-    created,
-    config: run,
-    ...rest
-  } = (await readConfig(source, config, signal)) as Config & Record<string, unknown>
-  if (summary.platform === '') {
-    summary.platform = [rest['os'], rest['architecture'], rest['variant']]
-      .filter((part) => typeof part === 'string' && part !== '')
-      .join('/')
-  }
+  const config = await readConfig(source, manifest, signal)
+  const { created, config: run } = config as Config
+  const platform = platformOf(config)
+  if (summary.platform === '' && platform !== undefined) summary.platform = formatPlatform(platform)
   if (created !== undefined) summary.created = created
   if (run?.Entrypoint) summary.entrypoint = run.Entrypoint
   if (run?.Cmd) summary.command = run.Cmd
   if (run?.User) summary.user = run.User
   if (run?.Labels) summary.labels = run.Labels
   return summary
-}
-
-async function readConfig(source: RegistryImage, config: Descriptor, signal: AbortSignal): Promise<object> {
-  const bytes = await source.readSmall(config, signal)
-  const value = parseArchiveJson(source.name, config.digest, bytes)
-  return typeof value === 'object' && value !== null ? value : {}
 }
 
 function platformName(root: Manifest, { digest }: Descriptor): string {

@@ -1,9 +1,10 @@
 // `shoal image load`: from an archive into a registry, without docker.
-import { emptySum, pushImage, readTree } from '@shoal/origin/images'
+import { emptySum, pushImage } from '@shoal/origin/images'
 import { CommandError, UsageError } from '../../exit-codes.ts'
 import { openArchive, type ArchivedImage, type ImageArchive } from '../../image-archive/archive-images.ts'
 import { plainText } from '../../people.ts'
 import type { Output } from '../../program.ts'
+import { readImage } from './read-image.ts'
 import {
   openDisplay,
   readPlatform,
@@ -34,7 +35,7 @@ export async function loadCommand(
     const display = openDisplay(output)
     const sum = emptySum()
     try {
-      const tree = await readTree(archive, choose(archive, options.image).root, platform, signal)
+      const tree = await readImage(archive, choose(archive, options.image).root, platform, signal)
       const { chunkSize } = options
       const pieces = chunkSize === undefined ? {} : { chunkSizeBytes: chunkSize }
       await pushImage(registry, { source: archive, tree, target, ...pieces }, sum, display, signal)

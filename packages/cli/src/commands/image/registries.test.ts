@@ -6,7 +6,13 @@ import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { test } from 'node:test'
-import { digestOf, MEDIA_TYPE_OCI_EMPTY, MEDIA_TYPE_OCI_MANIFEST } from '@shoal/oci'
+import {
+  digestOf,
+  MEDIA_TYPE_OCI_CONFIG,
+  MEDIA_TYPE_OCI_EMPTY,
+  MEDIA_TYPE_OCI_MANIFEST,
+  type Descriptor,
+} from '@shoal/oci'
 import { createUpstream } from '@shoal/upstream'
 import { extract } from 'tar-stream'
 import {
@@ -120,6 +126,50 @@ test('copies an index to another registry, a second time nothing, within a regis
   const other = digestOf('other')
   const refused = await image('copy', `${from.host}/team/app:1.0`, `${to.host}/mirror/app@${other}`)
   assert.deepEqual([refused.code, /name the target by a tag/.test(refused.err)], [1, true])
+})
+
+test('an image for one platform is taken for no other', async (t) => {
+  const registry = await startRegistry(t)
+  const folder = await temporaryFolder(t)
+  const file = join(folder, 'in.tar')
+  await writeFile(file, await tarOf(layoutFiles([makeImage()])))
+  const name = `${registry.host}/team/app:1.0`
+  assert.equal((await image('load', file, name, '--platform', 'linux/amd64/v2')).code, 0)
+  for (const args of [
+    ['load', file, `${registry.host}/team/arm:1.0`],
+    ['copy', name, `${registry.host}/team/arm:1.0`],
+    ['save', name, join(folder, 'arm.tar')],
+    ['inspect', name],
+  ]) {
+    const { code, out, err } = await image(...args, '--platform', 'linux/arm64')
+    assert.deepEqual([code, out], [1, ''], args.join(' '))
+    assert.match(err, /is for linux\/amd64 only, not for linux\/arm64$/m)
+  }
+  assert.equal((await registry.get('/v2/team/arm/manifests/1.0')).status, 404)
+  assert.deepEqual(await readdir(folder), ['in.tar'])
+  assert.equal((await image('save', name, join(folder, 'amd.tar'), '--platform', 'linux/amd64')).code, 0)
+})
+
+test('an image that does not say for what it is fits every platform', async (t) => {
+  const registry = await startRegistry(t)
+  const folder = await temporaryFolder(t)
+  const config = Buffer.from('{}')
+  const describe = (mediaType: string): Descriptor => ({ mediaType, digest: digestOf(config), size: config.length })
+  for (const [at, type] of [MEDIA_TYPE_OCI_EMPTY, MEDIA_TYPE_OCI_CONFIG].entries()) {
+    const fields = { schemaVersion: 2, mediaType: MEDIA_TYPE_OCI_MANIFEST, config: describe(type), layers: [] }
+    const manifest = Buffer.from(JSON.stringify(fields))
+    const root = { mediaType: MEDIA_TYPE_OCI_MANIFEST, digest: digestOf(manifest), size: manifest.length }
+    const contents = new Map([manifest, config].map((bytes) => [digestOf(bytes), bytes] as const))
+    await writeFile(join(folder, 'in.tar'), await tarOf(layoutFiles([{ root, contents }])))
+    const loaded = await image(
+      'load',
+      join(folder, 'in.tar'),
+      `${registry.host}/team/any${at}:1`,
+      '--platform',
+      'linux/s390x',
+    )
+    assert.equal(loaded.code, 0, loaded.err)
+  }
 })
 
 test('signatures come along when they are asked for', async (t) => {

@@ -1,11 +1,11 @@
 // `shoal image save`: from a registry into a file that `shoal image load`, docker, podman, skopeo and ctr take.
 import { formatReference } from '@shoal/oci'
-import { readTree } from '@shoal/origin/images'
 import { stat } from 'node:fs/promises'
 import { writeArchive } from '../../image-archive/write-archive.ts'
 import { showSize } from '../../people.ts'
 import type { Output } from '../../program.ts'
 import { openRegistryImage } from '../../registry-image.ts'
+import { readImage } from './read-image.ts'
 import {
   machinePlatform,
   openDisplay,
@@ -30,7 +30,7 @@ export async function saveCommand(
   const platform = readPlatform(options.platform)
   return await withRegistry([name.registry], options, async (registry, signal) => {
     const source = await openRegistryImage(registry, name, signal)
-    const tree = await readTree(source, source.root, platform, signal)
+    const tree = await readImage(source, source.root, platform, signal)
     const display = openDisplay(output)
     const blobs = new Map(tree.manifests.flatMap((node) => node.blobs.map((blob) => [blob.digest, blob] as const)))
     for (const blob of blobs.values()) display.begin(blob)
