@@ -38,7 +38,8 @@ export async function configureCommand(names: string[], options: ConfigureOption
         output.out(`${runtime.name}: ${change.after === undefined ? 'removed' : 'wrote'} ${change.path}\n`)
       }
     }
-    for (const note of plan.notes) output.err(`${runtime.name}: ${note}\n`)
+    const notes = plan.obstacle === undefined ? plan.notes : [...plan.notes, plan.obstacle]
+    for (const note of notes) output.err(`${runtime.name}: ${note}\n`)
   }
   return EXIT_OK
 }

@@ -1,6 +1,6 @@
 // A node that is well, with real daemons, and the ways in which one can be ill.
 import assert from 'node:assert/strict'
-import { chmod, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import http from 'node:http'
 import https from 'node:https'
 import { once } from 'node:events'
@@ -187,6 +187,10 @@ test('runtimes that pull from where the agent has its mirror endpoint', async (t
   t.after(() => (process.env['PATH'] = before))
   const tls = { mirrorTlsCertFile: join(folder, 'x.pem'), mirrorTlsKeyFile: join(folder, 'x.key') }
   const root = join(folder, 'root')
+  const main = join(root, 'etc/containerd/config.toml')
+  await mkdir(join(root, 'etc/containerd'), { recursive: true })
+  const registry = '[plugins."io.containerd.grpc.v1.cri".registry]\n  config_path = '
+  await writeFile(main, `${registry}"/etc/containerd/certs.d"\n`)
   const quiet = { out: () => undefined, err: () => undefined }
   const cases = [
     {
@@ -209,7 +213,16 @@ test('runtimes that pull from where the agent has its mirror endpoint', async (t
     }
     assert.match(await told(right), /^ok: containerd pulls/m)
     assert.match(await told(wrong), /^warn: containerd does not pull .* run: shoal configure containerd --mirror http/m)
+    await told(right)
   }
+  const file = await nodeAt(folder, { mirrorHost: 'localhost', mirrorPort: 7700 })
+  const withMain = async (text: string): Promise<string> => {
+    await writeFile(main, text)
+    return about((await doctor('--config', file, '--root', root)).findings, 'runtimes')
+  }
+  assert.match(await withMain(''), /^warn: containerd: CRI .* only with config_path = "\S+" in the registry section/m)
+  const old = `${registry}""\n[plugins."io.containerd.grpc.v1.cri".registry.mirrors."docker.io"]\n`
+  assert.match(await withMain(old), /^warn: .* config_path = "\S+" and no registry\.mirrors or registry\.configs in/m)
 })
 
 test('trackers that do not answer, and a clock that is wrong', async (t) => {

@@ -73,14 +73,16 @@ async function checkRuntimes(config: AgentConfig | undefined, root: string): Pro
     if (!(await isInstalled(runtime))) continue
     const advice = `run: shoal configure ${runtime.name}${flag}`
     try {
-      const { changes } = await runtime.plan(wish)
+      const { changes, obstacle } = await runtime.plan(wish)
       const asWished = changes.every(({ before, after }) => before === after)
       // A file that names the agent otherwise, as with other registries, is somebody's decision.
       const names = changes.some(({ before = '' }) =>
         hosts.some((host) => before.includes(host) && !before.includes(`${otherScheme}//${host}`)),
       )
-      if (asWished || names) findings.push(ok('runtimes', `${runtime.name} pulls through the agent`))
-      else findings.push(warn('runtimes', `${runtime.name} does not pull through the agent; ${advice}`))
+      if (!asWished && !names) {
+        findings.push(warn('runtimes', `${runtime.name} does not pull through the agent; ${advice}`))
+      } else if (obstacle !== undefined) findings.push(warn('runtimes', `${runtime.name}: ${obstacle}`))
+      else findings.push(ok('runtimes', `${runtime.name} pulls through the agent`))
     } catch (error) {
       if (!(error instanceof CommandError)) throw error
       findings.push(

@@ -33,16 +33,22 @@ export const containerd: Runtime = {
       '',
     ].join('\n')
     const plan = await planFile(hostsFile(wish), text, 'Add to it')
-    const main = await readText(join(wish.root, 'etc/containerd/config.toml'))
-    if (main === undefined || !/^\s*config_path\s*=\s*["'][^"']*\/etc\/containerd\/certs\.d/m.test(main)) {
-      plan.notes.push(
-        'CRI (Kubernetes) reads it only with config_path = "/etc/containerd/certs.d" in the registry section of ' +
-          '/etc/containerd/config.toml, after a restart of containerd; ctr needs --hosts-dir /etc/containerd/certs.d',
-      )
-    }
-    return plan
+    const obstacle = obstacleIn((await readText(join(wish.root, 'etc/containerd/config.toml'))) ?? '')
+    return obstacle === undefined ? plan : { ...plan, obstacle }
   },
   planUndo: (wish) => planFile(hostsFile(wish), undefined, ''),
+}
+
+/** Without this key CRI does not look into the folder. @param main - containerd's own configuration */
+function obstacleIn(main: string): string | undefined {
+  if (/^\s*config_path\s*=\s*["'][^"']*\/etc\/containerd\/certs\.d/m.test(main)) return undefined
+  // containerd refuses a configuration that has both.
+  const isOld = /^\s*\[[^\n]*\bregistry\.(?:mirrors|configs)\b/m.test(main)
+  return (
+    'CRI (Kubernetes) reads hosts.toml only with config_path = "/etc/containerd/certs.d" ' +
+    `${isOld ? 'and no registry.mirrors or registry.configs ' : ''}in the registry section of ` +
+    '/etc/containerd/config.toml, after a restart of containerd; ctr needs --hosts-dir /etc/containerd/certs.d'
+  )
 }
 
 function registriesFile({ root }: Wish): string {

@@ -19,6 +19,8 @@ export interface Plan {
   changes: FileChange[]
   /** What a person must still do or know. */
   notes: string[]
+  /** Why the runtime would not read what is written for it, and what helps. */
+  obstacle?: string
 }
 
 export interface Runtime {
