@@ -36,6 +36,14 @@ export type ApiRequest = Pick<Dispatcher.RequestOptions, 'method'> & {
 
 const MAX_ANSWER_CHARACTERS = 16 * 1024 * 1024
 const ANSWER_TIMEOUT_MS = 10_000
+/** Nobody is there, or nobody who answers. */
+const SILENCE = /^(?:ECONNREFUSED|ETIMEDOUT|UND_ERR_CONNECT_TIMEOUT|UND_ERR_HEADERS_TIMEOUT)$/
+/** What comes of HTTP to a TLS port, of TLS to one without, and often of a client certificate that is not shown. */
+const MISUNDERSTANDING =
+  /^(?:UND_ERR_SOCKET|ECONNRESET|EPIPE|HPE_\w+|ERR_SSL_(?:WRONG_VERSION_NUMBER|PACKET_LENGTH_TOO_LONG))$/
+const NO_WAY = /^(?:ENOTFOUND|EAI_AGAIN|EHOSTUNREACH|ENETUNREACH)$/
+/** What to do when TLS fails, to be put behind what has failed. */
+export const CERTIFICATES = '; --tls-ca says who signed its certificate, --tls-cert and --tls-key what to show to it'
 
 export class ApiClient {
   readonly #base: URL
@@ -95,13 +103,7 @@ export class ApiClient {
       })
     } catch (error) {
       if (signal?.aborted) throw error
-      const { code, message } = error as NodeJS.ErrnoException
-      const { who, option } = this.#names
-      throw new CommandError(
-        `no ${who} answers at ${this.#base.origin} (${code ?? message}): is "shoal ${who}" running? ` +
-          `Name another place with ${option}.`,
-        { cause: error },
-      )
+      throw new CommandError(this.#withoutAnswer(error as NodeJS.ErrnoException), { cause: error })
     }
     if (answer.statusCode === 200 || answer.statusCode === 202) return answer
     const text = (await answer.body.text().catch(() => '')).slice(0, 2_000)
@@ -118,6 +120,20 @@ export class ApiClient {
       // Told below.
     }
     throw this.#stranger()
+  }
+
+  #withoutAnswer({ code = '', message }: NodeJS.ErrnoException): string {
+    const { who, option } = this.#names
+    const place = `${this.#base.origin} (${code || message})`
+    const elsewhere = `Name another place with ${option}.`
+    if (SILENCE.test(code)) return `no ${who} answers at ${place}: is "shoal ${who}" running? ${elsewhere}`
+    if (NO_WAY.test(code)) return `the ${who} at ${place} cannot be reached. ${elsewhere}`
+    if (MISUNDERSTANDING.test(code)) {
+      const other = this.#base.protocol === 'https:' ? 'http://' : 'https://'
+      const certificate = 'does it ask for a client certificate (--tls-cert, --tls-key)?'
+      return `the ${who} at ${place} broke off: must it be ${other}, or ${certificate}`
+    }
+    return `the ${who} at ${place} cannot be talked to${this.#base.protocol === 'https:' ? CERTIFICATES : ''}`
   }
 
   #stranger(): CommandError {
@@ -144,9 +160,16 @@ export class ApiClient {
 
 type TlsFiles = { [Name in 'tlsCa' | 'tlsCert' | 'tlsKey']?: string | undefined }
 
-/** What connects with these files, undefined for none. @throws UsageError for one that cannot be read */
+/**
+ * What connects with these files, undefined for none.
+ * @throws UsageError for one that cannot be read, and for a certificate without its key
+ */
 export async function tlsDispatcher({ tlsCa, tlsCert, tlsKey }: TlsFiles): Promise<Dispatcher | undefined> {
   if (tlsCa === undefined && tlsCert === undefined && tlsKey === undefined) return undefined
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+    const [given, missing] = tlsKey === undefined ? ['--tls-cert', '--tls-key'] : ['--tls-key', '--tls-cert']
+    throw new UsageError(`${given} is of no use without ${missing}: give both`)
+  }
   const [ca, cert, key] = await Promise.all([tlsCa, tlsCert, tlsKey].map(readPem))
   return new Agent({ connect: { ...(ca && { ca }), ...(cert && { cert }), ...(key && { key }) } })
 }

@@ -4,7 +4,7 @@ import type { AgentConfig } from '@shoal/agent/config'
 import { digestAlgorithm, digestOf, isDigest, MANIFEST_MEDIA_TYPES, type ImageReference } from '@shoal/oci'
 import { request, type Dispatcher } from 'undici'
 import { AdminClient, type AgentStatus } from '../admin-client.ts'
-import { tlsDispatcher, type ApiOptions } from '../api-client.ts'
+import { CERTIFICATES, tlsDispatcher, type ApiOptions } from '../api-client.ts'
 import { CommandError, UsageError } from '../exit-codes.ts'
 import { plainText, showDuration } from '../people.ts'
 import { fail, ok, skip, warn, type Finding } from './finding.ts'
@@ -14,7 +14,6 @@ const ANSWER_LIMIT_MS = 5000
 const PULL_LIMIT_MS = 30_000
 /** Tokens and certificates go wrong from about here. */
 const CLOCK_TOLERANCE_MS = 30_000
-const CERTIFICATES = '; --tls-ca says who signed its certificate, --tls-cert and --tls-key what to show to it'
 const MAX_MANIFEST_BYTES = 4 * 1024 * 1024
 
 export interface AgentCheck {
