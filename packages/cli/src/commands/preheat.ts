@@ -46,6 +46,14 @@ function line({ counts, totalBytes, receivedBytes }: PreheatStatus): string {
   return `${nodes} nodes: ${done} done, ${running} running, ${waiting} waiting, ${failed} failed.${percent}\n`
 }
 
+function outcome({ counts, fromPeersBytes, fromOriginBytes }: PreheatStatus, isUnpin: boolean): string {
+  const nodes = `${counts.done} of ${counts.nodes} nodes`
+  // Nothing was pulled, and whether the image was there at all is not told.
+  if (isUnpin) return `may be evicted on ${nodes}`
+  const origin = `${showSize(fromOriginBytes)} from the origin`
+  return `is on ${nodes}: ${showSize(fromPeersBytes)} came from peers, ${origin}`
+}
+
 /** Ends with 1 when any node failed. A preheat goes on when the command is interrupted. */
 export async function preheatCommand(image: string, options: PreheatOptions, output: Output): Promise<number> {
   const name = checkedImage(image)
@@ -74,11 +82,7 @@ export async function preheatCommand(image: string, options: PreheatOptions, out
     await delay(POLL_MS)
     status = (await api.json(`api/v1/preheats/${status.id}`, { method: 'GET' }, KEYS)) as PreheatStatus
   }
-  const { fromPeersBytes, fromOriginBytes, counts } = status
-  output.out(
-    `${name} is on ${counts.done} of ${counts.nodes} nodes: ` +
-      `${showSize(fromPeersBytes)} came from peers, ${showSize(fromOriginBytes)} from the origin\n`,
-  )
+  output.out(`${name} ${outcome(status, options.unpin === true)}\n`)
   if (status.state === 'done') return EXIT_OK
   const failed = status.nodes.filter(({ state }) => state === 'failed')
   const rows = failed.map(({ peerId, zone, reason }) => [peerId, zone, reason].map(plainText))
