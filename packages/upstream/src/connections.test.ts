@@ -181,6 +181,37 @@ test('proxies: CONNECT for TLS, absolute addresses for plain HTTP, login, except
   await assert.rejects(ask('169.254.169.254'), fails('REFUSED_BY_POLICY'))
 })
 
+test('what fails at a proxy is told of the proxy, without its login', async (t) => {
+  const free = net.createServer()
+  await new Promise<void>((resolve) => free.listen(0, '127.0.0.1', resolve))
+  const { port } = free.address() as AddressInfo
+  await new Promise((resolve) => free.close(resolve))
+  const hasty = net.createServer((socket) => {
+    socket.on('error', () => undefined).once('data', () => socket.destroy())
+  })
+  await new Promise<void>((resolve) => hasty.listen(0, '127.0.0.1', resolve))
+  t.after(() => hasty.close())
+  const closing = (hasty.address() as AddressInfo).port
+  const cases: [string, RegExp][] = [
+    [`http://user:hidden@127.0.0.1:${port}`, new RegExp(`^the proxy 127\\.0\\.0\\.1:${port} refuses connections`)],
+    // As curl reads what has no scheme.
+    [`user:hidden@127.0.0.1:${port}`, new RegExp(`^the proxy 127\\.0\\.0\\.1:${port} refuses connections`)],
+    ['http://user:hidden@proxy.invalid:3128', /(of|about) the proxy proxy\.invalid:3128/],
+    [
+      `http://user:hidden@127.0.0.1:${closing}`,
+      new RegExp(`r\\.example\\.com.* the proxy 127\\.0\\.0\\.1:${closing}\\)`),
+    ],
+  ]
+  for (const [httpsProxy, message] of cases) {
+    const upstream = startUpstream(t, { proxy: { httpsProxy }, retries: 0 })
+    await assert.rejects(upstream.headManifest(targetAt('r.example.com'), 'x', requestOptions()), (error: Error) => {
+      assert.match(error.message, message)
+      assert.doesNotMatch(error.message, /user|hidden/)
+      return true
+    })
+  }
+})
+
 test('a proxy that accepts and says nothing is given up as what cannot be connected to', async (t) => {
   const sockets: net.Socket[] = []
   const proxy = net.createServer((socket) => sockets.push(socket.on('error', () => undefined).resume()))

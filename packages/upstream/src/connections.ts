@@ -1,7 +1,7 @@
 // Connections to registries: one pool of them for each set of TLS settings, address policy and proxy.
 import { createSecureContext, getCACertificates, type SecureContextOptions } from 'node:tls'
 import type { LookupFunction } from 'node:net'
-import type { Agent as AgentTypes, buildConnector, Dispatcher } from 'undici'
+import type { Agent as AgentTypes, buildConnector, Dispatcher, Pool as PoolTypes } from 'undici'
 import { guardedLookup, type AddressPolicy } from './addresses.ts'
 import type { Limits, TlsSettings } from './options.ts'
 import type { ProxyRules } from './proxies.ts'
@@ -41,7 +41,7 @@ export class Connections {
     if (this.#closed) {
       throw new UpstreamError('UNREACHABLE', registry, `${registry} is not asked any more: the client has been closed`)
     }
-    const through = proxy ?? this.#proxies.proxyFor(url)
+    const through = this.#proxyFor(url, proxy)
     const key = [this.#numberOf(tls), policy.allowPrivate, policy.allowLoopback, through ?? ''].join(' ')
     let pool = this.#pools.get(key)
     if (pool === undefined) {
@@ -49,6 +49,16 @@ export class Connections {
       this.#pools.set(key, pool)
     }
     return pool
+  }
+
+  /** Host and port of the proxy of a request, without the login that its URL may hold; undefined: none. */
+  proxyHost({ url, proxy }: Pick<ConnectionNeeds, 'url' | 'proxy'>): string | undefined {
+    const through = this.#proxyFor(url, proxy)
+    return through === undefined ? undefined : new URL(through).host
+  }
+
+  #proxyFor(url: URL, own: string | undefined): string | undefined {
+    return own ?? this.#proxies.proxyFor(url)
   }
 
   /** Breaks what is under way, and opens nothing for what still waits for its turn. */
@@ -73,7 +83,7 @@ export class Connections {
       ...common,
       uri: proxy,
       // What a proxy takes to answer CONNECT belongs to connecting, too; of its own, undici waits for five minutes.
-      clientFactory: (origin, options) => new Pool(origin, { ...options, headersTimeout: timeout }),
+      clientFactory: (origin, options) => endingPool(new Pool(origin, { ...options, headersTimeout: timeout })),
       requestTls: { ...security, timeout } as buildConnector.BuildOptions,
       proxyTls: { timeout } as buildConnector.BuildOptions,
       // Most proxies refuse CONNECT to anything but TLS ports.
@@ -87,6 +97,18 @@ export class Connections {
     this.#tlsNumbers.set(key, number)
     return number
   }
+}
+
+/** Who asks a proxy for a tunnel is told when it hangs up. As it comes, undici takes that for a reason to ask again, for ever. */
+function endingPool(pool: PoolTypes): PoolTypes {
+  const connect: (options: Dispatcher.ConnectOptions) => Promise<Dispatcher.ConnectData> = pool.connect.bind(pool)
+  return Object.assign(pool, {
+    connect: async (options: Dispatcher.ConnectOptions) =>
+      await connect(options).catch((error: NodeJS.ErrnoException) => {
+        if (error.code !== 'UND_ERR_SOCKET') throw error
+        throw Object.assign(new Error('the proxy hung up', { cause: error }), { code: 'ECONNRESET' })
+      }),
+  })
 }
 
 function needsContext(tls: TlsSettings): boolean {

@@ -3,17 +3,17 @@ import { BlockedAddressError } from './addresses.ts'
 import { parseRetryAfter } from './retry.ts'
 import { UpstreamError, type UpstreamErrorCode } from './upstream.ts'
 
-const TIMEOUT_MESSAGES: Readonly<Record<string, string>> = {
-  UND_ERR_CONNECT_TIMEOUT: 'did not accept a connection in time; check that it can be reached from this node',
-  ETIMEDOUT: 'did not accept a connection in time; check that it can be reached from this node',
-  UND_ERR_HEADERS_TIMEOUT: 'accepted the request but did not answer in time',
-}
+const CONNECT_TIMEOUTS = new Set(['UND_ERR_CONNECT_TIMEOUT', 'ETIMEDOUT'])
 const CERTIFICATE_CODE =
   /^(CERT_|ERR_TLS_CERT|UNABLE_TO_|DEPTH_ZERO_SELF_SIGNED_CERT|SELF_SIGNED_CERT_IN_CHAIN|INVALID_CA|HOSTNAME_MISMATCH)/
 const MAX_SHOWN_MESSAGE = 200
 
-/** What a failed request is called. `where` is the host that was spoken to. */
-export function failureOf(error: unknown, registry: string, where: string): UpstreamError {
+/**
+ * What a failed request is called.
+ * @param where - the host that was to be asked
+ * @param proxy - host and port of the proxy that stands between: then it is what could not be connected to
+ */
+export function failureOf(error: unknown, registry: string, where: string, proxy?: string): UpstreamError {
   if (error instanceof UpstreamError) return error
   const blocked = [error, (error as Error | undefined)?.cause].find((one) => one instanceof BlockedAddressError)
   if (blocked !== undefined) {
@@ -22,13 +22,17 @@ export function failureOf(error: unknown, registry: string, where: string): Upst
     })
   }
   const code = codeOf(error)
-  const [kind, message] = describe(code, where, error)
+  const [kind, message] = describe(code, where, error, proxy)
   return new UpstreamError(kind, registry, message, { cause: error })
 }
 
-function describe(code: string, where: string, error: unknown): [UpstreamErrorCode, string] {
-  const timeout = TIMEOUT_MESSAGES[code]
-  if (timeout !== undefined) return ['TIMEOUT', `${where} ${timeout}`]
+function describe(code: string, host: string, error: unknown, proxy: string | undefined): [UpstreamErrorCode, string] {
+  const connected = proxy === undefined ? host : `the proxy ${proxy}`
+  const where = proxy === undefined ? host : `${host} (through the proxy ${proxy})`
+  if (code === 'UND_ERR_HEADERS_TIMEOUT') return ['TIMEOUT', `${where} accepted the request but did not answer in time`]
+  if (CONNECT_TIMEOUTS.has(code)) {
+    return ['TIMEOUT', `${connected} did not accept a connection in time; check that it can be reached from this node`]
+  }
   if (CERTIFICATE_CODE.test(code)) {
     const advice = 'set caFile for this registry to the authority that signed it'
     return ['UNREACHABLE', `the certificate of ${where} is not trusted (${code}); ${advice}`]
@@ -42,14 +46,15 @@ function describe(code: string, where: string, error: unknown): [UpstreamErrorCo
   if (code === 'UND_ERR_RES_CONTENT_LENGTH_MISMATCH' || code === 'UND_ERR_RES_EXCEEDED_MAX_SIZE') {
     return ['PROTOCOL', `${where} sent a body of another length than it had announced`]
   }
-  if (code === 'ENOTFOUND') return ['UNREACHABLE', `the name ${where} does not resolve; check it and the DNS`]
-  if (code === 'EAI_AGAIN') return ['UNREACHABLE', `the DNS gives no answer about ${where} at the moment`]
-  if (code === 'ECONNREFUSED') return ['UNREACHABLE', `${where} refuses connections; check that it runs`]
+  const named = proxy === undefined ? host : `of the proxy ${proxy}`
+  if (code === 'ENOTFOUND') return ['UNREACHABLE', `the name ${named} does not resolve; check it and the DNS`]
+  if (code === 'EAI_AGAIN') return ['UNREACHABLE', `the DNS gives no answer about ${connected} at the moment`]
+  if (code === 'ECONNREFUSED') return ['UNREACHABLE', `${connected} refuses connections; check that it runs`]
   if (code === 'ECONNRESET' || code === 'EPIPE' || code === 'UND_ERR_SOCKET') {
     return ['UNREACHABLE', `${where} closed the connection in the middle of a request`]
   }
-  const proxy = error instanceof Error && /^Proxy /.test(error.message) ? `: ${error.message}` : ''
-  return ['UNREACHABLE', `the request to ${where} failed (${code === '' ? 'unknown error' : code}${proxy})`]
+  const said = error instanceof Error && /^Proxy /.test(error.message) ? `: ${error.message}` : ''
+  return ['UNREACHABLE', `the request to ${where} failed (${code === '' ? 'unknown error' : code}${said})`]
 }
 
 function codeOf(error: unknown): string {

@@ -163,6 +163,7 @@ export class Sender {
     if (foreign) this.#checkForeign(registry, url)
     const tls = this.#tlsFor(settings, url, foreign)
     const pool = connections.poolFor({ registry, url, tls, policy, proxy: settings.proxy })
+    const proxy = connections.proxyHost({ url, proxy: settings.proxy })
     const began = performance.now()
     const seconds = (): number => (performance.now() - began) / 1000
     let sent: string | Uint8Array | Readable | null = null
@@ -190,7 +191,7 @@ export class Sender {
       }
       const body = new CheckedBody(answer.body, {
         lengthBytes: method === 'HEAD' ? undefined : contentLength(header('content-length')),
-        failure: (error) => (signal.aborted ? abortReason(signal) : failureOf(error, registry, url.host)),
+        failure: (error) => (signal.aborted ? abortReason(signal) : failureOf(error, registry, url.host, proxy)),
         wrongLength: (received) => {
           const message = `${url.host} announced ${header('content-length')} bytes and sent ${received}`
           return new UpstreamError('PROTOCOL', registry, message)
@@ -214,7 +215,7 @@ export class Sender {
     } catch (error) {
       if (sent instanceof Readable) sent.destroy()
       if (signal.aborted) throw abortReason(signal)
-      const failure = failureOf(error, registry, url.host)
+      const failure = failureOf(error, registry, url.host, proxy)
       metrics?.request(registry, failure.code, seconds())
       throw failure
     }
