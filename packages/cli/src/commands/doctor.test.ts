@@ -1,6 +1,6 @@
 // A node that is well, with real daemons, and the ways in which one can be ill.
 import assert from 'node:assert/strict'
-import { chmod, mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
+import { chmod, mkdir, mkdtemp, rm, statfs, writeFile } from 'node:fs/promises'
 import http from 'node:http'
 import https from 'node:https'
 import { once } from 'node:events'
@@ -238,6 +238,42 @@ test('trackers that do not answer, and a clock that is wrong', async (t) => {
   assert.match(about(findings, 'trackers'), /^fail: .*cannot be reached \(ECONNREFUSED\).*\nok: .*is reachable$/)
   assert.match(about(findings, 'clock'), /^warn: 1 h 0 m ahead of that of 127.0.0.1/)
   assert.match(about(findings, 'ports'), /^ok/)
+})
+
+test('the clock of a tracker with TLS is compared, with the authority that signed its certificate', async (t) => {
+  const folder = await folderOf(t)
+  const { server, folder: certificates } = await makeCertificates(t)
+  const tracker = https.createServer(server, (_request, response) => response.end())
+  const port = await listening(t, tracker)
+  t.after(() => tracker.closeAllConnections())
+  const file = await nodeAt(folder, { trackers: [`127.0.0.1:${port}`] })
+  const args = ['--config', file, '--tracker-http-port', String(port)]
+  const known = await doctor(...args, '--tls-ca', join(certificates, 'ca.pem'))
+  assert.match(about(known.findings, 'clock'), /^ok: agrees with that of 127\.0\.0\.1/)
+  const unknown = await doctor(...args)
+  assert.match(about(unknown.findings, 'clock'), /^skip: .* answers neither http:\/\/ .* nor https:\/\/ .*--tls-ca/)
+})
+
+test('a quota that the disk cannot meet, and none at all, are warned of', async (t) => {
+  const folder = await folderOf(t)
+  const { bavail, bsize } = await statfs(folder)
+  const storedBytes = 21 * 1024 ** 2
+  const status = { uptimeMs: 1000, peersConnected: 0, store: { storedBytes }, trackers: [], downloads: [] }
+  const agent = http.createServer((_request, response) => response.end(JSON.stringify(status)))
+  const adminPort = await listening(t, agent)
+  t.after(() => agent.closeAllConnections())
+  const disk = async (keys: Record<string, unknown>): Promise<string> =>
+    about((await doctor('--config', await nodeAt(folder, keys))).findings, 'disk')
+  const storeQuota = bavail * bsize * 2
+  assert.match(
+    await disk({ adminPort, storeQuota }),
+    /^warn: only .* free at .*; storeQuota is .*, 21\.0 MiB of it used: the disk fills before/,
+  )
+  assert.match(await disk({ storeQuota }), /^ok: .*; storeQuota is .*, less what the store holds$/)
+  assert.match(await disk({ adminPort, storeQuota: 0 }), /^warn: .*storeQuota is 0, which is no limit/)
+  assert.match(await disk({ adminPort, storeQuota: '1MiB' }), /^ok: .* free at \S+$/)
+  status.store.storedBytes = storeQuota
+  assert.match(await disk({ adminPort, storeQuota }), /^ok: .*; storeQuota is .* of it used$/)
 })
 
 test('where a tracker is, in every way to write it', () => {

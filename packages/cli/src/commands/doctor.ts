@@ -45,7 +45,6 @@ async function checkNode(
   image: ImageReference | undefined,
   trackerHttpPort: number,
 ): Promise<Finding[]> {
-  const findings = [...(await checkKeys(config)), ...(await checkDisk(config))]
   const access = {
     ...(tokenFile === undefined ? {} : { tokenFile }),
     ...(tlsCa === undefined ? {} : { tlsCa }),
@@ -53,9 +52,10 @@ async function checkNode(
     ...(tlsKey === undefined ? {} : { tlsKey }),
   }
   const agent = await checkAgent(config, access)
-  findings.push(...agent.findings)
+  const disk = await checkDisk(config, agent.status?.store.storedBytes)
+  const findings = [...(await checkKeys(config)), ...disk, ...agent.findings]
   if (agent.isDown) findings.push(...(await checkPorts(config)))
-  findings.push(...(await checkTrackers(config, agent.status, trackerHttpPort)))
+  findings.push(...(await checkTrackers(config, agent.status, trackerHttpPort, access)))
   // One that does not tell its status to everybody serves pulls all the same.
   findings.push(...(agent.isDown ? [skip('pull', 'not tried: no agent')] : await checkPull(config, access, image)))
   return findings

@@ -66,11 +66,15 @@ function withoutStatus({ adminPort, adminTlsCertFile }: AgentConfig, error: Erro
   return `the agent at port ${adminPort} cannot be talked to (${codeOf(error.cause)})${advice}`
 }
 
-/** Each tracker by its port, by what the agent says of it, and by its clock. */
+/**
+ * Each tracker by its port, by what the agent says of it, and by its clock.
+ * @param access - the authority and the client certificate, where a tracker's HTTP has TLS
+ */
 export async function checkTrackers(
   { trackers }: AgentConfig,
   status: AgentStatus | undefined,
   httpPort: number,
+  access: ApiOptions,
 ): Promise<Finding[]> {
   if (trackers.length === 0) {
     return [warn('trackers', 'none configured: a rollout to many nodes costs the origin more; set trackers')]
@@ -89,27 +93,38 @@ export async function checkTrackers(
         known?.connected === false
           ? fail('trackers', `${address} is reachable, but refuses the agent: have both the same swarm key?`)
           : ok('trackers', `${address} is ${known === undefined ? 'reachable' : 'connected'}`)
-      return [finding, await checkClock(place.host, httpPort)]
+      return [finding, await checkClock(place.host, httpPort, access)]
     }),
   )
   return found.flat()
 }
 
-async function checkClock(host: string, port: number): Promise<Finding> {
-  const url = `http://${host.includes(':') ? `[${host}]` : host}:${port}/healthz`
+async function checkClock(host: string, port: number, { tlsCa, tlsCert, tlsKey }: ApiOptions): Promise<Finding> {
+  const place = `${reachable(host)}:${port}/healthz`
   try {
-    const before = Date.now()
-    const { headers, body } = await request(url, limits(ANSWER_LIMIT_MS))
-    await body.dump()
-    const theirs = Date.parse(String(headers['date']))
-    if (Number.isNaN(theirs)) return skip('clock', `${url} does not say what time it is`)
-    const ahead = Math.round((before + Date.now()) / 2 - theirs)
-    if (Math.abs(ahead) <= CLOCK_TOLERANCE_MS) return ok('clock', `agrees with that of ${host}`)
-    const by = `${showDuration(Math.abs(ahead))} ${ahead > 0 ? 'ahead of' : 'behind'} that of ${host}`
-    return warn('clock', `${by}: logins and certificates may be refused; let chrony or systemd-timesyncd set both`)
-  } catch (error) {
-    return skip('clock', `not compared: ${url} does not answer (${codeOf(error)}); see --tracker-http-port`)
+    return await compareClock(host, `http://${place}`)
+  } catch (plainError) {
+    try {
+      // Whether the tracker has TLS is written in its own configuration only.
+      return await compareClock(host, `https://${place}`, await tlsDispatcher({ tlsCa, tlsCert, tlsKey }))
+    } catch (error) {
+      const answers = `http:// (${codeOf(plainError)}) nor https:// (${codeOf(error)})`
+      const advice = 'see --tracker-http-port, and --tls-ca for https'
+      return skip('clock', `not compared: ${place} answers neither ${answers}; ${advice}`)
+    }
   }
+}
+
+async function compareClock(host: string, url: string, dispatcher?: Dispatcher): Promise<Finding> {
+  const before = Date.now()
+  const { headers, body } = await request(url, limits(ANSWER_LIMIT_MS, dispatcher))
+  await body.dump()
+  const theirs = Date.parse(String(headers['date']))
+  if (Number.isNaN(theirs)) return skip('clock', `${url} does not say what time it is`)
+  const ahead = Math.round((before + Date.now()) / 2 - theirs)
+  if (Math.abs(ahead) <= CLOCK_TOLERANCE_MS) return ok('clock', `agrees with that of ${host}`)
+  const by = `${showDuration(Math.abs(ahead))} ${ahead > 0 ? 'ahead of' : 'behind'} that of ${host}`
+  return warn('clock', `${by}: logins and certificates may be refused; let chrony or systemd-timesyncd set both`)
 }
 
 /** Where the runtimes of this node reach the agent. */

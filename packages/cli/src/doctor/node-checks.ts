@@ -63,7 +63,11 @@ export async function checkKeys({ swarmKeyFiles }: AgentConfig): Promise<Finding
   }
 }
 
-export async function checkDisk({ dataDirectory, storeQuota }: AgentConfig): Promise<Finding[]> {
+/** @param heldBytes - what the store holds, as the agent says; undefined when it does not run */
+export async function checkDisk(
+  { dataDirectory, storeQuota }: AgentConfig,
+  heldBytes: number | undefined,
+): Promise<Finding[]> {
   const place = await nearestFolder(dataDirectory)
   const writable = await access(place, constants.W_OK).then(
     () => true,
@@ -77,8 +81,16 @@ export async function checkDisk({ dataDirectory, storeQuota }: AgentConfig): Pro
   if (free < LITTLE_SPACE_BYTES) {
     return [warn('disk', `only ${room}: pulls go on without being kept; make room or lower storeQuota`)]
   }
-  const quota = storeQuota > 0 && storeQuota > free ? `; storeQuota is ${showSize(storeQuota)}, less what it holds` : ''
-  return [ok('disk', room + quota)]
+  if (storeQuota === 0) {
+    return [warn('disk', `${room}; storeQuota is 0, which is no limit: the store grows until the disk is full; set it`)]
+  }
+  if (storeQuota <= free) return [ok('disk', room)]
+  const quota = `storeQuota is ${showSize(storeQuota)}`
+  // It is what the store may have in all, and only the agent knows how much of that it has.
+  if (heldBytes === undefined) return [ok('disk', `${room}; ${quota}, less what the store holds`)]
+  if (storeQuota - heldBytes <= free) return [ok('disk', `${room}; ${quota}, ${showSize(heldBytes)} of it used`)]
+  const advice = 'the disk fills before the store makes room; lower storeQuota'
+  return [warn('disk', `only ${room}; ${quota}, ${showSize(heldBytes)} of it used: ${advice}`)]
 }
 
 async function nearestFolder(path: string): Promise<string> {
