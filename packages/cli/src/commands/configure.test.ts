@@ -54,7 +54,7 @@ test('writes the files of all runtimes, shows them first, and removes them again
 
   assert.equal((await configure(...all)).code, 0)
   const written = await files()
-  assert.deepEqual(Object.keys(written).toSorted(), [HOSTS, REGISTRIES, DAEMON].toSorted())
+  assert.deepEqual(Object.keys(written).toSorted(), [HOSTS, REGISTRIES, DAEMON, `${DAEMON}.before-shoal`].toSorted())
   assert.match(written[HOSTS] ?? '', /\[host\."http:\/\/127\.0\.0\.1:7700"\]\n {2}capabilities = \["pull", "resolve"\]/)
   assert.deepEqual(JSON.parse(written[DAEMON] ?? ''), { 'registry-mirrors': ['http://127.0.0.1:7700'] })
   assert.match(written[REGISTRIES] ?? '', /prefix = "ghcr.io"\nlocation = "ghcr.io"\n\[\[registry.mirror\]\]\nlocation/)
@@ -95,13 +95,17 @@ test("docker's other settings stay, and come back byte for byte", async (t) => {
   assert.deepEqual(JSON.parse(after[DAEMON] ?? ''), { debug: false, 'registry-mirrors': ['https://old.example'] })
 })
 
-test("what is not Shoal's or cannot be read is left, and then nothing else is changed either", async (t) => {
+test("what is not Shoal's or cannot be read is left, and the others are done", async (t) => {
   const { configure, files, write } = await machine(t)
   await write(HOSTS, 'server = "https://example.com"\n')
   const before = await files()
-  const refused = await configure('docker', 'containerd')
+  const refused = await configure('containerd', 'docker')
   assert.equal(refused.code, 1)
   assert.match(refused.err, /not Shoal's, so it is left as it is. Add to it:[^]*capabilities/)
+  assert.match(refused.err, /^shoal: left as it was, for the reason above: containerd$/m)
+  assert.match((await files())[DAEMON] ?? '', /7700/)
+  assert.equal((await files())[HOSTS], before[HOSTS])
+  assert.equal((await configure('docker', '--undo')).code, 0)
   assert.deepEqual(await files(), before)
   assert.match((await configure('containerd', '--undo')).err, /was not written by Shoal/)
   assert.deepEqual(await files(), before)
@@ -146,6 +150,49 @@ test('what is undone with another mirror than it was done with keeps its backup,
   await write(DAEMON, '{ "debug": true, "registry-mirrors": ["https://old.example"] }')
   assert.equal((await configure('docker', '--undo')).err, '')
   assert.deepEqual(Object.keys(await files()), [DAEMON])
+})
+
+test("another mirror takes the place of the one before, and of nobody else's", async (t) => {
+  const { configure, files, write } = await machine(t)
+  const mirrors = async (): Promise<unknown> =>
+    (JSON.parse((await files())[DAEMON] ?? '') as Record<string, unknown>)['registry-mirrors']
+  const [first, second] = ['http://127.0.0.1:7800', 'http://127.0.0.1:7900']
+  await configure('docker', '--mirror', first)
+  await configure('docker', '--mirror', second)
+  assert.deepEqual(await mirrors(), [second])
+  await configure('docker', '--undo', '--mirror', second)
+  assert.deepEqual(await files(), {})
+
+  const before = '{ "registry-mirrors": ["https://old.example"] }'
+  await write(DAEMON, before)
+  await configure('docker', '--mirror', first)
+  await configure('docker', '--mirror', second)
+  assert.deepEqual(await mirrors(), [second, 'https://old.example'])
+  await configure('docker', '--undo', '--mirror', second)
+  assert.deepEqual(await files(), { [DAEMON]: before })
+
+  // Added since, by whom can only be guessed: then nothing goes.
+  await configure('docker', '--mirror', first)
+  await write(DAEMON, JSON.stringify({ 'registry-mirrors': [first, 'https://new.example', 'https://old.example'] }))
+  const { err } = await configure('docker', '--mirror', second)
+  assert.match(err, /has http:\/\/127\.0\.0\.1:7800, https:\/\/new\.example, which were not there before Shoal/)
+  assert.deepEqual(await mirrors(), [second, first, 'https://new.example', 'https://old.example'])
+})
+
+test('a mirror with TLS: whose authority is named, or how it can be', async (t) => {
+  const { configure, files } = await machine(t)
+  const tls = ['--mirror', 'https://mirror.example:7700']
+  const all = ['containerd', 'docker', 'podman']
+  const { err } = await configure(...all, ...tls)
+  assert.match(err, /^containerd: if an authority of your own signed .*: name its file with --ca/m)
+  assert.match(err, /^docker: .*: put it at \/etc\/docker\/certs\.d\/mirror\.example:7700\/ca\.crt$/m)
+  assert.match(err, /^podman: .*: put it at \/etc\/containers\/certs\.d\/mirror\.example:7700\/ca\.crt$/m)
+  assert.doesNotMatch((await configure(...all)).err, /authority/)
+  const named = await configure('containerd', ...tls, '--ca', '/etc/shoal/ca.pem')
+  assert.doesNotMatch(named.err, /authority/)
+  assert.match((await files())[HOSTS] ?? '', /^ {2}ca = "\/etc\/shoal\/ca\.pem"$/m)
+  assert.equal((await configure('containerd', '--ca', '/etc/shoal/ca.pem')).code, 2)
+  assert.equal((await configure('containerd', ...tls, '--ca', 'ca.pem')).code, 2)
 })
 
 test('a runtime that is named twice is done once', async (t) => {

@@ -15,6 +15,7 @@ export function addNodeWords(program: Command, action: Action, output: Output): 
     .description('have the container runtimes of this machine pull through the agent')
     .argument('[runtimes...]', 'containerd, docker, podman, cri-o (default: those installed)')
     .option('--mirror <url>', "the agent's mirror endpoint", DEFAULT_MIRROR)
+    .option('--ca <file>', "who signed the mirror's certificate (PEM): containerd is told of it")
     .addOption(
       new Option('--registry <host>', 'a registry that podman and CRI-O take through the agent').argParser(
         (value: string, before: string[] = []) => [...before, value],

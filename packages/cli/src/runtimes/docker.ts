@@ -3,7 +3,7 @@ import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { CommandError } from '../exit-codes.ts'
 import { readText, type FileChange } from './file-change.ts'
-import type { Plan, Runtime, Wish } from './runtime.ts'
+import { authorityNotes, type Plan, type Runtime, type Wish } from './runtime.ts'
 
 const KEY = 'registry-mirrors'
 const RELOAD = 'docker reads it after: systemctl reload docker (or kill -HUP of dockerd)'
@@ -56,13 +56,22 @@ export const docker: Runtime = {
     const mirrors = mirrorsOf(path, settings)
     const notes = [
       'docker asks mirrors for Docker Hub only; other images: docker pull ' + `${wish.mirror.host}/ghcr.io/org/app:1`,
+      ...authorityNotes(wish.mirror, `put it at /etc/docker/certs.d/${wish.mirror.host}/ca.crt`),
     ]
     if (mirrors.some((one) => isMirror(one, wish.mirror))) return { changes: [], notes }
-    const after = render({ ...settings, [KEY]: [wish.mirror.origin, ...mirrors] }, before)
     const kept = await readText(backup)
+    const added = addedTo(mirrors, backup, kept)
+    const others = added.length === 1 ? mirrors.filter((one) => !added.includes(one)) : mirrors
+    if (added.length > 1) {
+      notes.push(
+        `${path} has ${added.join(', ')}, which were not there before Shoal: take out which is no mirror any more`,
+      )
+    }
+    const after = render({ ...settings, [KEY]: [wish.mirror.origin, ...others] }, before)
     const changes: FileChange[] = [{ path, before, after }]
-    // The backup goes first, so that there is no moment without one; an older one is what it was before Shoal.
-    if (before !== undefined && kept === undefined) changes.unshift({ path: backup, before: kept, after: before })
+    // The backup goes first, so that there is no moment without one; an older one is what it was before Shoal. Where
+    // there was no file it is empty: it tells what is Shoal's all the same.
+    if (kept === undefined) changes.unshift({ path: backup, before: kept, after: before ?? '' })
     return { changes, notes: [...notes, RELOAD] }
   },
   async planUndo(wish) {
@@ -76,8 +85,7 @@ export const docker: Runtime = {
     const others = mirrors.filter((one) => !isMirror(one, wish.mirror))
     if (others.length === mirrors.length) {
       // A mirror that was not there before may be Shoal's under another address, and then the backup is still needed.
-      const old = kept === undefined ? mirrors : mirrorsOf(backup, parse(backup, kept))
-      if (mirrors.every((one) => old.includes(one))) return { changes: removal, notes: [] }
+      if (addedTo(mirrors, backup, kept).length === 0) return { changes: removal, notes: [] }
       const note = `${path} names no mirror ${wish.mirror.origin}; was another --mirror used?`
       return { changes: [], notes: [note] }
     }
@@ -89,10 +97,17 @@ export const docker: Runtime = {
   },
 }
 
+/** The mirrors that were not there before Shoal: its own of then, and what the administrator has added since. */
+function addedTo(mirrors: string[], backup: string, kept: string | undefined): string[] {
+  const old = kept === undefined ? mirrors : mirrorsOf(backup, parse(backup, kept))
+  return mirrors.filter((one) => !old.includes(one))
+}
+
 /** Byte for byte as it was, where nothing else was changed since. */
 function restored(path: string, left: Settings, before: string, kept: string | undefined): string | undefined {
   if (kept === undefined) return Object.keys(left).length === 0 ? undefined : render(left, before)
   const old = parse(path, kept)
   const emptied = Array.isArray(old[KEY]) && old[KEY].length === 0 ? { ...left, [KEY]: [] } : left
-  return isDeepStrictEqual(old, emptied) ? kept : render(left, before)
+  if (!isDeepStrictEqual(old, emptied)) return render(left, before)
+  return kept === '' ? undefined : kept
 }

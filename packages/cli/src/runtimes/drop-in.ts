@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import { segmentOfRegistry } from '@shoal/agent/names'
 import { CommandError } from '../exit-codes.ts'
 import { readText } from './file-change.ts'
-import { MARK, type Plan, type Runtime, type Wish } from './runtime.ts'
+import { authorityNotes, MARK, type Plan, type Runtime, type Wish } from './runtime.ts'
 
 async function planFile(path: string, after: string | undefined, what: string): Promise<Plan> {
   const before = await readText(path)
@@ -30,9 +30,12 @@ export const containerd: Runtime = {
       '# containerd asks the registry itself.',
       `[host.${JSON.stringify(wish.mirror.origin)}]`,
       '  capabilities = ["pull", "resolve"]',
+      ...(wish.ca === undefined ? [] : [`  ca = ${JSON.stringify(wish.ca)}`]),
       '',
     ].join('\n')
     const plan = await planFile(hostsFile(wish), text, 'Add to it')
+    const advice = 'name its file with --ca, and containerd trusts it for the agent'
+    if (wish.ca === undefined) plan.notes.push(...authorityNotes(wish.mirror, advice))
     const obstacle = obstacleIn((await readText(join(wish.root, 'etc/containerd/config.toml'))) ?? '')
     return obstacle === undefined ? plan : { ...plan, obstacle }
   },
@@ -72,6 +75,7 @@ export const podman: Runtime = {
     )
     const plan = await planFile(registriesFile(wish), [MARK, ...blocks].join('\n'), 'Move it away, or add to it')
     plan.notes.push(`podman goes through the agent for ${wish.registries.join(', ')}; name others with --registry`)
+    plan.notes.push(...authorityNotes(wish.mirror, `put it at /etc/containers/certs.d/${wish.mirror.host}/ca.crt`))
     plan.notes.push('CRI-O reads it after: systemctl reload crio')
     return plan
   },

@@ -11,6 +11,8 @@ export interface Wish {
   root: string
   /** `http://127.0.0.1:7700` */
   mirror: URL
+  /** File with the authority that signed the mirror's certificate, where the runtime finds it. */
+  ca?: string
   /** Registries that shall come through the agent, for runtimes that must be told each. */
   registries: string[]
 }
@@ -30,6 +32,12 @@ export interface Runtime {
   /** @throws CommandError when the files there are not to be touched */
   plan(wish: Wish): Promise<Plan>
   planUndo(wish: Wish): Promise<Plan>
+}
+
+/** What a person must do where an authority of their own signed the mirror's certificate; nothing without TLS. */
+export function authorityNotes(mirror: URL, advice: string): string[] {
+  if (mirror.protocol === 'http:') return []
+  return [`if an authority of your own signed the certificate of ${mirror.origin}: ${advice}`]
 }
 
 export async function isInstalled(runtime: Runtime, searchPath = process.env['PATH'] ?? ''): Promise<boolean> {
