@@ -101,6 +101,31 @@ describe('shoal', { concurrency: 2 }, () => {
       assert.ok(out.includes(`${flag} `), flag)
   })
 
+  it('shows the help of the command that all words name', async () => {
+    for (const words of [['image', 'save'], ['image'], ['registry', 'gc'], ['agent']]) {
+      const { code, out } = await shoal(['help', ...words])
+      assert.deepEqual([code, out], [0, (await shoal([...words, '--help'])).out], words.join(' '))
+      assert.match(out, new RegExp(`^Usage: shoal ${words.join(' ')} `))
+    }
+    assert.equal((await shoal(['help', 'imge'])).code, 2)
+  })
+
+  it('takes the flag of a boolean with and without its value, and shows its default once', async () => {
+    assert.match(
+      (await shoal(['registry', '--help'])).out,
+      /--remove-untagged \[boolean\] [^(]*[^]*?\(default: false\)$/m,
+    )
+    assert.doesNotMatch((await shoal(['registry', '--help'])).out, /preset/)
+    for (const [value, code] of [
+      [[], 0],
+      [['false'], 0],
+      [['maybe'], 2],
+    ] as const) {
+      const data = ['--data-directory', join(directory, 'unused')]
+      assert.equal((await shoal(['registry', ...data, '--check', '--remove-untagged', ...value])).code, code, value[0])
+    }
+  })
+
   const misused: [string, string[], RegExp][] = [
     ['an unknown command', ['pul'], /unknown command 'pul'/],
     ['an unknown flag', ['agent', '--mirror-prt', '1'], /--mirror-port/],

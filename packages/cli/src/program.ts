@@ -126,7 +126,11 @@ export async function runCommand(args: string[], output: Output = STANDARD): Pro
     )
 
   try {
-    await program.parseAsync(args, { from: 'user' })
+    // By itself, commander's word for help looks at one word only, and knows no flags of daemons.
+    const [word, ...asked] = args
+    const isKnown = program.commands.some((command) => command.name() === asked[0])
+    const words = word === 'help' && isKnown ? [...asked, '--help'] : args
+    await program.parseAsync(words, { from: 'user' })
     return exitCode
   } catch (error) {
     return toExitCode(error, output)

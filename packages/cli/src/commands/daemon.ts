@@ -30,7 +30,6 @@ function flagOf(key: ConfigKey): Option {
     `${key.flag} ${placeholder(key)}`,
     `${key.schema.description}${defaultInWords(key)}`.replaceAll('`', ''),
   ).helpGroup(`${key.schema.section ?? 'Keys'}:`)
-  if (key.kind === 'boolean') option.preset('true')
   if (key.kind === 'list') option.argParser((text: string, before: string[] | undefined) => [...(before ?? []), text])
   return option
 }
@@ -65,7 +64,13 @@ export async function daemonCommand(
   }
   command.parse(args, { from: 'user' })
 
-  const given = command.opts<Record<string, string | string[]>>()
+  // A flag of a boolean may come without its value. (A preset of commander's would be shown by the help.)
+  const given = Object.fromEntries(
+    Object.entries(command.opts<Record<string, string | string[] | true>>()).map(([flag, value]) => [
+      flag,
+      value === true ? 'true' : value,
+    ]),
+  )
   const { values, warnings } = await loadConfig({
     schema,
     ...(typeof given['config'] === 'string' && { file: given['config'] }),

@@ -3,7 +3,7 @@ import { createWriteStream } from 'node:fs'
 import { open, rename, rm } from 'node:fs/promises'
 import { once } from 'node:events'
 import { dirname } from 'node:path'
-import type { Readable } from 'node:stream'
+import type { Readable, Writable } from 'node:stream'
 import { pipeline } from 'node:stream/promises'
 import {
   createDigestHash,
@@ -43,8 +43,39 @@ export async function writeArchive(
   signal: AbortSignal,
 ): Promise<void> {
   const partial = `${file}.partial-${process.pid}`
+  try {
+    const destination = createWriteStream(partial, { flags: 'wx' })
+    await streamArchive(destination, tree, source, names, machine, onBytes, signal)
+    const handle = await open(partial, 'r+')
+    await handle.sync().finally(() => handle.close())
+    await rename(partial, file)
+    const folder = await open(dirname(file), 'r')
+    await folder.sync().finally(() => folder.close())
+  } catch (error) {
+    // Where no file could be, there is none to remove, and the reason is known.
+    await rm(partial, { force: true }).catch(() => undefined)
+    signal.throwIfAborted()
+    const { code, message } = error as NodeJS.ErrnoException
+    if (code !== undefined && /^E[A-Z]+$/.test(code)) throw new CommandError(`${file} cannot be written: ${message}`)
+    throw error
+  }
+}
+
+/**
+ * Writes the archive as it comes: who reads it must look whether the command has failed.
+ * @throws CommandError when a blob is not what its digest says
+ */
+export async function streamArchive(
+  destination: Writable,
+  tree: ImageTree,
+  source: ImageSource,
+  names: SaveNames,
+  machine: Platform,
+  onBytes: OnBlobBytes,
+  signal: AbortSignal,
+): Promise<void> {
   const archive = pack()
-  const writing = pipeline(archive, createWriteStream(partial, { flags: 'wx' }), { signal })
+  const writing = pipeline(archive, destination, { signal })
   // Whoever fails first says why. What fills the archive may be waiting for a registry, or for an entry whose error has
   // gone by already, so it is told as well.
   const broken = new AbortController()
@@ -56,20 +87,10 @@ export async function writeArchive(
     await fill(archive, tree, source, names, machine, onBytes, AbortSignal.any([signal, broken.signal]))
     archive.finalize()
     await writing
-    const handle = await open(partial, 'r+')
-    await handle.sync().finally(() => handle.close())
-    await rename(partial, file)
-    const folder = await open(dirname(file), 'r')
-    await folder.sync().finally(() => folder.close())
   } catch (error) {
     const reason: unknown = broken.signal.aborted ? broken.signal.reason : error
     archive.destroy(reason as Error)
     await writing.catch(() => undefined)
-    // Where no file could be, there is none to remove, and the reason is known.
-    await rm(partial, { force: true }).catch(() => undefined)
-    signal.throwIfAborted()
-    const { code, message } = reason as NodeJS.ErrnoException
-    if (code !== undefined && /^E[A-Z]+$/.test(code)) throw new CommandError(`${file} cannot be written: ${message}`)
     throw reason
   }
 }

@@ -1,11 +1,15 @@
 // save, copy, list and inspect between registries in this process.
 import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { readdir, readFile, writeFile } from 'node:fs/promises'
 import http from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
+import { buffer, text } from 'node:stream/consumers'
 import { test } from 'node:test'
+import { fileURLToPath } from 'node:url'
 import {
   digestOf,
   MEDIA_TYPE_OCI_CONFIG,
@@ -71,6 +75,27 @@ test('what is saved can be loaded again, by docker too, and is the same each tim
   const wrong = await image('save', name, join(folder, 'mips.tar'), '--platform', 'linux/mips')
   assert.deepEqual([wrong.code, /there are: linux\/amd64, linux\/arm64/.test(wrong.err)], [1, true])
   assert.deepEqual((await readdir(folder)).toSorted(), ['again.tar', 'arm.tar', 'in.tar', 'out.tar'])
+})
+
+test('what is saved to standard output is what a file would be, and is for no terminal', async (t) => {
+  const registry = await startRegistry(t)
+  const folder = await temporaryFolder(t)
+  const name = `${registry.host}/team/app:1.0`
+  await writeFile(join(folder, 'in.tar'), await tarOf(layoutFiles([makeImage()])))
+  await image('load', join(folder, 'in.tar'), name)
+  assert.equal((await image('save', name, join(folder, 'out.tar'))).code, 0)
+  const command = fileURLToPath(new URL('../../../bin/shoal.ts', import.meta.url))
+  const child = spawn(process.execPath, [command, 'image', 'save', name, '-'], { cwd: folder })
+  const [written, told, [code]] = await Promise.all([buffer(child.stdout), text(child.stderr), once(child, 'close')])
+  assert.equal(code, 0, told)
+  assert.deepEqual(written, await readFile(join(folder, 'out.tar')))
+  assert.match(told, /team\/app:1\.0 sha256:/)
+  const before = process.stdout.isTTY
+  t.after(() => (process.stdout.isTTY = before))
+  process.stdout.isTTY = true
+  const refused = await image('save', name, '-')
+  assert.deepEqual([refused.code, /not for a terminal/.test(refused.err)], [2, true])
+  assert.deepEqual((await readdir(folder)).toSorted(), ['in.tar', 'out.tar'])
 })
 
 test('a registry that gives wrong bytes leaves no archive and no tag', async (t) => {

@@ -1,7 +1,8 @@
 // `shoal image save`: from a registry into a file that `shoal image load`, docker, podman, skopeo and ctr take.
-import { formatReference } from '@shoal/oci'
+import { formatReference, type Descriptor } from '@shoal/oci'
 import { stat } from 'node:fs/promises'
-import { writeArchive } from '../../image-archive/write-archive.ts'
+import { streamArchive, writeArchive } from '../../image-archive/write-archive.ts'
+import { UsageError } from '../../exit-codes.ts'
 import { showSize } from '../../people.ts'
 import type { Output } from '../../program.ts'
 import { openRegistryImage } from '../../registry-image.ts'
@@ -28,6 +29,10 @@ export async function saveCommand(
 ): Promise<number> {
   const name = readReference(reference)
   const platform = readPlatform(options.platform)
+  const isStreamed = file === '-'
+  if (isStreamed && process.stdout.isTTY) {
+    throw new UsageError('an archive is not for a terminal: name a file, or send the output elsewhere')
+  }
   return await withRegistry([name.registry], options, async (registry, signal) => {
     const source = await openRegistryImage(registry, name, signal)
     const tree = await readImage(source, source.root, platform, signal)
@@ -38,22 +43,19 @@ export async function saveCommand(
     const docker = name.tag === undefined ? undefined : formatReference(tagged)
     const names = { full: formatReference(name), docker, tag: name.tag }
     try {
-      await writeArchive(
-        file,
-        tree,
-        source,
-        names,
-        platform ?? machinePlatform(),
-        (blob, bytes) => {
-          if (bytes === blob.size) display.done(blob, 'saved')
-          else display.progress(blob, bytes)
-        },
-        signal,
-      )
+      const machine = platform ?? machinePlatform()
+      const onBytes = (blob: Descriptor, bytes: number): void => {
+        if (bytes === blob.size) display.done(blob, 'saved')
+        else display.progress(blob, bytes)
+      }
+      if (isStreamed) await streamArchive(process.stdout, tree, source, names, machine, onBytes, signal)
+      else await writeArchive(file, tree, source, names, machine, onBytes, signal)
     } finally {
       display.close()
     }
-    const { size } = await stat(file)
-    output.out(`${showReference(name)} ${tree.root.descriptor.digest}\n${file}: ${showSize(size)}\n`)
+    const saved = `${showReference(name)} ${tree.root.descriptor.digest}\n`
+    // Standard output has the archive.
+    if (isStreamed) output.err(saved)
+    else output.out(`${saved}${file}: ${showSize((await stat(file)).size)}\n`)
   })
 }

@@ -59,7 +59,7 @@ export function addImageWords(program: Command, action: Action, output: Output):
   withConnection(image.command('save'))
     .description('write an image to an archive that docker, podman and ctr load as well')
     .argument('<image>', 'registry.example.com/team/app:1.0')
-    .argument('<file>', 'tar archive (OCI layout)')
+    .argument('<file>', 'tar archive (OCI layout); - for standard output')
     .option(...PLATFORM)
     .action(
       action(async (reference: string, file: string, options: SaveOptions) =>

@@ -100,6 +100,15 @@ describe('shoal registry user', () => {
     })
   }
 
+  it('tells a file that is not there from one without accounts', async () => {
+    const { code, out, err } = await shoal(['user', 'list', '--htpasswd-file', '/nonexistent/htpasswd'])
+    assert.deepEqual([code, out], [1, ''])
+    assert.match(err, /\/nonexistent\/htpasswd does not exist/)
+    const empty = join(directory, 'empty')
+    await writeFile(empty, '')
+    assert.deepEqual(await shoal(['user', 'list', '--htpasswd-file', empty]), { code: 0, out: '', err: '' })
+  })
+
   it('ends with 1 where it cannot write', async () => {
     const { code, err } = await shoal(['user', 'add', 'ann', '--password-stdin', ...file], 'secret\n')
     assert.equal(code, 1)

@@ -1,4 +1,5 @@
 // `shoal registry user`: accounts are lines of an htpasswd file, which a running registry reads again by itself.
+import { access } from 'node:fs/promises'
 import type { Readable } from 'node:stream'
 import { InvalidAccountError, listUsers, removeUser, setUser } from '@shoal/origin/accounts'
 import { CommandError, EXIT_OK, UsageError } from '../../exit-codes.ts'
@@ -66,6 +67,11 @@ export async function removeUserCommand(name: string, options: RegistryFileOptio
 /** Prints the names of all accounts. */
 export async function listUsersCommand(options: RegistryFileOptions, output: Output): Promise<number> {
   const file = await accountsFile(options)
+  const isThere = await access(file).then(
+    () => true,
+    (error: NodeJS.ErrnoException) => error.code !== 'ENOENT',
+  )
+  if (!isThere) throw new CommandError(`${plainText(file)} does not exist: "shoal registry user add" makes it`)
   for (const name of await changing(file, () => listUsers(file))) output.out(`${name}\n`)
   return EXIT_OK
 }
