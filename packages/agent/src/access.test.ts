@@ -1,10 +1,9 @@
 // Who may read what, asked of whole agents in front of a registry with a public and a private repository.
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
-import { digestOf } from '@shoal/oci'
 import { agentConfig, type AgentConfig } from './config.ts'
 import { startAgent, type TestAgent } from './testing/agents.ts'
-import { refuse, startRegistry, type TestImage } from './testing/registry.ts'
+import { INDEX_TYPE, MANIFEST_TYPE, refuse, startRegistry, type TestImage } from './testing/registry.ts'
 
 const RIGHT = `Basic ${Buffer.from('ann:right').toString('base64')}`
 const WRONG = `Basic ${Buffer.from('ann:wrong').toString('base64')}`
@@ -287,18 +286,42 @@ test('an outage does not open what was closed before it, by other tags and diges
   }
 })
 
-testWithEach('a foreign layer in a manifest of an open repository opens nothing', async (t, config) => {
-  const { registry, agent, secret, open, state, path } = await setUp(t, config)
+/** Types of layers that registries do not look for when the layer has URLs; some take any type for one with URLs. */
+const FOREIGN_TYPES = ['nondistributable.v1.tar+gzip', 'v1.tar+gzip'].map(
+  (end) => `application/vnd.oci.image.layer.${end}`,
+)
+
+testWithEach('a layer with URLs in a manifest of an open repository opens nothing', async (t, config) => {
+  const { registry, agent, secret, open, owned, path } = await setUp(t, config)
   await pull(agent, path('team/private'), secret, RIGHT)
   await agent.idle()
-  const manifest = JSON.parse(open.text) as { layers: object[] }
-  const stolen = { digest: secret.layers[0], size: 100_000, urls: ['https://elsewhere.test/layer'] }
-  manifest.layers.push({ ...stolen, mediaType: 'application/vnd.oci.image.layer.nondistributable.v1.tar+gzip' })
-  const text = JSON.stringify(manifest)
-  registry.addManifest('team/open:2', text, 'application/vnd.oci.image.manifest.v1+json')
-  const mood = registry.mood
-  registry.mood = (request, response) => (request.url?.endsWith(digestOf(text)) ? false : mood(request, response))
-  assert.equal((await ask(agent, `${path('team/open')}/manifests/2`)).status, 200)
-  assert.equal((await ask(agent, `${path('team/open')}/blobs/${secret.layers[0]!}`)).status, 404)
-  assert.equal(state.down, false)
+  for (const [at, mediaType] of FOREIGN_TYPES.entries()) {
+    const manifest = JSON.parse(open.text) as { layers: object[] }
+    const stolen = { digest: secret.layers[0], size: 100_000, urls: ['https://elsewhere.test/layer'] }
+    manifest.layers.push({ ...stolen, mediaType })
+    const text = JSON.stringify(manifest)
+    const digest = registry.addManifest(`team/open:foreign-${at}`, text, MANIFEST_TYPE)
+    owned['team/open']!.push({ ...open, digest })
+    assert.equal((await ask(agent, `${path('team/open')}/manifests/foreign-${at}`)).status, 200)
+    assert.equal((await ask(agent, `${path('team/open')}/blobs/${secret.layers[0]!}`)).status, 404, mediaType)
+  }
+})
+
+testWithEach('a manifest that its registry took for something else opens nothing', async (t, config) => {
+  const { registry, agent, secret, open, owned, path } = await setUp(t, config)
+  await pull(agent, path('team/private'), secret, RIGHT)
+  await agent.idle()
+  // A registry that does not look into documents took this one for an index without children, and once more as a blob.
+  const { mediaType: _none, ...image } = JSON.parse(secret.text) as Record<string, unknown>
+  const planted = registry.addManifest('team/open:2', JSON.stringify(image), INDEX_TYPE)
+  registry.addBlob(registry.manifests.get(planted)!.bytes)
+  owned['team/open']!.push({ ...open, digest: planted })
+  assert.equal((await ask(agent, `${path('team/open')}/blobs/${planted}`)).status, 200)
+  await agent.idle()
+  for (const reference of [planted, '2']) {
+    assert.equal((await ask(agent, `${path('team/open')}/manifests/${reference}`)).status, 200)
+    for (const digest of [secret.config, ...secret.layers]) {
+      assert.equal((await ask(agent, `${path('team/open')}/blobs/${digest}`)).status, 404)
+    }
+  }
 })

@@ -55,7 +55,8 @@ export class Access {
   readonly #now: () => number
   /** Credentials are remembered as a hash under a key that nobody else has and that ends with the process. */
   readonly #secret = randomBytes(32)
-  readonly #members = new LRUCache<string, true>({ ...entryLimit(REMEMBERED_MEMBERS) })
+  /** With the media type that the origin has said of it; empty where that is not known. */
+  readonly #members = new LRUCache<string, string>({ ...entryLimit(REMEMBERED_MEMBERS) })
   /** By repository for everyone, by keyed hash of repository and credentials for a client. */
   readonly #readers = new LRUCache<string, Standing>({ ...entryLimit(REMEMBERED_READERS) })
   /** Repositories that the origin refused to everyone lately. */
@@ -92,7 +93,8 @@ export class Access {
    */
   async resolve(target: RepositoryTarget, tag: string, reader: Requester, signal: AbortSignal): Promise<Admission> {
     const admission = await this.#askInTurn(target, tag, 'manifest', reader, signal)
-    this.#members.set(memberKey(target, admission.resolved.digest, 'manifest'), true)
+    const { digest, mediaType } = admission.resolved
+    this.#members.set(memberKey(target, digest, 'manifest'), mediaType)
     return admission
   }
 
@@ -121,14 +123,22 @@ export class Access {
 
   /**
    * Notes that a manifest of the repository names others: registries take a manifest only when the repository has what
-   * it names. Layers that are fetched elsewhere (foreign ones) are not looked at by registries, and not noted here.
+   * it names. Layers that are fetched elsewhere (foreign ones, or with URLs) are not looked at by registries, and not
+   * noted here.
    */
-  named(target: RepositoryTarget, manifest: Manifest | undefined): void {
+  named(target: RepositoryTarget, digest: Digest, manifest: Manifest | undefined): void {
     // What is not understood names nothing: each of its parts will be asked for at the origin.
     if (manifest === undefined) return
-    for (const { digest } of childrenOf(manifest)) this.#members.set(memberKey(target, digest, 'manifest'), true)
-    const blobs = blobsOf(manifest).filter((layer) => !isForeignLayer(layer))
-    for (const { digest } of blobs) this.#members.set(memberKey(target, digest, 'blob'), true)
+    // A registry that took the bytes for something else has not looked for what they name here.
+    const said = this.#members.get(memberKey(target, digest, 'manifest')) ?? ''
+    if (said !== '' && said !== manifest.mediaType) return
+    for (const child of childrenOf(manifest)) this.#note(memberKey(target, child.digest, 'manifest'))
+    const blobs = blobsOf(manifest).filter((layer) => !isForeignLayer(layer) && layer.urls === undefined)
+    for (const blob of blobs) this.#note(memberKey(target, blob.digest, 'blob'))
+  }
+
+  #note(member: string): void {
+    this.#members.set(member, this.#members.get(member) ?? '')
   }
 
   /** Coalesced by repository and reader where only the reader is in question, else by digest. */
@@ -161,18 +171,20 @@ export class Access {
     member: boolean,
   ): Promise<Requester> {
     let fetcher = fetcherOf(reader)
+    const key = memberKey(target, digest, kind)
     try {
       // Others wait for it, too: it does not end with the client that came first.
       const signal = AbortSignal.timeout(this.#options.timeoutMs)
       const admission = await this.#askInTurn(target, digest, kind, reader, signal)
       fetcher = admission.fetcher
+      this.#members.set(key, admission.resolved.mediaType)
       if (kind === 'blob') this.#options.sized?.(digest, admission.resolved.sizeBytes)
     } catch (error) {
       const isOutage = error instanceof UpstreamError && error.isOutage
       if (!(isOutage && member && this.#mayGoOn(target, reader))) throw error
       this.#postpone(this.#keyOf(target, reader))
     }
-    this.#members.set(memberKey(target, digest, kind), true)
+    this.#note(key)
     return fetcher
   }
 

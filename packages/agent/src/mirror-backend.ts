@@ -50,7 +50,7 @@ export class MirrorBackend implements PullBackend {
       withTimeLimit(context.signal, manifestTimeoutMs, async (signal) => {
         const read = async (digest: Digest, fetcher: Requester) => {
           const manifest = await content.manifest(target, digest, fetcher, signal, directlyAtMs)
-          access.named(target, manifest.parsed)
+          access.named(target, digest, manifest.parsed)
           if (!head) lookahead.begin(target, manifest, fetcher)
           return manifest
         }

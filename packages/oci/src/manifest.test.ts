@@ -85,6 +85,26 @@ test('an index names its children with their platforms', () => {
   ])
 })
 
+test('an image that is sent as an index is refused, whatever it leaves out', () => {
+  const bare = { schemaVersion: 2, config, layers: [layer] }
+  for (const document of [bare, { ...bare, config: undefined }, { ...bare, layers: undefined }]) {
+    for (const type of [MEDIA_TYPE_OCI_INDEX, MEDIA_TYPE_DOCKER_MANIFEST_LIST]) {
+      refuses(document, 'MALFORMED', /but it has "layers" or "config"/, type)
+    }
+  }
+  refuses({ schemaVersion: 2, manifests: [child] }, 'MALFORMED', /but it has "manifests"/, MEDIA_TYPE_OCI_MANIFEST)
+})
+
+test('a field that registries in Go would take for another one is refused', () => {
+  for (const name of ['Layers', 'LAYERS', 'layer\u017f', 'Config', 'Manifests', 'MediaType', 'schemaversion']) {
+    refuses({ ...image, [name]: [] }, 'MALFORMED', /^invalid manifest: the document has "/)
+  }
+  const other = digestOf('other')
+  refuses({ ...image, layers: [{ ...layer, Digest: other }] }, 'MALFORMED', /layers\[0\] has "Digest": write "digest"/)
+  refuses({ ...image, config: { ...config, mediatype: 'a/b' } }, 'MALFORMED', /config has "mediatype"/)
+  refuses({ ...index, manifests: [{ ...child, DIGEST: other }] }, 'MALFORMED', /manifests\[0\] has "DIGEST"/)
+})
+
 test('Docker manifest and manifest list', () => {
   const docker = {
     schemaVersion: 2,

@@ -81,10 +81,17 @@ const GENERIC_TYPES = new Set(['application/json', 'application/octet-stream', '
 
 type Fields = Record<string, unknown>
 
+const MANIFEST_FIELDS = fieldNames(
+  ...['schemaVersion', 'mediaType', 'artifactType', 'config', 'layers', 'manifests', 'subject', 'annotations'],
+)
+const DESCRIPTOR_FIELDS = fieldNames(
+  ...['mediaType', 'digest', 'size', 'urls', 'annotations', 'artifactType', 'platform'],
+)
+
 /**
  * Reads a manifest or index. Without a content type, or with one that says nothing (`application/json`), the document's
  * `mediaType` or else its shape decides. A content type that contradicts the document is refused, as is a document with
- * the fields of both kinds (CVE-2021-41190).
+ * the fields of the other kind or of both (CVE-2021-41190), or with a field that is written as others would read it.
  * @throws InvalidManifestError
  */
 export function parseManifest(bytes: Uint8Array, contentType?: string): Manifest {
@@ -94,6 +101,7 @@ export function parseManifest(bytes: Uint8Array, contentType?: string): Manifest
     throw new InvalidManifestError('TOO_LARGE', `${bytes.byteLength} bytes, more than ${MAX_MANIFEST_BYTES}`)
   }
   const fields = parseFields(bytes)
+  checkSpelling(fields, MANIFEST_FIELDS, 'the document')
   if (fields['schemaVersion'] === 1) throw schema1()
   if (fields['schemaVersion'] !== 2) throw malformed('schemaVersion must be 2')
 
@@ -101,6 +109,9 @@ export function parseManifest(bytes: Uint8Array, contentType?: string): Manifest
   const isIndex = isIndexMediaType(mediaType)
   if (present(fields, 'manifests') && (present(fields, 'layers') || present(fields, 'config'))) {
     throw malformed('it has both "manifests" and "layers" or "config", so it could be read as two different images')
+  }
+  if (isIndex && (present(fields, 'layers') || present(fields, 'config'))) {
+    throw malformed(`its media type is ${quote(mediaType)}, but it has "layers" or "config"`)
   }
 
   const common: ManifestFields = { schemaVersion: 2, mediaType }
@@ -201,6 +212,7 @@ function parseDescriptors(fields: Fields, name: string): Descriptor[] {
 
 function parseDescriptorAt(value: unknown, where: string): Descriptor {
   const fields = asFields(value, where)
+  checkSpelling(fields, DESCRIPTOR_FIELDS, where)
   const { mediaType, digest, size, urls } = fields
   if (!isMediaType(mediaType)) throw malformed(`${where}.mediaType is missing or not a media type`)
   if (!isDigest(digest)) throw malformed(`${where}.digest is missing or not a sha256 or sha512 digest`)
@@ -258,6 +270,24 @@ function parseAnnotations(value: unknown, where: string): Record<string, string>
 function asFields(value: unknown, where: string): Fields {
   if (typeof value !== 'object' || value === null || Array.isArray(value)) throw malformed(`${where} must be an object`)
   return value as Fields
+}
+
+/** Names of fields, by what readers that do not look at capitals make of them. */
+function fieldNames(...names: string[]): ReadonlyMap<string, string> {
+  return new Map(names.map((name) => [folded(name), name]))
+}
+
+/** Registries in Go take "Layers" for "layers", and the last of the two counts: they would check other content than is named. */
+function checkSpelling(fields: Fields, names: ReadonlyMap<string, string>, where: string): void {
+  for (const key of Object.keys(fields)) {
+    const name = names.get(folded(key))
+    if (name !== undefined && name !== key) throw malformed(`${where} has ${quote(key)}: write ${quote(name)}`)
+  }
+}
+
+/** As Go folds: the long s and the Kelvin sign are letters, too. */
+function folded(name: string): string {
+  return name.toUpperCase().toLowerCase()
 }
 
 function present(fields: Fields, name: string): boolean {
