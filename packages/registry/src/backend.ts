@@ -127,6 +127,11 @@ export interface UploadPart {
  * client may, is the backend's to say with an OciError. Bodies that a method does not read are discarded.
  */
 export interface PushBackend {
+  /**
+   * Asked before anything of a body is read, which takes memory; left out where whoever reaches the endpoint may push.
+   * Deletes are not asked about here. @throws OciError(UNAUTHORIZED, DENIED)
+   */
+  mayPush?(context: RequestContext, name: string): Promise<void>
   /** `POST uploads/`: opens a session. */
   startUpload(context: RequestContext, name: string): Promise<UploadState>
   /** The whole blob in one request (`POST uploads/?digest=`). @throws OciError(DIGEST_INVALID, SIZE_INVALID) */

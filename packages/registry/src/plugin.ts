@@ -149,6 +149,7 @@ async function dispatchPull(call: Call, path: RegistryPath): Promise<void> {
 }
 
 async function dispatchPush(call: Call, backend: PushBackend, method: Method, path: RegistryPath): Promise<void> {
+  if ('name' in path && method !== 'DELETE') await backend.mayPush?.(call.context, path.name)
   switch (path.kind) {
     case 'manifest': {
       const reference = checkReference(path.reference, method === 'PUT')

@@ -6,7 +6,7 @@ import { UploadRangeError } from './backend.ts'
 import { queryText, queryTexts, type Call } from './call.ts'
 import { checkDigest, checkName, checkTag } from './path.ts'
 import { parseUploadRange } from './range.ts'
-import { boundSmallBody } from './slow-clients.ts'
+import { boundSmallBody, MANIFEST_LIMIT_MS } from './slow-clients.ts'
 
 const MAX_TAGS = 64
 
@@ -128,7 +128,7 @@ function partOf(call: Call): UploadPart {
 }
 
 async function readBody(body: IncomingMessage, limitBytes: number): Promise<Buffer> {
-  boundSmallBody(body)
+  boundSmallBody(body, MANIFEST_LIMIT_MS)
   const pieces: Buffer[] = []
   let length = 0
   // Not destroyed when we stop early: the client shall still get its answer on this connection.

@@ -19,7 +19,7 @@ import { createApiServer, type ApiServerOptions } from './api-server.ts'
 import type { PushBackend } from './backend.ts'
 import { registryPlugin } from './plugin.ts'
 import { closeRegistryServer, createRegistryServer } from './server.ts'
-import { SMALL_BODY_LIMIT_MS } from './slow-clients.ts'
+import { LOGIN_LIMIT_MS, MANIFEST_LIMIT_MS } from './slow-clients.ts'
 import { ask, MemoryBackend, rawConnection, readToEnd } from './testing.ts'
 import { tokenEndpoint } from './token-endpoint.ts'
 
@@ -116,10 +116,16 @@ it('an API of a daemon does not wait for a body that does not come', async (t) =
 
 describe('a small body that trickles in', () => {
   const heads = {
-    'a manifest': 'PUT /v2/a/manifests/1 HTTP/1.1\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n',
-    'a login': 'POST /token HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n',
+    'a manifest': {
+      head: 'PUT /v2/a/manifests/1 HTTP/1.1\r\nContent-Type: application/vnd.oci.image.manifest.v1+json\r\n',
+      limitMs: MANIFEST_LIMIT_MS,
+    },
+    'a login': {
+      head: 'POST /token HTTP/1.1\r\nContent-Type: application/x-www-form-urlencoded\r\n',
+      limitMs: LOGIN_LIMIT_MS,
+    },
   }
-  for (const [what, head] of Object.entries(heads)) {
+  for (const [what, { head, limitMs }] of Object.entries(heads)) {
     it(`is not waited for without end: ${what}`, async (t) => {
       t.mock.timers.enable({ apis: ['setTimeout'] })
       const server = createRegistryServer({ logger: LOGGER, push: true })
@@ -131,7 +137,7 @@ describe('a small body that trickles in', () => {
       client.on('error', () => undefined).resume()
       const closed = once(await accepted, 'close')
       // It counts from when the request was read.
-      const passing = setInterval(() => t.mock.timers.tick(SMALL_BODY_LIMIT_MS), 20)
+      const passing = setInterval(() => t.mock.timers.tick(limitMs), 20)
       t.after(() => clearInterval(passing))
       await closed
     })
@@ -146,6 +152,23 @@ it('a body for a path where nothing is keeps no place', { timeout: 30_000 }, asy
     const head = `POST /nothing HTTP/1.1\r\nHost: x\r\nContent-Type: ${type}\r\nContent-Length: 100\r\n\r\n{`
     const { bytes } = await readToEnd(await rawConnection(port, head))
     assert.match(bytes.toString(), /^HTTP\/1\.1 404 /)
+  }
+  assert.equal((await ask(port, '/v2/')).status, 200)
+})
+
+it('a body of who may not push is not waited for, and keeps no place', { timeout: 30_000 }, async (t) => {
+  const server = createRegistryServer({ logger: LOGGER, push: true, leftoverBodyMs: 50, overload: { maxRequests: 1 } })
+  const mayPush = () => Promise.reject(new OciError('UNAUTHORIZED', 'log in first'))
+  await server.register(registryPlugin, {
+    backend: new MemoryBackend(),
+    push: { mayPush } as unknown as PushBackend,
+  })
+  const { port } = await start(t, server)
+  const requests = ['PUT /v2/a/manifests/1', 'POST /v2/a/blobs/uploads/', 'PATCH /v2/a/blobs/uploads/x']
+  for (const line of requests) {
+    const request = `${line} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{`
+    const { bytes } = await readToEnd(await rawConnection(port, request))
+    assert.match(bytes.toString(), /^HTTP\/1\.1 401 /, line)
   }
   assert.equal((await ask(port, '/v2/')).status, 200)
 })

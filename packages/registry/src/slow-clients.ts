@@ -9,8 +9,10 @@ import type { FastifyInstance } from 'fastify'
 export const HEADERS_TIMEOUT_MS = 60_000
 /** How long an answer may take to leave that is whole in memory. */
 export const ANSWER_LIMIT_MS = 300_000
-/** How long the body of a request may take that is read as a whole. Uploads may last; they have a watch of their own. */
-export const SMALL_BODY_LIMIT_MS = 300_000
+/** How long a manifest may take to come in. Uploads may last; they have a watch of their own. */
+export const MANIFEST_LIMIT_MS = 60_000
+/** How long the form of a login may take: a few hundred bytes, from whom nobody knows yet. */
+export const LOGIN_LIMIT_MS = 10_000
 /** How long a connection that was ended may take to send what it has before it is torn down. */
 const END_GRACE_MS = 5_000
 
@@ -38,9 +40,9 @@ export function boundAnswers(server: FastifyInstance, limitMs: number): void {
   })
 }
 
-/** Closes the connection of a client that has not sent all of a small body within `SMALL_BODY_LIMIT_MS`. */
-export function boundSmallBody(body: IncomingMessage): void {
-  const timer = setTimeout(() => body.socket.destroy(), SMALL_BODY_LIMIT_MS).unref()
+/** Closes the connection of a client that has not sent all of a body within `limitMs`: of bodies that are read as a whole. */
+export function boundSmallBody(body: IncomingMessage, limitMs: number): void {
+  const timer = setTimeout(() => body.socket.destroy(), limitMs).unref()
   const arrived = (): void => clearTimeout(timer)
   body.once('end', arrived).once('close', arrived)
 }

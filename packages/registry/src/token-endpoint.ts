@@ -5,7 +5,7 @@ import type { FastifyPluginCallback, FastifyReply, FastifyRequest, onRequestHook
 import { OciError } from '@shoal/oci'
 import { endpointOf } from './call.ts'
 import { sendError } from './errors.ts'
-import { boundSmallBody } from './slow-clients.ts'
+import { boundSmallBody, LOGIN_LIMIT_MS } from './slow-clients.ts'
 
 const MAX_FORM_BYTES = 16 * 1024
 
@@ -73,7 +73,7 @@ export const tokenEndpoint: FastifyPluginCallback<TokenEndpointOptions> = (fasti
     return answer(request, reply, request.headers.authorization, searchParams)
   })
   const boundBody: onRequestHookHandler = (request, _reply, next) => {
-    boundSmallBody(request.raw)
+    boundSmallBody(request.raw, LOGIN_LIMIT_MS)
     next()
   }
   fastify.post(path, { onRequest: boundBody }, async (request, reply) => {

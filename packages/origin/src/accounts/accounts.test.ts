@@ -131,6 +131,23 @@ test('pushes, mounts and deletes need their own rights', async () => {
   assert.equal((await ann.ask('POST', `/v2/team/x/blobs/uploads/?mount=${layer}&from=public/app`)).status, 201)
 })
 
+test('nothing of a body is read before its sender may push', { timeout: 60_000 }, async () => {
+  await using folder = await temporaryFolder()
+  await using origin = await startGuarded(folder.path)
+  const { token } = (await as(origin, 'ann').get('/token?scope=repository:team/app:pull')).json
+  for (const [client, status] of [
+    [origin.client, 401],
+    [new Client(origin.url, { authorization: `Bearer ${String(token)}` }), 401],
+    [as(origin, 'ann'), 403],
+  ] as const) {
+    const name = status === 403 ? 'secret/app' : 'team/app'
+    for (const path of [`/v2/${name}/manifests/1`, `/v2/${name}/blobs/uploads/x?digest=${digestOf('')}`]) {
+      const body = new ReadableStream({ start: (endless) => endless.enqueue(Buffer.from('{')) })
+      assert.equal((await client.ask('PUT', path, { body, duplex: 'half' })).status, status, path)
+    }
+  }
+})
+
 test('lists show only what may be pulled', async () => {
   await using folder = await temporaryFolder()
   await using origin = await startGuarded(folder.path)

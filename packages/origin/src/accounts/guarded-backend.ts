@@ -48,6 +48,10 @@ export class GuardedBackend implements PullBackend, PushBackend {
     return this.#inner.catalog(context, page, await this.#accounts.filter(context, 'pull'))
   }
 
+  async mayPush(context: RequestContext, name: string) {
+    await this.#accounts.require(context, name, 'push')
+  }
+
   async startUpload(context: RequestContext, name: string) {
     await this.#accounts.require(context, name, 'push')
     return this.#inner.startUpload(context, name)
