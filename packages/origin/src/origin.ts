@@ -184,7 +184,7 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     hasAccounts: accounts !== undefined,
     search: async (term, asking) => {
       const names = await places.names()
-      const visible = accounts ? names.filter(await accounts.filter(asking, 'pull')) : names
+      const visible = accounts ? names.filter(await accounts.listed(asking)) : names
       const described = await descriptions.of(visible)
       return rankResults(
         visible.map((name, at) => ({ name, description: described[at] ?? '' })),

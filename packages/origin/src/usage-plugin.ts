@@ -16,7 +16,7 @@ export const usagePlugin: FastifyPluginCallback<UsagePluginOptions> = (fastify, 
     const { authorization } = request.headers
     const asking = { authorization, remoteAddress: request.ip, endpoint: endpointOf(request) }
     await accounts?.checkVersion(asking)
-    const mayPull = (await accounts?.filter(asking, 'pull')) ?? (() => true)
+    const mayPull = (await accounts?.listed(asking)) ?? (() => true)
     const { countedMs, places, repositories } = await usage.report()
     const seen = repositories.filter(({ repository }) => mayPull(repository))
     // A token may be anonymous.

@@ -7,7 +7,7 @@ import { digestOf } from '@shoal/oci'
 import { pino } from 'pino'
 import { Client, codeOf, makeImage, startOrigin, temporaryFolder, type TestOrigin } from '../testing.ts'
 import type { AccessRule } from './rules.ts'
-import { parseScope, Tokens } from './tokens.ts'
+import { isCatalogScope, parseScope, Tokens } from './tokens.ts'
 
 const RULES: AccessRule[] = [
   { repositories: ['public/**'], users: ['anonymous'], actions: ['pull'] },
@@ -131,6 +131,40 @@ test('pushes, mounts and deletes need their own rights', async () => {
   assert.equal((await ann.ask('POST', `/v2/team/x/blobs/uploads/?mount=${layer}&from=public/app`)).status, 201)
 })
 
+test('a token neither mounts nor lists what it was not given for', async () => {
+  await using folder = await temporaryFolder()
+  await using origin = await startGuarded(folder.path)
+  const admin = as(origin, 'admin')
+  for (const name of ['public/app', 'secret/app', 'team/app']) await admin.pushImage(name, '1', makeImage([]))
+  const secret = Buffer.from('only in secret')
+  await admin.pushBlob('secret/app', secret)
+  const withScopes = async (...scopes: string[]): Promise<Client> => {
+    const query = new URLSearchParams(scopes.map((scope) => ['scope', scope]))
+    const { token } = (await admin.get(`/token?${query.toString()}`)).json
+    return new Client(origin.url, { authorization: `Bearer ${String(token)}` })
+  }
+  const mount = async (client: Client, from: string) =>
+    (await client.ask('POST', `/v2/ci/job/blobs/uploads/?mount=${digestOf(secret)}${from}`)).status
+  const job = await withScopes('repository:ci/job:pull,push', 'repository:team/app:pull')
+  for (const from of ['', '&from=secret/app']) assert.equal(await mount(job, from), 202)
+  const copying = await withScopes('repository:ci/job:pull,push', 'repository:secret/app:pull')
+  for (const from of ['', '&from=secret/app']) assert.equal(await mount(copying, from), 201)
+
+  const names = async (client: Client, path: string, key: string) =>
+    ((await client.get(path)).json[key] as ({ name: string } | string)[]).map((one) =>
+      typeof one === 'string' ? one : one.name,
+    )
+  const all = ['public/app', 'secret/app', 'team/app']
+  const refused = await job.get('/v2/_catalog')
+  assert.equal(refused.status, 401)
+  const challenge = refused.headers.get('www-authenticate')
+  assert.match(challenge ?? '', /scope="registry:catalog:\*",error="insufficient_scope"/)
+  assert.deepEqual(await names(await withToken(origin, challenge, 'admin'), '/v2/_catalog', 'repositories'), all)
+  assert.deepEqual(await names(await withToken(origin, challenge), '/v2/_catalog', 'repositories'), ['public/app'])
+  assert.deepEqual(await names(job, '/v1/search?q=app', 'results'), ['team/app'])
+  assert.deepEqual(await names(await withScopes('registry:catalog:search'), '/v1/search?q=app', 'results'), all)
+})
+
 test('nothing of a body is read before its sender may push', { timeout: 60_000 }, async () => {
   await using folder = await temporaryFolder()
   await using origin = await startGuarded(folder.path)
@@ -232,7 +266,7 @@ test('tokens expire, and those of another key or service are none', async () => 
   const open = (key: string, service: string, lifetimeMs = 60_000) =>
     Tokens.open({ keyFile: join(folder.path, key), service, lifetimeMs })
   const tokens = await open('a.json', 'one')
-  const grant = { user: 'ann', access: [{ name: 'team/app', actions: ['pull' as const] }] }
+  const grant = { user: 'ann', access: [{ name: 'team/app', actions: ['pull' as const] }], catalog: true }
   const { token } = await tokens.issue(grant)
   assert.deepEqual(await tokens.verify(token), grant)
   assert.deepEqual(await (await open('a.json', 'one')).verify(token), grant)
@@ -249,6 +283,7 @@ test('tokens expire, and those of another key or service are none', async () => 
 })
 
 test('reads scopes', () => {
+  assert.ok(isCatalogScope('registry:catalog:*') && !isCatalogScope('repository:catalog:pull'))
   assert.deepEqual(parseScope('repository:a/b:pull,push'), { name: 'a/b', actions: ['pull', 'push'] })
   assert.deepEqual(parseScope('repository:host:5000/a:*'), { name: 'host:5000/a', actions: ['pull', 'push', 'delete'] })
   assert.deepEqual(parseScope('repository:a:fly'), { name: 'a', actions: [] })

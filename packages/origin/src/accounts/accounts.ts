@@ -4,7 +4,7 @@ import type { IssuedToken, RequestContext, TokenRequest } from '@shoal/registry'
 import type { HtpasswdFile } from './htpasswd.ts'
 import type { LoginLimit } from './login-limit.ts'
 import type { AccessRules, Action } from './rules.ts'
-import { parseScope, type Grant, type Tokens } from './tokens.ts'
+import { CATALOG_SCOPE, isCatalogScope, parseScope, type Grant, type Tokens } from './tokens.ts'
 
 /** What is looked at of a request. */
 export type Asking = Pick<RequestContext, 'authorization' | 'remoteAddress' | 'endpoint'>
@@ -47,7 +47,9 @@ export class Accounts {
     if (identity.kind === 'user') {
       throw new OciError('DENIED', `${identity.user} may not ${action} ${name}: ask who runs this registry for a rule`)
     }
-    throw this.#challenge(asking, { name, action }, identity.kind === 'token')
+    const actions = action === 'push' ? 'pull,push' : action
+    const wanted = { scope: `repository:${name}:${actions}`, what: `${action} ${name}` }
+    throw this.#challenge(asking, wanted, identity.kind === 'token')
   }
 
   /** The name of who asks; undefined: nobody has logged in. @throws OciError(UNAUTHORIZED) */
@@ -55,11 +57,25 @@ export class Accounts {
     return userOf(await this.#identify(asking))
   }
 
-  /** Whether the request may do this, without an error when it may not. */
+  /** Whether the request may do this, without an error when it may not. A token may what it was given for. */
   async filter(asking: Asking, action: Action): Promise<(name: string) => boolean> {
     const identity = await this.#identify(asking)
-    const user = userOf(identity)
-    return (name) => this.#options.rules.allowed(user, name).has(action)
+    return (name) => this.#may(identity, name, action)
+  }
+
+  /** As `filter`, for lists of what may be pulled: a token for the catalogue shows all that its user may. */
+  async listed(asking: Asking): Promise<(name: string) => boolean> {
+    return this.#listedFor(await this.#identify(asking))
+  }
+
+  /** As `listed`, for who must show a login, or a token that is for the catalogue. @throws OciError(UNAUTHORIZED) */
+  async catalog(asking: Asking): Promise<(name: string) => boolean> {
+    const identity = await this.#identify(asking)
+    const isOtherToken = identity.kind === 'token' && !identity.grant.catalog
+    if (identity.kind === 'nobody' || isOtherToken) {
+      throw this.#challenge(asking, { scope: CATALOG_SCOPE, what: 'list repositories' }, isOtherToken)
+    }
+    return this.#listedFor(identity)
   }
 
   /**
@@ -77,7 +93,8 @@ export class Accounts {
       const allowed = this.#options.rules.allowed(login?.user, wanted.name)
       return [{ name: wanted.name, actions: wanted.actions.filter((action) => allowed.has(action)) }]
     })
-    return this.#options.tokens.issue({ user: login?.user, access })
+    const catalog = scopes.some(isCatalogScope)
+    return this.#options.tokens.issue({ user: login?.user, access, catalog })
   }
 
   async #identify(asking: Asking): Promise<Identity> {
@@ -116,6 +133,12 @@ export class Accounts {
     })
   }
 
+  #listedFor(identity: Identity): (name: string) => boolean {
+    const isForAll = identity.kind === 'token' && identity.grant.catalog
+    const lister: Identity = isForAll ? asUser(identity.grant.user) : identity
+    return (name) => this.#may(lister, name, 'pull')
+  }
+
   #may(identity: Identity, name: string, action: Action): boolean {
     if (identity.kind === 'token') {
       return identity.grant.access.some((granted) => granted.name === name && granted.actions.includes(action))
@@ -124,22 +147,23 @@ export class Accounts {
   }
 
   /** Tells the client where to get a token, and for what (RFC 6750, section 3). */
-  #challenge(asking: Asking, wanted: { name: string; action: Action } | undefined, hadToken = false): OciError {
+  #challenge(asking: Asking, wanted: { scope: string; what: string } | undefined, hadToken = false): OciError {
     const { publicUrl, service } = this.#options
     const base = publicUrl ?? asking.endpoint ?? ''
     const parts = [`realm="${base}${TOKEN_PATH}"`, `service="${service}"`]
-    if (wanted) {
-      const actions = wanted.action === 'push' ? 'pull,push' : wanted.action
-      parts.push(`scope="repository:${wanted.name}:${actions}"`)
-    }
+    if (wanted) parts.push(`scope="${wanted.scope}"`)
     if (hadToken) parts.push(wanted ? 'error="insufficient_scope"' : 'error="invalid_token"')
     const message = hadToken
       ? wanted
-        ? `this login does not allow to ${wanted.action} ${wanted.name}`
+        ? `this login does not allow to ${wanted.what}`
         : 'the token is not valid, or no longer'
       : 'log in first'
     return new OciError('UNAUTHORIZED', message, { headers: { 'www-authenticate': `Bearer ${parts.join(',')}` } })
   }
+}
+
+function asUser(user: string | undefined): Identity {
+  return user === undefined ? { kind: 'nobody' } : { kind: 'user', user }
 }
 
 function userOf(identity: Identity): string | undefined {

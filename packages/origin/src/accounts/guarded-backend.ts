@@ -44,8 +44,7 @@ export class GuardedBackend implements PullBackend, PushBackend {
 
   /** Everybody sees what they may pull. */
   async catalog(context: RequestContext, page: { limit?: number; after?: string }) {
-    await this.#accounts.checkVersion(context)
-    return this.#inner.catalog(context, page, await this.#accounts.filter(context, 'pull'))
+    return this.#inner.catalog(context, page, await this.#accounts.catalog(context))
   }
 
   async mayPush(context: RequestContext, name: string) {

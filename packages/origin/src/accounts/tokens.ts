@@ -18,6 +18,16 @@ export interface Grant {
   /** Undefined: nobody has logged in. */
   user: string | undefined
   access: { name: string; actions: Action[] }[]
+  /** Whether it may list the repositories that its user may pull. */
+  catalog: boolean
+}
+
+/** What registries ask a token for that lists their repositories. docker search asks for `registry:catalog:search`. */
+export const CATALOG_SCOPE = 'registry:catalog:*'
+const CATALOG_ACCESS = { type: 'registry', name: 'catalog', actions: ['*'] }
+
+export function isCatalogScope(scope: string): boolean {
+  return scope.startsWith('registry:catalog:')
 }
 
 /** The file of the signing key cannot be used. */
@@ -49,8 +59,8 @@ export class Tokens {
 
   async issue(grant: Grant): Promise<IssuedToken> {
     const issuedAt = new Date()
-    const access = grant.access.map(({ name, actions }) => ({ type: 'repository', name, actions }))
-    const jwt = new SignJWT({ access })
+    const repositories = grant.access.map(({ name, actions }) => ({ type: 'repository', name, actions }))
+    const jwt = new SignJWT({ access: grant.catalog ? [...repositories, CATALOG_ACCESS] : repositories })
       .setProtectedHeader({ alg: ALGORITHM, typ: 'JWT' })
       .setIssuer(ISSUER)
       .setAudience(this.#service)
@@ -73,7 +83,7 @@ export class Tokens {
         clockTolerance: CLOCK_SKEW_SECONDS,
         requiredClaims: ['exp'],
       })
-      const grant: Grant = { user: payload.sub, access: readAccess(payload['access']) }
+      const grant: Grant = { user: payload.sub, ...readAccess(payload['access']) }
       this.#verified.set(token, { grant, expiresMs: ((payload.exp ?? 0) + CLOCK_SKEW_SECONDS) * 1000 })
       return grant
     } catch {
@@ -82,9 +92,14 @@ export class Tokens {
   }
 }
 
-function readAccess(value: unknown): Grant['access'] {
-  if (!Array.isArray(value)) return []
-  return (value as { name: string; actions: Action[] }[]).map(({ name, actions }) => ({ name, actions }))
+function readAccess(value: unknown): Pick<Grant, 'access' | 'catalog'> {
+  if (!Array.isArray(value)) return { access: [], catalog: false }
+  const all = value as { type: string; name: string; actions: Action[] }[]
+  const repositories = all.filter(({ type }) => type === 'repository')
+  return {
+    access: repositories.map(({ name, actions }) => ({ name, actions })),
+    catalog: all.some(({ type, name }) => type === CATALOG_ACCESS.type && name === CATALOG_ACCESS.name),
+  }
 }
 
 /** Reads `repository:<name>:<action>,<action>`; undefined for other types, and for actions that nobody grants. */
