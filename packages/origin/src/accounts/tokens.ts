@@ -1,7 +1,7 @@
 // Bearer tokens as docker, containerd and podman know them (distribution specification, "Token Authentication"): short
 // lived, signed, and good for the repositories and actions that they name.
 import { randomUUID } from 'node:crypto'
-import { mkdir, open, readFile, rename } from 'node:fs/promises'
+import { link, mkdir, open, readFile, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { IssuedToken } from '@shoal/registry'
 import { exportJWK, generateKeyPair, importJWK, jwtVerify, SignJWT, type CryptoKey, type JWK } from 'jose'
@@ -137,6 +137,7 @@ export async function readSigningKey(
   }
 }
 
+/** Of registries that make one at the same time, one is first: the others take what it made. */
 async function makeKey(path: string): Promise<JWK> {
   const { privateKey } = await generateKeyPair(ALGORITHM, { extractable: true })
   const jwk = await exportJWK(privateKey)
@@ -147,6 +148,18 @@ async function makeKey(path: string): Promise<JWK> {
     await file.writeFile(JSON.stringify(jwk))
     await file.sync()
   }
-  await rename(temporary, path)
-  return jwk
+  try {
+    await link(temporary, path)
+    return jwk
+  } catch (error) {
+    const made = isExisting(error) ? await readKey(path) : undefined
+    if (made === undefined) throw error
+    return made
+  } finally {
+    await rm(temporary)
+  }
+}
+
+function isExisting(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'EEXIST'
 }
