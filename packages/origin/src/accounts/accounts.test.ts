@@ -1,6 +1,6 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
-import { readFile, writeFile } from 'node:fs/promises'
+import { readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import bcrypt from 'bcryptjs'
 import { digestOf } from '@shoal/oci'
@@ -232,6 +232,21 @@ test('guessing passwords is slowed down', async () => {
   assert.ok(Number(answer.headers.get('retry-after')) >= 1)
 })
 
+test('logging in as oneself in between does not help to guess, and nobody else is locked out', async () => {
+  await using folder = await temporaryFolder()
+  await using origin = await startGuarded(folder.path)
+  const login = async (user: string, password?: string) =>
+    (await origin.client.get('/v2/', { authorization: basic(user, password) })).status
+  for (let guess = 0; guess < 10; guess++) {
+    assert.equal(await login('admin', String(guess)), 401)
+    if (guess > 0) assert.equal(await login('ann'), 200)
+  }
+  assert.equal(await login('admin', 'one more'), 429)
+  for (let at = 0; at < 90; at++) await login(`nobody-${at}`, 'x')
+  assert.equal(await login('nobody', 'x'), 429, 'the address has to wait')
+  assert.equal(await login('ann'), 200, 'let in lately')
+})
+
 test('guesses that come all at once are slowed down like others', async () => {
   await using folder = await temporaryFolder()
   await using origin = await startGuarded(folder.path)
@@ -259,6 +274,17 @@ test('no secret gets into the log', async () => {
   assert.match(text, /"url":"\/v2\/"/)
   for (const secret of ['hunter2', 'ann-password', basic('ann').slice(6), String(token)])
     assert.ok(!text.includes(secret))
+})
+
+test('registries that start for the first time together sign with the same key', async () => {
+  await using folder = await temporaryFolder()
+  const options = { keyFile: join(folder.path, 'new', 'key.json'), service: 'one', lifetimeMs: 60_000 }
+  const all = await Promise.all(Array.from({ length: 4 }, () => Tokens.open(options)))
+  for (const one of all) {
+    const { token } = await one.issue({ user: 'ann', access: [], catalog: false })
+    for (const other of all) assert.equal((await other.verify(token))?.user, 'ann')
+  }
+  assert.deepEqual(await readdir(join(folder.path, 'new')), ['key.json'])
 })
 
 test('tokens expire, and those of another key or service are none', async () => {

@@ -115,19 +115,24 @@ export class Accounts {
   async #verify(asking: Asking, user: string, password: string): Promise<void> {
     const { htpasswd, loginLimit } = this.#options
     const address = asking.remoteAddress ?? 'unknown'
-    const mayTry = (): void => {
-      const waitMs = loginLimit.waitMs(address, Date.now())
+    const mayGoOn = (waitMs: number): void => {
       if (waitMs <= 0) return
       throw new OciError('TOOMANYREQUESTS', 'too many failed logins from this address: try again later', {
         headers: { 'retry-after': String(Math.ceil(waitMs / 1000)) },
       })
     }
-    mayTry()
+    const userMayTry = (): void => mayGoOn(loginLimit.userWaitMs(address, user, Date.now()))
+    userMayTry()
+    // What others did wrong behind the same proxy does not keep out who was let in lately.
+    const mayTry = (): void => {
+      userMayTry()
+      mayGoOn(loginLimit.addressWaitMs(address, Date.now()))
+    }
     if (await htpasswd.verify(user, password, mayTry)) {
-      loginLimit.succeeded(address)
+      loginLimit.succeeded(address, user)
       return
     }
-    loginLimit.failed(address, Date.now())
+    loginLimit.failed(address, user, Date.now())
     throw new OciError('UNAUTHORIZED', 'incorrect user name or password', {
       headers: { 'www-authenticate': `Basic realm="${this.#options.service}"` },
     })

@@ -1,6 +1,7 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
-import { readFile, stat, writeFile } from 'node:fs/promises'
+import files, { readFile, stat, writeFile } from 'node:fs/promises'
+import { syncBuiltinESMExports } from 'node:module'
 import { join } from 'node:path'
 import { pino } from 'pino'
 import { temporaryFolder } from '../testing.ts'
@@ -41,6 +42,34 @@ test('a file that breaks while the registry runs changes nothing', async () => {
   await assert.rejects(HtpasswdFile.open(path, logger), InvalidAccountError)
 })
 
+test('an account that was removed is gone, though the file could not be opened once', async (t) => {
+  await using folder = await temporaryFolder()
+  const path = join(folder.path, 'htpasswd')
+  for (const user of ['ann', 'bob']) await setUser(path, user, 'secret')
+  const file = await HtpasswdFile.open(path, logger)
+  await removeUser(path, 'ann')
+  const unreadable = t.mock.method(files, 'readFile', () => Promise.reject(new Error('EMFILE: too many open files')))
+  syncBuiltinESMExports()
+  const whileUnreadable = await file.users()
+  unreadable.mock.restore()
+  syncBuiltinESMExports()
+  assert.deepEqual(whileUnreadable, ['ann', 'bob'])
+  assert.deepEqual(await file.users(), ['bob'])
+})
+
+test('what is wrong with the file is told once, not for each request', async () => {
+  await using folder = await temporaryFolder()
+  const path = join(folder.path, 'htpasswd')
+  await setUser(path, 'ann', 'secret')
+  const lines: string[] = []
+  const file = await HtpasswdFile.open(path, pino({ level: 'error' }, { write: (line: string) => lines.push(line) }))
+  await writeFile(path, 'ann:plain text')
+  for (let asked = 0; asked < 3; asked++) assert.deepEqual(await file.users(), ['ann'])
+  assert.equal(lines.length, 1)
+  await writeFile(path, '')
+  assert.deepEqual(await file.users(), [])
+})
+
 test('reads what htpasswd -B writes, and nothing weaker', () => {
   const hash = '$2y$05$CCGuPn4vWWQ0pRWpCGUF9.2KYMmpQvHCPSWm5cdgXkRX2Rts/6Xui'
   assert.deepEqual(
@@ -72,17 +101,34 @@ test('names and passwords that cannot work are refused', async () => {
   await assert.rejects(setUser(path, 'ann', 'x'.repeat(73)), InvalidAccountError)
 })
 
-test('who guesses has to wait, longer each time, and only from that address', () => {
+test('who guesses has to wait, longer each time, and only for that name at that address', () => {
   const limit = new LoginLimit()
-  for (let failure = 0; failure < 9; failure++) limit.failed('1', 0)
-  assert.equal(limit.waitMs('1', 0), 0)
-  limit.failed('1', 0)
-  assert.equal(limit.waitMs('1', 0), 2_000)
-  limit.failed('1', 2_000)
-  assert.equal(limit.waitMs('1', 2_000), 4_000)
-  for (let failure = 0; failure < 20; failure++) limit.failed('1', 2_000)
-  assert.equal(limit.waitMs('1', 2_000), 60_000)
-  assert.equal(limit.waitMs('2', 2_000), 0)
-  limit.succeeded('1')
-  assert.equal(limit.waitMs('1', 2_000), 0)
+  for (let failure = 0; failure < 9; failure++) limit.failed('1', 'ann', 0)
+  assert.equal(limit.userWaitMs('1', 'ann', 0), 0)
+  limit.failed('1', 'ann', 0)
+  assert.equal(limit.userWaitMs('1', 'ann', 0), 2_000)
+  limit.failed('1', 'ann', 2_000)
+  assert.equal(limit.userWaitMs('1', 'ann', 2_000), 4_000)
+  for (let failure = 0; failure < 20; failure++) limit.failed('1', 'ann', 2_000)
+  assert.equal(limit.userWaitMs('1', 'ann', 2_000), 60_000)
+  for (const [address, user] of [
+    ['2', 'ann'],
+    ['1', 'bob'],
+  ] as const) {
+    assert.equal(limit.userWaitMs(address, user, 2_000), 0)
+  }
+  limit.succeeded('1', 'bob')
+  assert.equal(limit.userWaitMs('1', 'ann', 2_000), 60_000)
+  limit.succeeded('1', 'ann')
+  assert.equal(limit.userWaitMs('1', 'ann', 2_000), 0)
+})
+
+test('who guesses at many names has to wait at that address, whoever logs in between', () => {
+  const limit = new LoginLimit()
+  for (let failure = 0; failure < 99; failure++) limit.failed('1', `user-${failure}`, 0)
+  assert.equal(limit.addressWaitMs('1', 0), 0)
+  limit.succeeded('1', 'mallory')
+  limit.failed('1', 'ann', 0)
+  assert.equal(limit.addressWaitMs('1', 0), 2_000)
+  assert.equal(limit.addressWaitMs('2', 0), 0)
 })

@@ -35,6 +35,8 @@ export class HtpasswdFile {
   readonly #lock = new KeyedLock<'compare'>()
   #users = new Map<string, string>()
   #version = ''
+  /** The one that could not be understood: it is told once. */
+  #wrongVersion = ''
 
   readonly #log: Logger
 
@@ -52,7 +54,8 @@ export class HtpasswdFile {
 
   /**
    * Whether this is the password of the user.
-   * @param mayTry - called before it is compared, when others that came first are through; its error is passed on
+   * @param mayTry - called unless it is remembered as right, and before it is compared, when others that came first are
+   *   through; its error is passed on
    */
   async verify(user: string, password: string, mayTry: () => void = () => undefined): Promise<boolean> {
     await this.#refresh()
@@ -61,6 +64,7 @@ export class HtpasswdFile {
       .update(JSON.stringify([user, password, hash]))
       .digest('base64')
     if (hash !== undefined && this.#verified.has(key)) return true
+    mayTry()
     if (Buffer.byteLength(password) > MAX_PASSWORD_BYTES) return false
     // One at a time: a flood of logins must not take all of the CPU from those who pull.
     const matches = await this.#lock.run('compare', async () => {
@@ -95,9 +99,15 @@ export class HtpasswdFile {
   async #read(): Promise<void> {
     const { mtimeMs, size, ino } = await stat(this.#path)
     const version = `${mtimeMs}-${size}-${ino}`
-    if (version === this.#version) return
-    this.#version = version
-    this.#users = parseHtpasswd(await readFile(this.#path, 'utf8'))
+    if (version === this.#version || version === this.#wrongVersion) return
+    const text = await readFile(this.#path, 'utf8')
+    try {
+      this.#users = parseHtpasswd(text)
+      this.#version = version
+    } catch (error) {
+      this.#wrongVersion = version
+      throw error
+    }
   }
 }
 
