@@ -137,10 +137,16 @@ export class OriginBackend implements PullBackend, PushBackend {
     digest: Digest,
     part: UploadPart | undefined,
   ): Promise<void> {
-    const { uploads } = this.#places.of(name)
-    await this.#quotas.charged(name, async (charge) => {
-      await uploads.finish(name, id, digest, part, this.#steps(charge, name, digest))
-    })
+    const { uploads, repositories } = this.#places.of(name)
+    try {
+      await this.#quotas.charged(name, async (charge) => {
+        await uploads.finish(name, id, digest, part, this.#steps(charge, name, digest))
+      })
+    } catch (error) {
+      // A client or proxy repeats the last request when it has not seen the answer: the first one may have ended the upload.
+      const isOver = error instanceof OciError && error.code === 'BLOB_UPLOAD_UNKNOWN'
+      if (!isOver || (await repositories.useBlob(name, digest)) === undefined) throw error
+    }
   }
 
   async cancelUpload(_context: RequestContext, name: string, id: string): Promise<void> {

@@ -244,6 +244,8 @@ export class Uploads {
       session.active.body.destroy(new Error('another request goes on with this upload'))
       await session.active.done
     }
+    // The other one has ended it: what came now would lie there for nobody.
+    if (this.#sessions.get(session.id) !== session) throw unknownUpload()
     // It may be broken off before anybody reads from it.
     body?.on('error', () => undefined)
     const running = Promise.withResolvers<void>()
@@ -367,9 +369,13 @@ export class Uploads {
   }
 
   async #remove(id: string): Promise<void> {
-    this.#forget(id)
-    await this.#driver.removeUpload(id)
-    await this.#driver.remove(uploadInfoPath(id))
+    try {
+      await this.#driver.removeUpload(id)
+      await this.#driver.remove(uploadInfoPath(id))
+    } finally {
+      // Last: a request that comes meanwhile must find the one that is under way, not begin anew from what is still there.
+      this.#forget(id)
+    }
   }
 }
 
