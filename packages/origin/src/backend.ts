@@ -96,7 +96,7 @@ export class OriginBackend implements PullBackend, PushBackend {
     const { uploads } = this.#places.of(name)
     await this.#quotas.requireRoom(name)
     await this.#quotas.charged(name, async (charge) => {
-      await uploads.upload(name, digest, part, this.#steps(charge, name, digest))
+      await uploads.upload(name, digest, part, this.#steps(charge, name, digest), this.#quotas.hold(name))
     })
   }
 
@@ -127,7 +127,7 @@ export class OriginBackend implements PullBackend, PushBackend {
   }
 
   async appendUpload(_context: RequestContext, name: string, id: string, part: UploadPart): Promise<UploadState> {
-    return this.#places.of(name).uploads.append(name, id, part)
+    return this.#places.of(name).uploads.append(name, id, part, this.#quotas.hold(name))
   }
 
   async finishUpload(
@@ -140,7 +140,7 @@ export class OriginBackend implements PullBackend, PushBackend {
     const { uploads, repositories } = this.#places.of(name)
     try {
       await this.#quotas.charged(name, async (charge) => {
-        await uploads.finish(name, id, digest, part, this.#steps(charge, name, digest))
+        await uploads.finish(name, id, digest, part, this.#steps(charge, name, digest), this.#quotas.hold(name))
       })
     } catch (error) {
       // A client or proxy repeats the last request when it has not seen the answer: the first one may have ended the upload.

@@ -11,6 +11,11 @@ export function blobPath(digest: Digest): string {
   return `${contentFolder()}/${sharded(digest)}`
 }
 
+/** Bytes that are arriving: where drivers put them. */
+export function uploadsFolder(): string {
+  return 'uploads'
+}
+
 export function chunkFolder(): string {
   return 'chunks'
 }

@@ -127,18 +127,67 @@ test('a push over the quota is denied at the blob, and leaves nothing', async ()
   assert.deepEqual([one.status, codeOf(one)], [403, 'DENIED'])
   assert.match(one.json.errors?.[0]?.message ?? '', /team\/\*\* uses \d+ of the 20000 bytes/)
 
-  const location = await client.startUpload('team/big')
-  assert.equal((await client.ask('PATCH', location, { body: layer })).status, 202)
-  const separator = location.includes('?') ? '&' : '?'
-  const finished = await client.ask('PUT', `${location}${separator}digest=${digestOf(layer)}`)
-  assert.equal(codeOf(finished), 'DENIED')
-  assert.equal((await client.get(location)).status, 404)
+  for (const [what, options] of Object.entries({
+    'with its length': { body: layer },
+    'as it comes': { body: new Blob([layer]).stream(), duplex: 'half' as const },
+  })) {
+    const location = await client.startUpload('team/big')
+    assert.equal(codeOf(await client.ask('PATCH', location, options)), 'DENIED', what)
+    assert.equal((await client.get(location)).status, 404, what)
+  }
+  assert.deepEqual(await readdir(join(folder.path, 'uploads')), [])
 
   assert.equal((await client.head(`/v2/team/big/blobs/${digestOf(layer)}`)).status, 404)
   const files = await readdir(join(folder.path, 'blobs'), { recursive: true })
   assert.ok(!files.some((file) => file.endsWith(digestOf(layer).slice('sha256:'.length))))
   assert.deepEqual((await client.get('/v2/_catalog')).json['repositories'], ['team/small'])
   assert.equal((await client.pushBlob('elsewhere', layer)).status, 201)
+})
+
+test('uploads under way count, and what is over gives its room back', async () => {
+  await using folder = await temporaryFolder()
+  await using origin = await startOrigin(folder.path, { quotas: [{ repositories: ['team/**'], limit: 100_000 }] })
+  const { client } = origin
+  const part = Buffer.alloc(60_000, 7)
+  const append = async (location: string, body = part): Promise<number> =>
+    (await client.ask('PATCH', location, { body })).status
+  const [one, two] = [await client.startUpload('team/a'), await client.startUpload('team/b')]
+  assert.equal(await append(one), 202)
+  assert.equal(await append(two), 403)
+  assert.equal((await client.ask('DELETE', one)).status, 204)
+  const three = await client.startUpload('team/b')
+  assert.equal(await append(three), 202)
+  // It counts once, not as an upload and as a blob.
+  assert.equal(await append(three, Buffer.alloc(30_000, 7)), 202)
+  const digest = digestOf(Buffer.alloc(90_000, 7))
+  assert.equal((await client.ask('PUT', `${three}?digest=${digest}`)).status, 201)
+  assert.equal(await append(await client.startUpload('team/c'), Buffer.alloc(10_001)), 403)
+  assert.equal(await append(await client.startUpload('team/c'), Buffer.alloc(9_999)), 202)
+})
+
+test('what an upload has sent counts for its place', async () => {
+  await using folder = await temporaryFolder()
+  {
+    await using origin = await startOrigin(folder.path)
+    const location = await origin.client.startUpload('team/a')
+    await origin.client.ask('PATCH', location, { body: Buffer.alloc(60_000) })
+  }
+  await using origin = await startOrigin(folder.path)
+  const { places } = (await origin.client.get('/api/v1/usage')).json as { places: { bytes: number }[] }
+  assert.equal(places[0]?.bytes, 60_000)
+})
+
+test('of an upload only what has come counts', async () => {
+  const shelf = new Shelf()
+  const quotas = limited(shelf)
+  const hold = quotas.hold('team/a')
+  await hold.cover(80)
+  await assert.rejects(hold.cover(101), denied)
+  await assert.rejects(shelf.take(quotas, 'team/b', 21), denied)
+  await hold.cover(30)
+  await shelf.take(quotas, 'team/b', 70)
+  hold.release()
+  await shelf.take(quotas, 'team/b', 30)
 })
 
 test('mounts and manifests count; what is there may still be tagged', async () => {

@@ -30,6 +30,20 @@ export interface Counting {
  */
 export type Charge = (bytes: number, isThere?: () => Promise<boolean>) => Promise<void>
 
+/** The room that an upload takes while it is under way. */
+export interface Hold {
+  /**
+   * From now on it takes so many bytes, all together.
+   * @throws OciError(DENIED) when they do not fit: then it takes what it took before
+   */
+  cover(bytes: number): Promise<void>
+  /** It is over, or counts otherwise from now on. */
+  release(): void
+}
+
+/** Of uploads that nothing limits. */
+export const NO_HOLD: Hold = { cover: () => Promise.resolve(), release: () => undefined }
+
 interface Quota {
   /** As in the configuration, for messages. */
   readonly label: string
@@ -41,7 +55,7 @@ interface Quota {
   addedBytes: number
   /** Pushed since the count that runs now began: it may have seen them or not. Too much is told rather than too little. */
   addedMeanwhileBytes: number
-  /** Of pushes that may still fail. */
+  /** Of pushes that may still fail, and of uploads under way. */
   pendingBytes: number
 }
 
@@ -98,6 +112,25 @@ export class Quotas implements CountObserver {
     if (quotas.length === 0) return
     await this.#take(name, quotas, 1)
     for (const quota of quotas) quota.pendingBytes -= 1
+  }
+
+  /** Takes room for an upload to a repository as it comes in. */
+  hold(name: string): Hold {
+    const quotas = this.#of(name)
+    let heldBytes = 0
+    const give = (bytes: number): void => {
+      for (const quota of quotas) quota.pendingBytes -= bytes
+      heldBytes -= bytes
+    }
+    return {
+      cover: async (bytes) => {
+        const more = bytes - heldBytes
+        if (more <= 0) return give(-more)
+        await this.#take(name, quotas, more)
+        heldBytes += more
+      },
+      release: () => give(heldBytes),
+    }
   }
 
   countBegins(): void {

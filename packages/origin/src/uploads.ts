@@ -11,6 +11,7 @@ import type { Retention } from './collection/retention.ts'
 import type { HashPlan } from './hashing/hash-jobs.ts'
 import { hashWhole, type BlobHashing, type Hashers, type HashOutcome } from './hashing/hashers.ts'
 import { blobPath, uploadInfoPath } from './layout.ts'
+import { NO_HOLD, type Hold } from './quotas.ts'
 import type { StorageDriver, UploadFile } from './storage/driver.ts'
 
 /** Bytes gathered before they are written: the size decides the cost (DESIGN section 6). */
@@ -33,6 +34,8 @@ interface Session {
   /** Which bytes those are: see UploadFile. */
   version: string
   lastUsedMs: number
+  /** Room for the bytes so far. */
+  hold: Hold
   /** The request that is appending right now. */
   active: { body: Readable; done: Promise<void> } | undefined
 }
@@ -91,20 +94,26 @@ export class Uploads {
     }
   }
 
-  /** Appends a part. What came in stays, also when the connection breaks. */
-  async append(name: string, id: string, part: UploadPart): Promise<UploadState> {
+  /**
+   * Appends a part. What came in stays, also when the connection breaks; an upload that has no room is dropped.
+   * @param hold - that of the upload, unless it has one already
+   */
+  async append(name: string, id: string, part: UploadPart, hold = NO_HOLD): Promise<UploadState> {
     const session = await this.#find(name, id)
-    return this.#alone(session, part.body, async () => {
-      const receivedBytes = await this.#withFile(session, async (file) => {
-        await this.#receive(session, file, part)
-        return file.sizeBytes
-      })
-      return { id, receivedBytes }
-    })
+    return this.#alone(session, part.body, () =>
+      this.#orDropped(session, hold, async () => {
+        const receivedBytes = await this.#withFile(session, async (file) => {
+          await this.#receive(session, file, part)
+          return file.sizeBytes
+        })
+        return { id, receivedBytes }
+      }),
+    )
   }
 
   /**
    * Takes a last part, checks the digest, and stores the blob if `admit` takes it: what is denied is dropped.
+   * @param hold - as for `append`; released before `admit` is asked
    */
   async finish(
     name: string,
@@ -112,10 +121,11 @@ export class Uploads {
     digest: Digest,
     part: UploadPart | undefined,
     steps: BlobSteps = NO_STEPS,
+    hold = NO_HOLD,
   ): Promise<{ sizeBytes: number }> {
     const session = await this.#find(name, id)
     return this.#alone(session, part?.body, async () => {
-      const { sizeBytes, hashes } = await this.#withFile(session, async (file) => {
+      const work = async (file: UploadFile): Promise<{ sizeBytes: number; hashes: HashOutcome }> => {
         if (part) {
           if (file.sizeBytes === 0) this.#plan(session, planFor(digest, part.lengthBytes))
           await this.#receive(session, file, part)
@@ -123,16 +133,15 @@ export class Uploads {
         const found = { sizeBytes: file.sizeBytes, hashes: await this.#hashes(session, file, digest) }
         if (found.hashes.digest === digest) {
           const path = blobPath(digest)
+          session.hold.release()
           await storeBlob(digest, file.sizeBytes, steps, async () => {
             await this.#retention.alone(path, () => file.promote(path))
             await this.#storeChunkList(digest, file.sizeBytes, found.hashes.chunkHashes)
           })
         }
         return found
-      }).catch(async (error: unknown) => {
-        if (error instanceof OciError && error.code === 'DENIED') await this.#remove(id)
-        throw error
-      })
+      }
+      const { sizeBytes, hashes } = await this.#orDropped(session, hold, () => this.#withFile(session, work))
       if (hashes.digest !== digest) {
         await this.#remove(id)
         throw new OciError('DIGEST_INVALID', `the ${sizeBytes} bytes received have the digest ${hashes.digest}`, {
@@ -145,10 +154,16 @@ export class Uploads {
   }
 
   /** A whole blob in one request. Nothing stays of it when it fails. */
-  async upload(name: string, digest: Digest, part: UploadPart, steps = NO_STEPS): Promise<{ sizeBytes: number }> {
+  async upload(
+    name: string,
+    digest: Digest,
+    part: UploadPart,
+    steps = NO_STEPS,
+    hold = NO_HOLD,
+  ): Promise<{ sizeBytes: number }> {
     const session = await this.#create(name)
     try {
-      return await this.finish(name, session.id, digest, part, steps)
+      return await this.finish(name, session.id, digest, part, steps, hold)
     } catch (error) {
       await this.#remove(session.id)
       throw error
@@ -202,6 +217,7 @@ export class Uploads {
       hashing: this.#hashers.create(DEFAULT_PLAN),
       version: '',
       lastUsedMs: startedMs,
+      hold: NO_HOLD,
       active: undefined,
     }
     this.#sessions.set(id, session)
@@ -226,6 +242,7 @@ export class Uploads {
         hashing: undefined,
         version: '',
         lastUsedMs: Date.now(),
+        hold: NO_HOLD,
         active: undefined,
       }
       this.#sessions.set(id, session)
@@ -259,6 +276,17 @@ export class Uploads {
     }
   }
 
+  /** What is denied cannot be finished: it does not lie there until it expires. */
+  async #orDropped<T>(session: Session, hold: Hold, work: () => Promise<T>): Promise<T> {
+    if (session.hold === NO_HOLD) session.hold = hold
+    try {
+      return await work()
+    } catch (error) {
+      if (error instanceof OciError && error.code === 'DENIED') await this.#remove(session.id)
+      throw error
+    }
+  }
+
   /** Opens the bytes of an upload for a request that changes them, and keeps in mind which they are afterwards. */
   async #withFile<T>(session: Session, work: (file: UploadFile) => Promise<T>): Promise<T> {
     const file = await this.#driver.openUpload(session.id)
@@ -288,6 +316,7 @@ export class Uploads {
     }
     // A write that failed, or an earlier run of the registry, may have left another length than was hashed.
     if (before !== session.hashing?.bytes) this.#plan(session, before === 0 ? DEFAULT_PLAN : undefined)
+    await session.hold.cover(before + (part.lengthBytes ?? 0))
     let gathered: Uint8Array[] = []
     let gatheredBytes = 0
     let received = 0
@@ -298,6 +327,7 @@ export class Uploads {
       gatheredBytes = 0
       await writing
       if (pieces.length === 0) return
+      if (part.lengthBytes === undefined) await session.hold.cover(before + received)
       // Not waited for: the next bytes come in meanwhile.
       writing = file.append(pieces).then(() => {
         session.hashing?.advance(file, pieces)
@@ -328,6 +358,7 @@ export class Uploads {
       await writing.catch(() => undefined)
       await session.hashing?.settle()
       await file.truncate(before)
+      await session.hold.cover(before)
       this.#plan(session, undefined)
       throw failure
     }
@@ -336,6 +367,8 @@ export class Uploads {
       await writing
     } finally {
       await session.hashing?.settle()
+      // What was announced, or not written, and did not come.
+      await session.hold.cover(file.sizeBytes)
     }
     if (failure !== undefined) throw failure instanceof Error ? failure : new Error('the body broke off')
   }
@@ -364,7 +397,9 @@ export class Uploads {
   }
 
   #forget(id: string): void {
-    this.#sessions.get(id)?.hashing?.drop()
+    const session = this.#sessions.get(id)
+    session?.hashing?.drop()
+    session?.hold.release()
     this.#sessions.delete(id)
   }
 

@@ -2,7 +2,7 @@
 import { digestHex } from '@shoal/oci'
 import type { Logger } from 'pino'
 import { Gauge, type Registry } from 'prom-client'
-import { chunkFolder, contentFolder, digestOfFileName, linkOf, repositoriesFolder } from './layout.ts'
+import { chunkFolder, contentFolder, digestOfFileName, linkOf, repositoriesFolder, uploadsFolder } from './layout.ts'
 import type { Place, Places } from './places.ts'
 import type { Counting, CountObserver } from './quotas.ts'
 
@@ -16,7 +16,7 @@ export interface RepositoryUsage {
 export interface PlaceUsage {
   place: string
   kind: Place['kind']
-  /** Of everything stored there, each content once. */
+  /** Of everything stored there, each content once, and of uploads under way. */
   bytes: number
   blobs: number
 }
@@ -55,7 +55,7 @@ export class Usage implements Counting {
     this.#log = logger
     this.#gauge = new Gauge({
       name: 'shoal_registry_storage_bytes',
-      help: 'Bytes stored in each place, each content once.',
+      help: 'Bytes stored in each place, each content once, uploads under way included.',
       labelNames: ['place'],
       registers: [metrics],
     })
@@ -128,7 +128,9 @@ async function countPlace(
     usage.bytes += sizeBytes
     usage.blobs++
   }
-  for await (const { sizeBytes } of driver.walk(chunkFolder())) usage.bytes += sizeBytes
+  for (const folder of [chunkFolder(), uploadsFolder()]) {
+    for await (const { sizeBytes } of driver.walk(folder)) usage.bytes += sizeBytes
+  }
   const bytes = new Map<string, number>()
   for await (const { path, sizeBytes } of driver.walk(repositoriesFolder())) {
     signal.throwIfAborted()
