@@ -1,6 +1,6 @@
 // The embedded registry behind the /v2/ API: reads and writes of the OCI distribution specification on a storage.
 import type { Digest } from '@shoal/oci'
-import { isDigest, OciError } from '@shoal/oci'
+import { isDigest, MAX_MANIFEST_BYTES, OciError } from '@shoal/oci'
 import type {
   BlobAnswer,
   CatalogPage,
@@ -8,6 +8,7 @@ import type {
   ManifestAnswer,
   PullBackend,
   PushBackend,
+  ReferrersPage,
   RequestContext,
   TagPage,
   UploadPart,
@@ -19,9 +20,14 @@ import { blobPath } from './layout.ts'
 import type { RepositoryChange } from './notifications/event.ts'
 import type { Places } from './places.ts'
 import { Quotas, type Charge } from './quotas.ts'
+import type { Referrer } from './repositories.ts'
 
 /** How many repositories are looked through for a blob that a client wants mounted from anywhere. */
 const MAX_MOUNT_CANDIDATES = 1_000
+
+/** Of one answer about referrers: clients read no larger index than a manifest may be. The rest is for what is around them. */
+const REFERRERS_PAGE_BYTES = MAX_MANIFEST_BYTES - 1024 * 16
+const REFERRERS_ON_PAGE = 1_000
 
 export interface BackendOptions {
   /** @default no limits */
@@ -75,10 +81,25 @@ export class OriginBackend implements PullBackend, PushBackend {
     return { repositories: entries, more }
   }
 
-  async referrers(_context: RequestContext, name: string, digest: Digest, artifactType: string | undefined) {
-    const all = await this.#places.of(name).repositories.referrers(name, digest)
-    if (artifactType === undefined) return { descriptors: all, filtered: false }
-    return { descriptors: all.filter((entry) => entry.artifactType === artifactType), filtered: true }
+  async referrers(
+    _context: RequestContext,
+    name: string,
+    digest: Digest,
+    artifactType: string | undefined,
+    after?: Digest,
+  ): Promise<ReferrersPage> {
+    const descriptors: Referrer['entry'][] = []
+    const filtered = artifactType !== undefined
+    let roomBytes = REFERRERS_PAGE_BYTES
+    for await (const { entry, sizeBytes } of this.#places.of(name).repositories.referrers(name, digest, after)) {
+      if (filtered && entry.artifactType !== artifactType) continue
+      const last = descriptors.at(-1)?.digest
+      roomBytes -= sizeBytes
+      const isFull = roomBytes < 0 || descriptors.length === REFERRERS_ON_PAGE
+      if (last !== undefined && isFull) return { descriptors, filtered, last }
+      descriptors.push(entry)
+    }
+    return { descriptors, filtered }
   }
 
   async chunkList(_context: RequestContext, name: string, digest: Digest): Promise<ChunkListAnswer> {

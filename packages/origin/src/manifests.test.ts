@@ -1,6 +1,7 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
-import { digestOf } from '@shoal/oci'
+import { digestOf, MAX_MANIFEST_BYTES } from '@shoal/oci'
+import { createUpstream } from '@shoal/upstream'
 import {
   codeOf,
   INDEX_TYPE,
@@ -8,6 +9,8 @@ import {
   MANIFEST_TYPE,
   startOrigin,
   temporaryFolder,
+  type Answer,
+  type Client,
   type TestImage,
 } from './testing.ts'
 
@@ -152,6 +155,17 @@ test('several tags in one push', async () => {
   assert.deepEqual((await origin.client.get('/v2/a/tags/list')).json['tags'], ['1', '2', '3'])
 })
 
+/** A list with all that its links lead to. */
+async function pagesOf(client: Client, start: string): Promise<Answer[]> {
+  const pages: Answer[] = []
+  for (let path: string | undefined = start; path !== undefined;) {
+    const answer = await client.get(path)
+    pages.push(answer)
+    path = /^<([^>]+)>; rel="next"$/.exec(answer.headers.get('link') ?? '')?.[1]
+  }
+  return pages
+}
+
 test('tags are sorted and paged, repositories too', async () => {
   await using folder = await temporaryFolder()
   await using origin = await startOrigin(folder.path)
@@ -162,15 +176,8 @@ test('tags are sorted and paged, repositories too', async () => {
   await client.pushBlob('only/a/blob', image.blobs[0] ?? Buffer.alloc(0))
 
   assert.deepEqual((await client.get('/v2/a/tags/list')).json['tags'], ['A', 'latest', 'v10', 'v2', 'x'])
-  const collect = async (start: string, field: string): Promise<unknown[]> => {
-    const found: unknown[] = []
-    for (let path: string | undefined = start; path !== undefined;) {
-      const answer = await client.get(path)
-      found.push(...(answer.json[field] as unknown[]))
-      path = /^<([^>]+)>; rel="next"$/.exec(answer.headers.get('link') ?? '')?.[1]
-    }
-    return found
-  }
+  const collect = async (start: string, field: string): Promise<unknown[]> =>
+    (await pagesOf(client, start)).flatMap(({ json }) => json[field] as unknown[])
   assert.deepEqual(await collect('/v2/a/tags/list?n=2', 'tags'), ['A', 'latest', 'v10', 'v2', 'x'])
   const repositories = ['a', 'a-b', 'a/z', 'b']
   assert.deepEqual(await collect('/v2/_catalog?n=1', 'repositories'), repositories)
@@ -235,4 +242,49 @@ test('referrers are listed while they are there, with filter', async () => {
   assert.deepEqual(byConfig.digests, [plain.digest])
   await client.ask('DELETE', `/v2/a/manifests/${plain.digest}`)
   assert.deepEqual((await list()).digests, [signature.digest])
+})
+
+test('referrers with much to say come in pages that clients can read', async () => {
+  await using folder = await temporaryFolder()
+  await using origin = await startOrigin(folder.path)
+  const { client } = origin
+  const subject = makeImage()
+  await client.pushImage('a', '1', subject)
+  const pushed: { digest: string; artifactType: string }[] = []
+  for (const [at, bytes] of [1_900_000, 1_900_000, 1_900_000, 4_150_000, 10].entries()) {
+    const artifactType = at === 1 ? 'application/sig' : 'application/sbom'
+    const note = 'x'.repeat(bytes)
+    const referrer = makeImage([], { subject: subject.descriptor, artifactType, annotations: { note } })
+    assert.equal((await client.pushImage('a', referrer.digest, referrer)).status, 201)
+    pushed.push({ digest: referrer.digest, artifactType })
+  }
+  const digestsOf = async (query: string, leastPages: number): Promise<string[]> => {
+    const pages = await pagesOf(client, `/v2/a/referrers/${subject.digest}${query}`)
+    assert.ok(pages.length >= leastPages, `${pages.length} pages`)
+    for (const { status, body, headers } of pages) {
+      assert.equal(status, 200)
+      assert.ok(body.length <= MAX_MANIFEST_BYTES, `${body.length} bytes`)
+      assert.equal(headers.get('oci-filters-applied'), query === '' ? null : 'artifactType')
+    }
+    return pages.flatMap(({ json }) => (json['manifests'] as { digest: string }[]).map(({ digest }) => digest))
+  }
+  const inOrder = (list: typeof pushed): string[] => list.map(({ digest }) => digest).sort()
+  assert.deepEqual(await digestsOf('', 3), inOrder(pushed))
+  for (const artifactType of ['application/sig', 'application/sbom']) {
+    const wanted = inOrder(pushed.filter((one) => one.artifactType === artifactType))
+    assert.deepEqual(await digestsOf(`?artifactType=${artifactType}`, wanted.length === 1 ? 1 : 2), wanted)
+  }
+  const { host } = new URL(origin.url)
+  const upstream = createUpstream({ proxy: false, registries: { [host]: { endpoint: origin.url } } })
+  try {
+    const target = { registry: host, repository: 'a' }
+    const options = { signal: AbortSignal.timeout(60_000) }
+    const { descriptors } = await upstream.listReferrers(target, subject.digest, undefined, options)
+    assert.deepEqual(
+      descriptors.map((one) => (one as { digest: string }).digest),
+      inOrder(pushed),
+    )
+  } finally {
+    await upstream.close()
+  }
 })

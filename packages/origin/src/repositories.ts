@@ -25,6 +25,13 @@ export interface StoredManifest {
   bytes: Buffer
 }
 
+export interface Referrer {
+  /** A descriptor, as it stands in the answer of the referrers API. */
+  entry: { digest: Digest; artifactType?: string }
+  /** Of its JSON. */
+  sizeBytes: number
+}
+
 interface TagFile {
   digest: Digest
 }
@@ -219,16 +226,18 @@ export class Repositories {
     return tags
   }
 
-  /** Entries of the referrers index of `subject`, which need not be here itself. */
-  async referrers(name: string, subject: Digest): Promise<{ artifactType?: string }[]> {
-    const found: { artifactType?: string }[] = []
+  /**
+   * Entries of the referrers index of `subject`, which need not be here itself, in the order of their digests. Each may have
+   * some MiB, so they are read one by one.
+   */
+  async *referrers(name: string, subject: Digest, after?: Digest): AsyncGenerator<Referrer> {
     for (const { name: file } of await this.#driver.list(layout.referrerFolder(name, subject))) {
       const digest = layout.digestOfFileName(file)
-      if (digest === undefined || !(await this.#manifestLink(name, digest))) continue
+      if (digest === undefined || (after !== undefined && digest <= after)) continue
+      if (!(await this.#manifestLink(name, digest))) continue
       const bytes = await this.#driver.read(layout.referrerPath(name, subject, digest))
-      if (bytes) found.push(JSON.parse(bytes.toString()) as { artifactType?: string })
+      if (bytes) yield { entry: JSON.parse(bytes.toString()) as Referrer['entry'], sizeBytes: bytes.length }
     }
-    return found
   }
 
   /** Names of all repositories that show a manifest, in ASCII order. */

@@ -78,17 +78,28 @@ export interface PullBackend {
   manifest(context: RequestContext, name: string, reference: string, head: boolean): Promise<ManifestAnswer>
   blob(context: RequestContext, name: string, digest: Digest, head: boolean): Promise<BlobAnswer>
   tags(context: RequestContext, name: string, page: { limit?: number; after?: string }): Promise<TagPage>
-  /** Descriptors that refer to `digest`; a filter on artifact type that was applied is said in `filtered`. */
+  /**
+   * Descriptors that refer to `digest`, in the order of their digests where they come in pages, from the first one after
+   * `after`. A filter on artifact type that was applied is said in `filtered`, that there are more after this page in `last`.
+   */
   referrers(
     context: RequestContext,
     name: string,
     digest: Digest,
     artifactType: string | undefined,
-  ): Promise<{ descriptors: unknown[]; filtered: boolean }>
+    after: Digest | undefined,
+  ): Promise<ReferrersPage>
   /** Names of all repositories in order, for `GET /v2/_catalog`; left out where the backend cannot know them. */
   catalog?(context: RequestContext, page: { limit?: number; after?: string }): Promise<CatalogPage>
   /** Chunk hashes of a blob, for agents; left out where the backend has none. @throws OciError(BLOB_UNKNOWN) */
   chunkList?(context: RequestContext, name: string, digest: Digest): Promise<ChunkListAnswer>
+}
+
+export interface ReferrersPage {
+  descriptors: unknown[]
+  filtered: boolean
+  /** The last one here, when there are more after it. */
+  last?: Digest
 }
 
 export interface CatalogPage {

@@ -4,6 +4,7 @@ import { OciError, type Digest } from '@shoal/oci'
 import { sendBlobBody, type BlobBodyOptions, type BlobBodyResult } from './blob-body.ts'
 import { sendBlobFile } from './blob-file.ts'
 import { queryText, type Call } from './call.ts'
+import { checkDigest } from './path.ts'
 import { matchesEntityTag, parseRange } from './range.ts'
 
 const OCTET_STREAM = 'application/octet-stream'
@@ -126,7 +127,11 @@ export async function getCatalog(call: Call): Promise<void> {
 
 export async function getReferrers(call: Call, name: string, digest: Digest): Promise<void> {
   const artifactType = queryText(call.request, 'artifactType')
-  const { descriptors, filtered } = await call.settings.backend.referrers(call.context, name, digest, artifactType)
+  const given = queryText(call.request, 'last')
+  const after = given === undefined ? undefined : checkDigest(given)
+  const page = await call.settings.backend.referrers(call.context, name, digest, artifactType, after)
+  const { descriptors, filtered, last } = page
+  if (last !== undefined) linkToNext(call, { last })
   if (filtered) call.reply.header('oci-filters-applied', 'artifactType')
   await sendJson(call, { schemaVersion: 2, mediaType: INDEX_TYPE, manifests: descriptors }, INDEX_TYPE)
 }
@@ -164,15 +169,17 @@ function pageOf({ request, settings }: Call): { limit: number; after?: string } 
   return after === undefined ? { limit } : { limit, after }
 }
 
-/** RFC 8288 link to the next page, relative, so that it holds behind any proxy. */
-function setNext({ request, reply }: Call, entries: string[], more: boolean, page: { limit: number }): void {
+function setNext(call: Call, entries: string[], more: boolean, page: { limit: number }): void {
   const last = entries.at(-1)
-  if (!more || last === undefined) return
+  if (more && last !== undefined) linkToNext(call, { n: String(page.limit), last })
+}
+
+/** RFC 8288 link to the next page, relative, so that it holds behind any proxy. */
+function linkToNext({ request, reply }: Call, where: Record<string, string>): void {
   const url = request.raw.url ?? ''
   const [path = '', query = ''] = url.split('?', 2)
   const parameters = new URLSearchParams(query)
-  parameters.set('n', String(page.limit))
-  parameters.set('last', last)
+  for (const [name, value] of Object.entries(where)) parameters.set(name, value)
   reply.header('link', `<${path}?${parameters.toString()}>; rel="next"`)
 }
 

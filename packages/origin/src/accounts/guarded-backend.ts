@@ -32,9 +32,15 @@ export class GuardedBackend implements PullBackend, PushBackend {
     return this.#inner.tags(context, name, page)
   }
 
-  async referrers(context: RequestContext, name: string, digest: Digest, artifactType: string | undefined) {
+  async referrers(
+    context: RequestContext,
+    name: string,
+    digest: Digest,
+    artifactType: string | undefined,
+    after: Digest | undefined,
+  ) {
     await this.#accounts.require(context, name, 'pull')
-    return this.#inner.referrers(context, name, digest, artifactType)
+    return this.#inner.referrers(context, name, digest, artifactType, after)
   }
 
   async chunkList(context: RequestContext, name: string, digest: Digest) {

@@ -42,10 +42,12 @@ export async function openLocalImage(
   const tree = await readTree(source, root, undefined, signal)
   const found = new Map<Digest, Descriptor>()
   for (const { descriptor } of tree.manifests) {
-    const entries = await repositories.referrers(repository, descriptor.digest)
-    for (const entry of entries.slice(0, MAX_REFERRERS)) {
-      const referrer = parseDescriptor(entry)
-      found.set(referrer.digest, referrer)
+    let read = 0
+    for await (const { entry } of repositories.referrers(repository, descriptor.digest)) {
+      if (read++ === MAX_REFERRERS) break
+      // Without its annotations, which may have MiB.
+      const { mediaType, digest, size } = parseDescriptor(entry)
+      found.set(digest, { mediaType, digest, size })
     }
   }
   const referrers: ImageTree[] = []
