@@ -19,7 +19,7 @@ import { contentGone, type BlobSteps } from './blob-steps.ts'
 import { blobPath } from './layout.ts'
 import type { RepositoryChange } from './notifications/event.ts'
 import type { Places } from './places.ts'
-import { Quotas, type Charge } from './quotas.ts'
+import { NO_HOLD, Quotas, type Charge, type Hold } from './quotas.ts'
 import type { Referrer } from './repositories.ts'
 
 /** How many repositories are looked through for a blob that a client wants mounted from anywhere. */
@@ -117,7 +117,8 @@ export class OriginBackend implements PullBackend, PushBackend {
     const { uploads } = this.#places.of(name)
     await this.#quotas.requireRoom(name)
     await this.#quotas.charged(name, async (charge) => {
-      await uploads.upload(name, digest, part, this.#steps(charge, name, digest), this.#quotas.hold(name))
+      const hold = await this.#hold(name, digest)
+      await uploads.upload(name, digest, part, this.#steps(charge, name, digest), hold)
     })
   }
 
@@ -161,7 +162,8 @@ export class OriginBackend implements PullBackend, PushBackend {
     const { uploads, repositories } = this.#places.of(name)
     try {
       await this.#quotas.charged(name, async (charge) => {
-        await uploads.finish(name, id, digest, part, this.#steps(charge, name, digest), this.#quotas.hold(name))
+        const hold = await this.#hold(name, digest)
+        await uploads.finish(name, id, digest, part, this.#steps(charge, name, digest), hold)
       })
     } catch (error) {
       // A client or proxy repeats the last request when it has not seen the answer: the first one may have ended the upload.
@@ -211,6 +213,12 @@ export class OriginBackend implements PullBackend, PushBackend {
     const { repositories } = this.#places.of(name)
     const isThere = async (): Promise<boolean> => (await repositories.blobSize(name, digest)) !== undefined
     return { admit: (sizeBytes) => charge(sizeBytes, isThere), link: () => repositories.linkBlob(name, digest) }
+  }
+
+  /** The same for what is still coming in. */
+  async #hold(name: string, digest: Digest): Promise<Hold> {
+    const sizeBytes = await this.#places.of(name).repositories.blobSize(name, digest)
+    return sizeBytes === undefined ? this.#quotas.hold(name) : NO_HOLD
   }
 
   async #sizeOf(name: string, digest: Digest, toKeep = false): Promise<number> {

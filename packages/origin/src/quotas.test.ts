@@ -165,6 +165,18 @@ test('uploads under way count, and what is over gives its room back', async () =
   assert.equal(await append(await client.startUpload('team/c'), Buffer.alloc(9_999)), 202)
 })
 
+test('a blob that is there already may be pushed again where it would not fit', async () => {
+  await using folder = await temporaryFolder()
+  await using origin = await startOrigin(folder.path, { quotas: [{ repositories: ['team/**'], limit: 100_000 }] })
+  const { client } = origin
+  const blob = Buffer.alloc(60_000, 7)
+  assert.equal((await client.pushBlob('team/a', blob)).status, 201)
+  assert.equal((await client.pushBlob('team/a', blob)).status, 201)
+  const location = await client.startUpload('team/a')
+  assert.equal((await client.ask('PUT', `${location}?digest=${digestOf(blob)}`, { body: blob })).status, 201)
+  assert.equal((await client.pushBlob('team/b', blob)).status, 403)
+})
+
 test('what an upload has sent counts for its place', async () => {
   await using folder = await temporaryFolder()
   {
