@@ -1,6 +1,8 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
 import { EventEmitter, once } from 'node:events'
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { digestOf, OciError } from '@shoal/oci'
 import { pino } from 'pino'
@@ -101,4 +103,20 @@ test('a newer request breaks off one that hangs', async () => {
   await uploads.append('a', id, part('world'))
   await broken
   await uploads.finish('a', id, digestOf('hello world'), undefined)
+})
+
+test('a request that waited for the end of an upload finds it ended, and leaves nothing behind', async () => {
+  await using folder = await temporaryFolder()
+  await using opened = await openUploads(folder.path)
+  const { uploads } = opened
+  const { id } = await uploads.start('a')
+  await uploads.append('a', id, part('hello'))
+  const ending = uploads.finish('a', id, digestOf('hello'), undefined)
+  const late = [uploads.append('a', id, part('more')), uploads.finish('a', id, digestOf('hello'), undefined)]
+  for (const outcome of await Promise.allSettled(late)) {
+    assert.ok(outcome.status === 'rejected' && outcome.reason instanceof OciError)
+    assert.equal(outcome.reason.code, 'BLOB_UPLOAD_UNKNOWN')
+  }
+  assert.deepEqual(await ending, { sizeBytes: 5 })
+  for (const left of ['uploads', 'sessions']) assert.deepEqual(await readdir(join(folder.path, left)), [], left)
 })
