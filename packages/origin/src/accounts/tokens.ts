@@ -53,7 +53,7 @@ export class Tokens {
   /** Reads the signing key, or makes it when there is none. @throws SigningKeyError */
   static async open(options: { keyFile: string; service: string; lifetimeMs: number }): Promise<Tokens> {
     const { keyFile } = options
-    const { privateKey, publicKey } = (await readSigningKey(keyFile)) ?? (await importPair(await makeKey(keyFile)))
+    const { privateKey, publicKey } = (await readSigningKey(keyFile)) ?? (await makeKey(keyFile))
     return new Tokens(privateKey, publicKey, options.service, options.lifetimeMs)
   }
 
@@ -117,7 +117,12 @@ async function importKey(jwk: JWK): Promise<CryptoKey> {
   return key
 }
 
-async function importPair({ d, ...publicJwk }: JWK): Promise<{ privateKey: CryptoKey; publicKey: CryptoKey }> {
+interface KeyPair {
+  privateKey: CryptoKey
+  publicKey: CryptoKey
+}
+
+async function importPair({ d, ...publicJwk }: JWK): Promise<KeyPair> {
   const [privateKey, publicKey] = await Promise.all([
     importKey({ ...publicJwk, ...(d !== undefined && { d }) }),
     importKey(publicJwk),
@@ -126,9 +131,7 @@ async function importPair({ d, ...publicJwk }: JWK): Promise<{ privateKey: Crypt
 }
 
 /** The keys of a file; undefined when there is none yet. @throws SigningKeyError */
-export async function readSigningKey(
-  path: string,
-): Promise<{ privateKey: CryptoKey; publicKey: CryptoKey } | undefined> {
+export async function readSigningKey(path: string): Promise<KeyPair | undefined> {
   try {
     return await importPair(JSON.parse(await readFile(path, 'utf8')) as JWK)
   } catch (error) {
@@ -138,7 +141,7 @@ export async function readSigningKey(
 }
 
 /** Of registries that make one at the same time, one is first: the others take what it made. */
-async function makeKey(path: string): Promise<JWK> {
+async function makeKey(path: string): Promise<KeyPair> {
   const { privateKey } = await generateKeyPair(ALGORITHM, { extractable: true })
   const jwk = await exportJWK(privateKey)
   await mkdir(dirname(path), { recursive: true })
@@ -150,9 +153,9 @@ async function makeKey(path: string): Promise<JWK> {
   }
   try {
     await link(temporary, path)
-    return jwk
+    return await importPair(jwk)
   } catch (error) {
-    const made = isExisting(error) ? await readKey(path) : undefined
+    const made = isExisting(error) ? await readSigningKey(path) : undefined
     if (made === undefined) throw error
     return made
   } finally {
