@@ -10,6 +10,8 @@ import type { ListedEntry, ObjectStat, StorageDriver, StoredFile, StoredObject, 
 
 /** Measured: 64 KiB costs twice the CPU of 1 MiB on the way from disk to socket. */
 const READ_BUFFER_BYTES = 1024 * 1024
+/** A small object is written in much less, so a temporary file of this age is what a crash has left. */
+const LEFT_OVER_MS = 3_600_000
 
 /** A guest was told of a folder that holds no registry. */
 export class MissingFolderError extends Error {
@@ -34,8 +36,8 @@ export class FilesystemDriver implements StorageDriver {
   }
 
   /**
-   * Opens a folder, made when missing, and removes what a crash left of unfinished writes. A guest, beside another process that
-   * may be writing, does neither.
+   * Opens a folder, made when missing, and removes what a crash left of unfinished writes, but nothing that another process may
+   * be writing: a second registry may be started here by mistake. A guest does neither.
    * @throws MissingFolderError for a guest that finds no registry there
    */
   static async open(root: string, { isGuest = false }: { isGuest?: boolean } = {}): Promise<FilesystemDriver> {
@@ -43,9 +45,10 @@ export class FilesystemDriver implements StorageDriver {
     if (isGuest) {
       const found = (await orUndefined(readdir(root))) ?? []
       if (!['blobs', 'repositories', 'uploads'].some((name) => found.includes(name))) throw new MissingFolderError(root)
-    } else await rm(driver.#temporary, { recursive: true, force: true })
+    }
     await mkdir(driver.#temporary, { recursive: true })
     await mkdir(driver.#uploads, { recursive: true })
+    if (!isGuest) await driver.#removeLeftOver()
     return driver
   }
 
@@ -137,6 +140,15 @@ export class FilesystemDriver implements StorageDriver {
   }
 
   async close(): Promise<void> {}
+
+  async #removeLeftOver(): Promise<void> {
+    const beforeMs = Date.now() - LEFT_OVER_MS
+    for (const name of await readdir(this.#temporary)) {
+      const path = join(this.#temporary, name)
+      const found = await orUndefined(stat(path))
+      if (found && found.mtimeMs < beforeMs) await rm(path, { recursive: true, force: true })
+    }
+  }
 
   async #moveInto(source: string, target: string, durable: boolean): Promise<void> {
     const folder = dirname(target)
