@@ -105,7 +105,7 @@ export class Repositories {
   /** @throws OciError(MANIFEST_UNKNOWN, NAME_UNKNOWN) */
   async manifest(name: string, reference: string): Promise<StoredManifest> {
     const digest = isDigest(reference) ? reference : await this.#digestOfTag(name, reference)
-    const link = await this.#manifestLink(name, digest)
+    const link = await this.manifestLink(name, digest)
     const bytes = link && (await this.#bytesOf(digest))
     if (!link || !bytes) throw unknownManifest(name, reference)
     return { digest, mediaType: link.mediaType, sizeBytes: link.sizeBytes, bytes }
@@ -133,7 +133,7 @@ export class Repositories {
     const manifest = readManifest(bytes, contentType)
     return this.#lock.run(name, async () => {
       await this.#checkComplete(name, manifest)
-      await charge(bytes.length, async () => (await this.#manifestLink(name, digest)) !== undefined)
+      await charge(bytes.length, async () => (await this.manifestLink(name, digest)) !== undefined)
       await this.#retention.write(layout.blobPath(digest), bytes)
       const subject = manifest.subject?.digest
       if (subject !== undefined) {
@@ -155,7 +155,7 @@ export class Repositories {
       }
       // Another process may have deleted this manifest since: it looks for tags once more after it has, so that either
       // it sees the tags, or the link is missed here.
-      if (this.#driver.isShared && !(await this.#manifestLink(name, digest))) await writeLink()
+      if (this.#driver.isShared && !(await this.manifestLink(name, digest))) await writeLink()
       this.#manifestBytes.set(digest, bytes)
       this.#noteName(name, true)
       const { mediaType } = manifest
@@ -170,7 +170,7 @@ export class Repositories {
         if (!(await this.#driver.remove(layout.tagPath(name, reference)))) throw unknownManifest(name, reference)
         return
       }
-      const link = await this.#manifestLink(name, reference)
+      const link = await this.manifestLink(name, reference)
       if (!link) throw unknownManifest(name, reference)
       // Tags first: none may point to what is no longer there.
       await this.#removeTagsOf(name, reference)
@@ -180,6 +180,12 @@ export class Repositories {
       if (link.subject) await this.#driver.remove(layout.referrerPath(name, link.subject, reference))
       this.#noteName(name, await this.exists(name))
     })
+  }
+
+  /** Undefined when the repository does not show it. */
+  async manifestLink(name: string, digest: Digest): Promise<ManifestLink | undefined> {
+    const bytes = await this.#driver.read(layout.manifestLinkPath(name, digest))
+    return bytes && (JSON.parse(bytes.toString()) as ManifestLink)
   }
 
   /** Of all tags. */
@@ -200,7 +206,7 @@ export class Repositories {
   async removeUntagged(name: string, digest: Digest, usedBeforeMs: number): Promise<boolean> {
     return this.#lock.run(name, async () => {
       if ((await this.taggedDigests(name)).has(digest)) return false
-      const link = await this.#manifestLink(name, digest)
+      const link = await this.manifestLink(name, digest)
       if (!link || !(await this.#retention.removeUnused(layout.manifestLinkPath(name, digest), usedBeforeMs))) {
         return false
       }
@@ -234,7 +240,7 @@ export class Repositories {
     for (const { name: file } of await this.#driver.list(layout.referrerFolder(name, subject))) {
       const digest = layout.digestOfFileName(file)
       if (digest === undefined || (after !== undefined && digest <= after)) continue
-      if (!(await this.#manifestLink(name, digest))) continue
+      if (!(await this.manifestLink(name, digest))) continue
       const bytes = await this.#driver.read(layout.referrerPath(name, subject, digest))
       if (bytes) yield { entry: JSON.parse(bytes.toString()) as Referrer['entry'], sizeBytes: bytes.length }
     }
@@ -310,11 +316,6 @@ export class Repositories {
     return file.digest
   }
 
-  async #manifestLink(name: string, digest: Digest): Promise<ManifestLink | undefined> {
-    const bytes = await this.#driver.read(layout.manifestLinkPath(name, digest))
-    return bytes && (JSON.parse(bytes.toString()) as ManifestLink)
-  }
-
   async #bytesOf(digest: Digest): Promise<Buffer | undefined> {
     const cached = this.#manifestBytes.get(digest)
     if (cached) return cached
@@ -336,7 +337,7 @@ export class Repositories {
     }
     for (const child of childrenOf(manifest)) {
       await this.#retention.use(layout.manifestLinkPath(name, child.digest))
-      const link = await this.#manifestLink(name, child.digest)
+      const link = await this.manifestLink(name, child.digest)
       if (link) checkSize(child.digest, child.size, link.sizeBytes)
       else if (!this.#allowSparseIndexes) throw missing('manifest', child.digest, name)
     }

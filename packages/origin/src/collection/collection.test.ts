@@ -135,6 +135,41 @@ test('manifests without a tag stay unless they are to go; what an index or a sig
   assert.equal(descriptors.length, 1)
 })
 
+test('of nested indexes that nobody needs all stays under one that is pushed while they are removed', async () => {
+  await using room = await openRoom()
+  const { repositories } = room.place
+  const image = makeImage()
+  await push(room, 'a', image.digest, image)
+  let top = image.descriptor
+  const wrap = async (reference?: string): Promise<Digest> => {
+    const text = Buffer.from(JSON.stringify({ schemaVersion: 2, mediaType: INDEX_TYPE, manifests: [top] }))
+    top = { mediaType: INDEX_TYPE, digest: digestOf(text), size: text.length }
+    await room.backend.putManifest(context, 'a', reference ?? top.digest, text, INDEX_TYPE, [])
+    return top.digest
+  }
+  const nested = [image.digest, await wrap(), await wrap(), await wrap()]
+  await age(room)
+  const removeUntagged = repositories.removeUntagged.bind(repositories)
+  let outer: Promise<Digest> | undefined
+  repositories.removeUntagged = async (...asked) => {
+    await (outer ??= wrap('outer'))
+    return removeUntagged(...asked)
+  }
+  await collect(room, { removeUntagged: true })
+  assert.ok(outer)
+  for (const digest of nested) assert.equal((await room.backend.manifest(context, 'a', digest)).digest, digest)
+  assert.deepEqual(await contents(room), [...digestsOf(image), ...nested.slice(1), await outer].sort())
+})
+
+test('a manifest that means something only by the type under which it was taken keeps nothing from being collected', async () => {
+  await using room = await openRoom()
+  await room.backend.putManifest(context, 'a', '1', Buffer.from('{"schemaVersion":2,"manifests":null}'), INDEX_TYPE, [])
+  await pushBlob(room, 'a', randomBytes(10))
+  await age(room)
+  const { unreadable, blobs } = await collect(room)
+  assert.deepEqual([unreadable, blobs], [[], 1])
+})
+
 test('a repository with a manifest that cannot be read is left alone', async () => {
   await using room = await openRoom()
   const [broken, other] = [makeImage(), makeImage()]

@@ -4,7 +4,7 @@ import type { Digest } from '@shoal/oci'
 import type { Logger } from 'pino'
 import * as layout from '../layout.ts'
 import type { Place } from '../places.ts'
-import { reachable, readInventories, readNeeds, type Inventory } from './inventory.ts'
+import { reachable, readInventories, readNeeds, topDown, type Inventory, type Needs } from './inventory.ts'
 
 export interface CollectionOptions {
   /** Also removes manifests that no tag leads to, by an index or as a referrer of one that stays. */
@@ -58,7 +58,7 @@ interface Work {
 /** Gives back what the repository still shows. */
 async function clearRepository(work: Work): Promise<Set<Digest>> {
   const { place, name, inventory, report, options } = work
-  const needs = await readNeeds(place.driver, inventory.manifests.keys(), options.signal)
+  const needs = await readNeeds(place, name, inventory.manifests.keys(), options.signal)
   const unreadable = [...needs.values()].includes(undefined)
   if (unreadable) {
     report.unreadable.push(name)
@@ -80,16 +80,20 @@ async function clearRepository(work: Work): Promise<Set<Digest>> {
   return shown
 }
 
-/** Gives back the manifests that stay. */
+/**
+ * Gives back the manifests that stay. An index goes before its children: pushes rely on what is there being whole, all the way
+ * down.
+ */
 async function clearUntagged(
   { place, name, inventory, usedBeforeMs, report, options }: Work,
-  needs: Awaited<ReturnType<typeof readNeeds>>,
+  needs: ReadonlyMap<Digest, Needs | undefined>,
 ): Promise<Set<Digest>> {
   const recent = [...inventory.manifests].flatMap(([digest, usedMs]) => (usedMs > usedBeforeMs ? [digest] : []))
   const tagged = await place.repositories.taggedDigests(name)
   const stay = reachable([...recent, ...tagged], needs)
-  for (const digest of [...needs.keys()].filter((one) => !stay.has(one))) {
+  for (const digest of topDown(needs)) {
     options.signal.throwIfAborted()
+    if (stay.has(digest)) continue
     if (options.dryRun || (await place.repositories.removeUntagged(name, digest, usedBeforeMs))) report.manifests++
     // Somebody has tagged it, or pushed it again, since: with it stays all that hangs on it.
     else for (const kept of reachable([digest], needs)) stay.add(kept)

@@ -1,7 +1,9 @@
 // What the repositories of a place show, read from the storage in one pass, and which of it is needed.
 import { blobsOf, childrenOf, InvalidManifestError, isTag, parseManifest, type Digest } from '@shoal/oci'
 import * as layout from '../layout.ts'
+import type { Place } from '../places.ts'
 import type { StorageDriver } from '../storage/driver.ts'
+import { sideBySide } from '../storage/side-by-side.ts'
 
 export interface Referral {
   subject: Digest
@@ -17,7 +19,7 @@ export interface Inventory {
 }
 
 /** What a manifest needs; undefined when its bytes are not there or mean nothing, so that nobody can say. */
-interface Needs {
+export interface Needs {
   children: Digest[]
   blobs: Digest[]
   subject: Digest | undefined
@@ -46,23 +48,28 @@ export async function readInventories(driver: StorageDriver, signal: AbortSignal
   return all
 }
 
+/** What was deleted meanwhile is left out. */
 export async function readNeeds(
-  driver: StorageDriver,
+  { driver, repositories }: Place,
+  name: string,
   manifests: Iterable<Digest>,
   signal: AbortSignal,
 ): Promise<Map<Digest, Needs | undefined>> {
-  const needs = new Map<Digest, Needs | undefined>()
-  for (const digest of manifests) {
+  const read = await sideBySide(manifests, async (digest) => {
     signal.throwIfAborted()
-    const bytes = await driver.read(layout.blobPath(digest))
-    needs.set(digest, bytes && needsOf(bytes))
-  }
-  return needs
+    const [link, bytes] = await Promise.all([
+      repositories.manifestLink(name, digest),
+      driver.read(layout.blobPath(digest)),
+    ])
+    return link && ([digest, bytes && needsOf(bytes, link.mediaType)] as const)
+  })
+  return new Map(read.filter((one) => one !== undefined))
 }
 
-function needsOf(bytes: Buffer): Needs | undefined {
+/** @param mediaType - under which it was taken: alone the bytes may mean nothing, or something else */
+function needsOf(bytes: Buffer, mediaType: string): Needs | undefined {
   try {
-    const manifest = parseManifest(bytes)
+    const manifest = parseManifest(bytes, mediaType)
     return {
       children: childrenOf(manifest).map(({ digest }) => digest),
       blobs: blobsOf(manifest).map(({ digest }) => digest),
@@ -76,16 +83,45 @@ function needsOf(bytes: Buffer): Needs | undefined {
 
 /** `roots`, all that indexes among them name, and all that refers to one of them (signatures, attestations). */
 export function reachable(roots: Iterable<Digest>, needs: ReadonlyMap<Digest, Needs | undefined>): Set<Digest> {
-  const referrers = new Map<Digest, Digest[]>()
-  for (const [digest, need] of needs) {
-    if (need?.subject !== undefined) referrers.set(need.subject, [...(referrers.get(need.subject) ?? []), digest])
-  }
+  const hangingOn = dependents(needs)
   const found = new Set<Digest>()
   const open = [...roots]
   for (let digest = open.pop(); digest !== undefined; digest = open.pop()) {
     if (found.has(digest) || !needs.has(digest)) continue
     found.add(digest)
-    open.push(...(needs.get(digest)?.children ?? []), ...(referrers.get(digest) ?? []))
+    open.push(...hangingOn(digest))
   }
   return found
+}
+
+/** All of `needs`, each before what hangs on it, as far as they do not hang on each other. */
+export function topDown(needs: ReadonlyMap<Digest, Needs | undefined>): Digest[] {
+  const hangingOn = dependents(needs)
+  const above = new Map<Digest, number>()
+  for (const digest of needs.keys()) {
+    for (const one of hangingOn(digest)) above.set(one, (above.get(one) ?? 0) + 1)
+  }
+  const ordered = new Set<Digest>()
+  const open = [...needs.keys()].filter((digest) => !above.has(digest))
+  for (let digest = open.pop(); digest !== undefined; digest = open.pop()) {
+    ordered.add(digest)
+    for (const one of hangingOn(digest)) {
+      const left = (above.get(one) ?? 0) - 1
+      above.set(one, left)
+      if (left === 0 && needs.has(one)) open.push(one)
+    }
+  }
+  return [...new Set([...ordered, ...needs.keys()])]
+}
+
+/** The children of a manifest and those that refer to it. */
+function dependents(needs: ReadonlyMap<Digest, Needs | undefined>): (digest: Digest) => Digest[] {
+  const referrers = new Map<Digest, Digest[]>()
+  for (const [digest, need] of needs) {
+    if (need?.subject === undefined) continue
+    const known = referrers.get(need.subject)
+    if (known) known.push(digest)
+    else referrers.set(need.subject, [digest])
+  }
+  return (digest) => [...(needs.get(digest)?.children ?? []), ...(referrers.get(digest) ?? [])]
 }
