@@ -5,6 +5,7 @@ import { createUpstream } from '@shoal/upstream'
 import {
   codeOf,
   INDEX_TYPE,
+  makeCacheIndex,
   makeImage,
   MANIFEST_TYPE,
   startOrigin,
@@ -60,6 +61,27 @@ test('a manifest appears only when everything that it names is there', async () 
   await client.pushImage('a', other.digest, other)
   assert.equal((await client.putManifest('a', 'multi', index, INDEX_TYPE)).status, 201)
   assert.equal((await client.get('/v2/a/manifests/multi')).body.toString(), index)
+})
+
+test('an index may name blobs, and appears when they are there', async () => {
+  await using folder = await temporaryFolder()
+  await using origin = await startOrigin(folder.path)
+  const { client } = origin
+  const cache = makeCacheIndex()
+  for (const blob of cache.blobs) {
+    assert.equal(codeOf(await client.putManifest('a', 'cache', cache.text, INDEX_TYPE)), 'MANIFEST_BLOB_UNKNOWN')
+    await client.pushBlob('a', blob)
+  }
+  assert.equal((await client.putManifest('a', 'cache', cache.text, INDEX_TYPE)).status, 201)
+  assert.equal((await client.get('/v2/a/manifests/cache')).body.toString(), cache.text)
+
+  const other = cache.text.replace('"size":1000', '"size":999')
+  assert.equal(codeOf(await client.putManifest('a', 'cache', other, INDEX_TYPE)), 'SIZE_INVALID')
+  // Who is told of an image asks for it as one.
+  const image = makeImage()
+  await client.pushBlob('a', Buffer.from(image.text))
+  const multi = await client.putManifest('a', 'multi', makeIndex([image]), INDEX_TYPE)
+  assert.equal(codeOf(multi), 'MANIFEST_BLOB_UNKNOWN')
 })
 
 test('sparse indexes are taken where that is allowed', async () => {

@@ -1,7 +1,8 @@
 // What each repository shows: which blobs and manifests, under which tags, and what refers to what. Every fact is one
 // small object that is there or not, written in an order that never shows more than is complete.
 import { digestAlgorithm, digestOf, parseManifest, type Digest, type Manifest } from '@shoal/oci'
-import { blobsOf, childrenOf, InvalidManifestError, isDigest, isForeignLayer, isTag, OciError } from '@shoal/oci'
+import { blobsOf, childrenOf, InvalidManifestError, isDigest, isForeignLayer, isManifestMediaType } from '@shoal/oci'
+import { isTag, OciError } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import { KeyedLock } from '@shoal/store'
 import { Retention } from './collection/retention.ts'
@@ -324,7 +325,10 @@ export class Repositories {
     return bytes
   }
 
-  /** Blobs by their links, children of an index by their manifests; sizes must be those that are named. */
+  /**
+   * Blobs by their links, children of an index by their manifests, or as blobs where they are called something else (a cache of
+   * BuildKit's is an index of layers); sizes must be those that are named.
+   */
   async #checkComplete(name: string, manifest: Manifest): Promise<void> {
     const config = manifest.kind === 'image' ? manifest.config.digest : undefined
     for (const blob of blobsOf(manifest)) {
@@ -338,8 +342,10 @@ export class Repositories {
     for (const child of childrenOf(manifest)) {
       await this.#retention.use(layout.manifestLinkPath(name, child.digest))
       const link = await this.manifestLink(name, child.digest)
-      if (link) checkSize(child.digest, child.size, link.sizeBytes)
-      else if (!this.#allowSparseIndexes) throw missing('manifest', child.digest, name)
+      const isManifest = isManifestMediaType(child.mediaType)
+      const sizeBytes = link?.sizeBytes ?? (isManifest ? undefined : await this.useBlob(name, child.digest))
+      if (sizeBytes !== undefined) checkSize(child.digest, child.size, sizeBytes)
+      else if (!this.#allowSparseIndexes) throw missing(isManifest ? 'manifest' : 'blob', child.digest, name)
     }
   }
 }

@@ -125,6 +125,16 @@ export function makeImage(layerSizes: number[] = [1000, 10], extra: Record<strin
   return { blobs: [config, ...layers], manifest, text, digest, descriptor }
 }
 
+/** An index of layers and a config, as BuildKit keeps its cache in a registry (`image-manifest=false`). */
+export function makeCacheIndex(): { blobs: Buffer<ArrayBuffer>[]; text: string } {
+  const { blobs } = makeImage([1000])
+  const manifests = blobs.map((blob, at) => {
+    const mediaType = at === 0 ? 'application/vnd.buildkit.cacheconfig.v0' : LAYER_TYPE
+    return { mediaType, digest: digestOf(blob), size: blob.length }
+  })
+  return { blobs, text: JSON.stringify({ schemaVersion: 2, mediaType: INDEX_TYPE, manifests }) }
+}
+
 export function codeOf(answer: Answer): string | undefined {
   return answer.json.errors?.[0]?.code
 }

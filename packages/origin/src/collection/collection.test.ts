@@ -12,7 +12,7 @@ import { OriginBackend } from '../backend.ts'
 import { Hashers } from '../hashing/hashers.ts'
 import { digestOfFileName } from '../layout.ts'
 import { Places, type Place } from '../places.ts'
-import { INDEX_TYPE, makeImage, MANIFEST_TYPE, temporaryFolder, type TestImage } from '../testing.ts'
+import { INDEX_TYPE, makeCacheIndex, makeImage, MANIFEST_TYPE, temporaryFolder, type TestImage } from '../testing.ts'
 import { collectPlace, type CollectionReport } from './collector.ts'
 import { CollectionSchedule } from './schedule.ts'
 
@@ -159,6 +159,16 @@ test('of nested indexes that nobody needs all stays under one that is pushed whi
   assert.ok(outer)
   for (const digest of nested) assert.equal((await room.backend.manifest(context, 'a', digest)).digest, digest)
   assert.deepEqual(await contents(room), [...digestsOf(image), ...nested.slice(1), await outer].sort())
+})
+
+test('blobs that an index names stay with it', async () => {
+  await using room = await openRoom()
+  const { blobs, text } = makeCacheIndex()
+  for (const blob of blobs) await pushBlob(room, 'a', blob)
+  await room.backend.putManifest(context, 'a', 'cache', Buffer.from(text), INDEX_TYPE, [])
+  await age(room)
+  assert.ok(nothing(await collect(room, { removeUntagged: true })))
+  assert.deepEqual(await contents(room), [...blobs, text].map((one) => digestOf(one)).sort())
 })
 
 test('a manifest that means something only by the type under which it was taken keeps nothing from being collected', async () => {

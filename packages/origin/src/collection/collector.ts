@@ -66,7 +66,7 @@ async function clearRepository(work: Work): Promise<Set<Digest>> {
     return new Set([...inventory.manifests.keys(), ...inventory.blobs])
   }
   const manifests = options.removeUntagged ? await clearUntagged(work, needs) : new Set(needs.keys())
-  const needed = new Set([...manifests].flatMap((digest) => needs.get(digest)?.blobs ?? []))
+  const needed = new Set([...manifests].flatMap((digest) => blobsNeeded(needs.get(digest))))
   const shown = new Set<Digest>(manifests)
   for (const digest of inventory.blobs) {
     options.signal.throwIfAborted()
@@ -78,6 +78,10 @@ async function clearRepository(work: Work): Promise<Set<Digest>> {
     if (!manifests.has(referrer)) await clear(work, layout.referrerPath(name, subject, referrer))
   }
   return shown
+}
+
+function blobsNeeded(needs: Needs | undefined): Digest[] {
+  return needs ? [...needs.blobs, ...needs.children] : []
 }
 
 /**

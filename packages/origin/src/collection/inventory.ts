@@ -20,6 +20,7 @@ export interface Inventory {
 
 /** What a manifest needs; undefined when its bytes are not there or mean nothing, so that nobody can say. */
 export interface Needs {
+  /** Manifests for the most part; an index may name blobs as well. */
   children: Digest[]
   blobs: Digest[]
   subject: Digest | undefined

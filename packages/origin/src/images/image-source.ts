@@ -2,11 +2,13 @@
 import type { Readable } from 'node:stream'
 import {
   blobsOf,
+  childrenOf,
   digestAlgorithm,
   digestOf,
   formatPlatform,
   InvalidManifestError,
   isForeignLayer,
+  isManifestMediaType,
   parseManifest,
   selectPlatform,
   type Descriptor,
@@ -21,11 +23,16 @@ const MAX_DEPTH = 4
 const MAX_MANIFESTS = 2000
 const MAX_MANIFEST_BYTES_IN_ALL = 64 * 1024 * 1024
 
+/** An index may name blobs as well, as a cache of BuildKit's does. */
+export type ChildKind = 'manifest' | 'blob'
+
 export interface ImageSource {
   /** What messages call it. */
   name: string
   /** Exact bytes of a manifest; the caller checks them. */
   manifest(descriptor: Descriptor, signal: AbortSignal): Promise<Uint8Array>
+  /** What an index names there. @default by the media type that the index gives it */
+  kindOf?(child: Descriptor): Promise<ChildKind>
   /** The bytes of a blob from `start` on. */
   open(descriptor: Descriptor, start: number, signal: AbortSignal): Promise<Readable>
 }
@@ -35,7 +42,7 @@ export interface TreeManifest {
   descriptor: Descriptor
   bytes: Uint8Array
   manifest: Manifest
-  /** Config and layers, each once, without layers that registries need not hold. */
+  /** Config and layers, or blobs that an index names, each once, without layers that registries need not hold. */
   blobs: Descriptor[]
 }
 
@@ -57,6 +64,7 @@ export async function readTree(
   signal: AbortSignal,
 ): Promise<ImageTree> {
   const manifests = new Map<Digest, TreeManifest>()
+  const kindOf = source.kindOf?.bind(source) ?? ((child) => Promise.resolve(kindByType(child)))
   let totalBytes = 0
   const read = async (descriptor: Descriptor): Promise<TreeManifest> => {
     const bytes = await source.manifest(descriptor, signal)
@@ -69,8 +77,10 @@ export async function readTree(
   const walk = async (node: TreeManifest, depth: number): Promise<TreeManifest> => {
     if (node.manifest.kind === 'index') {
       if (depth >= MAX_DEPTH) throw new ImageError(`${source.name} has indexes nested more than ${MAX_DEPTH} deep`)
-      for (const child of node.manifest.manifests) {
-        if (!manifests.has(child.digest)) await walk(await read(child), depth + 1)
+      for (const child of childrenOf(node.manifest)) {
+        if (manifests.has(child.digest)) continue
+        if ((await kindOf(child)) === 'manifest') await walk(await read(child), depth + 1)
+        else node.blobs.push(child)
       }
     }
     manifests.set(node.descriptor.digest, node)
@@ -86,6 +96,10 @@ export async function readTree(
     top = await read(child)
   }
   return { root: await walk(top, 0), manifests: [...manifests.values()] }
+}
+
+function kindByType({ mediaType }: Descriptor): ChildKind {
+  return isManifestMediaType(mediaType) ? 'manifest' : 'blob'
 }
 
 /** The platforms of an index, in its order. */

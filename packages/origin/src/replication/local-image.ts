@@ -36,6 +36,10 @@ export async function openLocalImage(
   const { repositories, driver } = place
   const source: ImageSource = {
     name: repository,
+    kindOf: async ({ digest }) => {
+      if (await repositories.manifestLink(repository, digest)) return 'manifest'
+      return (await repositories.blobSize(repository, digest)) === undefined ? 'manifest' : 'blob'
+    },
     manifest: async ({ digest }) => (await repositories.manifest(repository, digest)).bytes,
     open: ({ digest, size }, start) => driver.openRead(blobPath(digest), start, size - 1),
   }

@@ -9,6 +9,7 @@ import { digestOf } from '@shoal/oci'
 import {
   type Client,
   INDEX_TYPE,
+  makeCacheIndex,
   makeImage,
   MANIFEST_TYPE,
   startOrigin,
@@ -117,6 +118,22 @@ test(
     assert.ok(text.includes(`shoal_registry_replication_oldest_seconds{${label}} 0`), text)
   },
 )
+
+test('an index of blobs is copied with them', LIMIT, async () => {
+  await using folder = await temporaryFolder()
+  await using target = await startOrigin(join(folder.path, 'target'))
+  const log = new Log()
+  const replication = [{ url: target.url }]
+  await using source = await startOrigin(join(folder.path, 'source'), { replication, logger: log.logger })
+  const { blobs, text } = makeCacheIndex()
+  for (const blob of blobs) assert.equal((await source.client.pushBlob('ci/cache', blob)).status, 201)
+  assert.equal((await source.client.putManifest('ci/cache', 'main', text, INDEX_TYPE)).status, 201)
+  await log.until(() => log.copied().length === 1)
+  assert.equal((await target.client.get('/v2/ci/cache/manifests/main')).body.toString(), text)
+  for (const blob of blobs) {
+    assert.deepEqual((await target.client.get(`/v2/ci/cache/blobs/${digestOf(blob)}`)).body, blob)
+  }
+})
 
 test('what a stopped registry had to copy is copied after its start: of each tag only the newest', LIMIT, async () => {
   await using folder = await temporaryFolder()
