@@ -1,14 +1,16 @@
 // What each repository shows: which blobs and manifests, under which tags, and what refers to what. Every fact is one
 // small object that is there or not, written in an order that never shows more than is complete.
-import { digestAlgorithm, digestOf, parseManifest, type Digest, type Manifest } from '@shoal/oci'
+import { digestAlgorithm, digestOf, parseManifest, type Descriptor, type Digest, type Manifest } from '@shoal/oci'
 import { blobsOf, childrenOf, InvalidManifestError, isDigest, isForeignLayer, isManifestMediaType } from '@shoal/oci'
 import { isTag, OciError } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import { KeyedLock } from '@shoal/store'
+import { contentGone } from './blob-steps.ts'
 import { Retention } from './collection/retention.ts'
 import * as layout from './layout.ts'
 import type { Charge } from './quotas.ts'
-import type { StorageDriver } from './storage/driver.ts'
+import type { ObjectStat, StorageDriver } from './storage/driver.ts'
+import { sideBySide } from './storage/side-by-side.ts'
 
 /** What is stored of a manifest beside its bytes. */
 export interface ManifestLink {
@@ -34,6 +36,12 @@ export interface Referrer {
 }
 
 interface TagFile {
+  digest: Digest
+}
+
+/** An object without which a manifest is not whole, and what it is of. */
+interface ReliedOn {
+  path: string
   digest: Digest
 }
 
@@ -98,7 +106,9 @@ export class Repositories {
 
   /** False when the repository does not show it. The content stays until garbage collection. */
   async unlinkBlob(name: string, digest: Digest): Promise<boolean> {
-    return this.#lock.run(name, () => this.#driver.remove(layout.blobLinkPath(name, digest)))
+    const path = layout.blobLinkPath(name, digest)
+    // Alone, as marking it as used may copy it onto itself: the copy would come back.
+    return this.#lock.run(name, () => this.#retention.alone(path, () => this.#driver.remove(path)))
   }
 
   // Manifests
@@ -114,7 +124,8 @@ export class Repositories {
 
   /**
    * Stores a manifest when everything it names is here, and ties the tag that it came under, and `tags`, to it.
-   * @throws OciError(MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN, DIGEST_INVALID, SIZE_INVALID; DENIED by `charge`)
+   * @throws OciError(MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN, DIGEST_INVALID, SIZE_INVALID; DENIED by `charge`);
+   * OciError(BLOB_UPLOAD_INVALID) when another process has collected a part meanwhile
    */
   async putManifest(
     name: string,
@@ -133,13 +144,17 @@ export class Repositories {
     }
     const manifest = readManifest(bytes, contentType)
     return this.#lock.run(name, async () => {
-      await this.#checkComplete(name, manifest)
+      const reliedOn = await this.#checkComplete(name, manifest)
       await charge(bytes.length, async () => (await this.manifestLink(name, digest)) !== undefined)
-      await this.#retention.write(layout.blobPath(digest), bytes)
+      const write = async (path: string, content: Buffer): Promise<void> => {
+        await this.#retention.write(path, content)
+        reliedOn.push({ path, digest })
+      }
+      await write(layout.blobPath(digest), bytes)
       const subject = manifest.subject?.digest
       if (subject !== undefined) {
         const entry = Buffer.from(JSON.stringify(referrerEntry(manifest, digest, bytes.length)))
-        await this.#retention.write(layout.referrerPath(name, subject, digest), entry)
+        await write(layout.referrerPath(name, subject, digest), entry)
       }
       const link: ManifestLink = {
         mediaType: manifest.mediaType,
@@ -147,16 +162,19 @@ export class Repositories {
         ...(subject === undefined ? {} : { subject }),
         pushedMs: Date.now(),
       }
-      const writeLink = (): Promise<void> =>
-        this.#driver.write(layout.manifestLinkPath(name, digest), Buffer.from(JSON.stringify(link)))
-      await writeLink()
+      await this.#writeManifestLink(name, digest, link)
+      // Another process that collects looks for new manifests once more after it has removed links, so that either it sees
+      // this one and puts them back, or they are missed here.
+      await this.#requireStillThere(reliedOn)
       const file: TagFile = { digest }
       for (const tag of wanted === undefined ? [reference, ...tags] : tags) {
         await this.#driver.write(layout.tagPath(name, tag), Buffer.from(JSON.stringify(file)))
       }
       // Another process may have deleted this manifest since: it looks for tags once more after it has, so that either
       // it sees the tags, or the link is missed here.
-      if (this.#driver.isShared && !(await this.manifestLink(name, digest))) await writeLink()
+      if (this.#driver.isShared && !(await this.manifestLink(name, digest))) {
+        await this.#writeManifestLink(name, digest, link)
+      }
       this.#manifestBytes.set(digest, bytes)
       this.#noteName(name, true)
       const { mediaType } = manifest
@@ -191,30 +209,43 @@ export class Repositories {
 
   /** Of all tags. */
   async taggedDigests(name: string): Promise<Set<Digest>> {
-    const found = new Set<Digest>()
-    for (const tag of await this.#tagNames(name)) {
-      const file = await this.#tagFile(name, tag)
-      if (file) found.add(file.digest)
-    }
-    return found
+    const files = await sideBySide(await this.#tagNames(name), (tag) => this.#tagFile(name, tag))
+    return new Set(files.flatMap((file) => file?.digest ?? []))
+  }
+
+  /** Of all manifests that it shows. */
+  async manifestDigests(name: string): Promise<Digest[]> {
+    return this.#lock.run(name, async () => {
+      const entries = await this.#driver.list(layout.manifestLinkFolder(name))
+      this.#noteName(name, entries.length > 0)
+      return entries.flatMap((entry) => layout.digestOfFileName(entry.name) ?? [])
+    })
   }
 
   /**
-   * For garbage collection: removes a manifest that nothing needs, unless it was tagged or used (as the child of an
-   * index) since. True if it is gone.
+   * For garbage collection: removes a manifest that nothing needed, unless it was pushed, tagged or used (as the child of an
+   * index) since. Gives back its link, if it is gone; what it was a referrer of is left to clear, and `manifestDigests` to ask.
    * @param usedBeforeMs - since the epoch
    */
-  async removeUntagged(name: string, digest: Digest, usedBeforeMs: number): Promise<boolean> {
+  async removeUnneeded(name: string, digest: Digest, usedBeforeMs: number): Promise<ManifestLink | undefined> {
     return this.#lock.run(name, async () => {
-      if ((await this.taggedDigests(name)).has(digest)) return false
+      const path = layout.manifestLinkPath(name, digest)
       const link = await this.manifestLink(name, digest)
-      if (!link || !(await this.#retention.removeUnused(layout.manifestLinkPath(name, digest), usedBeforeMs))) {
-        return false
+      if (!link || !(await this.#retention.removeUnused(path, usedBeforeMs))) return undefined
+      // Whoever pushes or tags it writes its content before its link: another process may have, since this one looked.
+      const content = await this.#driver.stat(layout.blobPath(digest))
+      if (content && content.modifiedMs > usedBeforeMs) {
+        await this.#writeManifestLink(name, digest, link)
+        return undefined
       }
-      if (link.subject) await this.#driver.remove(layout.referrerPath(name, link.subject, digest))
-      this.#noteName(name, await this.exists(name))
-      return true
+      return link
     })
+  }
+
+  /** For garbage collection: takes a removal back, for something that needs the manifest and came meanwhile. */
+  async restoreManifest(name: string, digest: Digest, link: ManifestLink): Promise<void> {
+    await this.#lock.run(name, () => this.#writeManifestLink(name, digest, link))
+    this.#noteName(name, true)
   }
 
   // Lists
@@ -301,9 +332,13 @@ export class Repositories {
   }
 
   async #removeTagsOf(name: string, digest: Digest): Promise<void> {
-    for (const tag of await this.#tagNames(name)) {
+    await sideBySide(await this.#tagNames(name), async (tag) => {
       if ((await this.#tagFile(name, tag))?.digest === digest) await this.#driver.remove(layout.tagPath(name, tag))
-    }
+    })
+  }
+
+  #writeManifestLink(name: string, digest: Digest, link: ManifestLink): Promise<void> {
+    return this.#driver.write(layout.manifestLinkPath(name, digest), Buffer.from(JSON.stringify(link)))
   }
 
   async #tagFile(name: string, tag: string): Promise<TagFile | undefined> {
@@ -327,26 +362,48 @@ export class Repositories {
 
   /**
    * Blobs by their links, children of an index by their manifests, or as blobs where they are called something else (a cache of
-   * BuildKit's is an index of layers); sizes must be those that are named.
+   * BuildKit's is an index of layers); sizes must be those that are named. Gives back what another process may be about to
+   * remove.
    */
-  async #checkComplete(name: string, manifest: Manifest): Promise<void> {
+  async #checkComplete(name: string, manifest: Manifest): Promise<ReliedOn[]> {
+    const reliedOn: ReliedOn[] = []
+    const use = async (path: string, digest: Digest): Promise<ObjectStat | undefined> => {
+      const found = await this.#retention.use(path)
+      if (found && this.#retention.mayBeGoing(found)) reliedOn.push({ path, digest })
+      return found
+    }
+    const useBlob = async (digest: Digest): Promise<number | undefined> => {
+      const link = await use(layout.blobLinkPath(name, digest), digest)
+      return link && (await use(layout.blobPath(digest), digest))?.sizeBytes
+    }
+    const useChild = async ({ digest, mediaType }: Descriptor): Promise<number | undefined> => {
+      await use(layout.manifestLinkPath(name, digest), digest)
+      const link = await this.manifestLink(name, digest)
+      return link || isManifestMediaType(mediaType) ? link?.sizeBytes : useBlob(digest)
+    }
     const config = manifest.kind === 'image' ? manifest.config.digest : undefined
-    for (const blob of blobsOf(manifest)) {
-      const sizeBytes = await this.useBlob(name, blob.digest)
-      if (sizeBytes === undefined) {
-        if (isForeignLayer(blob) && blob.digest !== config) continue
-        throw missing('blob', blob.digest, name)
+    const [blobs, children] = [blobsOf(manifest), childrenOf(manifest)]
+    const blobSizes = await sideBySide(blobs, ({ digest }) => useBlob(digest))
+    for (const [at, blob] of blobs.entries()) {
+      const sizeBytes = blobSizes[at]
+      if (sizeBytes !== undefined) checkSize(blob.digest, blob.size, sizeBytes)
+      else if (!isForeignLayer(blob) || blob.digest === config) throw missing('blob', blob.digest, name)
+    }
+    const childSizes = await sideBySide(children, useChild)
+    for (const [at, { digest, size, mediaType }] of children.entries()) {
+      const sizeBytes = childSizes[at]
+      if (sizeBytes !== undefined) checkSize(digest, size, sizeBytes)
+      else if (!this.#allowSparseIndexes) {
+        throw missing(isManifestMediaType(mediaType) ? 'manifest' : 'blob', digest, name)
       }
-      checkSize(blob.digest, blob.size, sizeBytes)
     }
-    for (const child of childrenOf(manifest)) {
-      await this.#retention.use(layout.manifestLinkPath(name, child.digest))
-      const link = await this.manifestLink(name, child.digest)
-      const isManifest = isManifestMediaType(child.mediaType)
-      const sizeBytes = link?.sizeBytes ?? (isManifest ? undefined : await this.useBlob(name, child.digest))
-      if (sizeBytes !== undefined) checkSize(child.digest, child.size, sizeBytes)
-      else if (!this.#allowSparseIndexes) throw missing(isManifest ? 'manifest' : 'blob', child.digest, name)
-    }
+    return reliedOn
+  }
+
+  async #requireStillThere(reliedOn: ReliedOn[]): Promise<void> {
+    await sideBySide(reliedOn, async ({ path, digest }) => {
+      if (!(await this.#driver.stat(path))) throw contentGone(digest)
+    })
   }
 }
 

@@ -149,11 +149,11 @@ test('of nested indexes that nobody needs all stays under one that is pushed whi
   }
   const nested = [image.digest, await wrap(), await wrap(), await wrap()]
   await age(room)
-  const removeUntagged = repositories.removeUntagged.bind(repositories)
+  const removeUnneeded = repositories.removeUnneeded.bind(repositories)
   let outer: Promise<Digest> | undefined
-  repositories.removeUntagged = async (...asked) => {
+  repositories.removeUnneeded = async (...asked) => {
     await (outer ??= wrap('outer'))
-    return removeUntagged(...asked)
+    return removeUnneeded(...asked)
   }
   await collect(room, { removeUntagged: true })
   assert.ok(outer)

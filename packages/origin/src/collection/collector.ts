@@ -4,6 +4,7 @@ import type { Digest } from '@shoal/oci'
 import type { Logger } from 'pino'
 import * as layout from '../layout.ts'
 import type { Place } from '../places.ts'
+import type { ManifestLink } from '../repositories.ts'
 import { reachable, readInventories, readNeeds, topDown, type Inventory, type Needs } from './inventory.ts'
 
 export interface CollectionOptions {
@@ -66,13 +67,20 @@ async function clearRepository(work: Work): Promise<Set<Digest>> {
     return new Set([...inventory.manifests.keys(), ...inventory.blobs])
   }
   const manifests = options.removeUntagged ? await clearUntagged(work, needs) : new Set(needs.keys())
-  const needed = new Set([...manifests].flatMap((digest) => blobsNeeded(needs.get(digest))))
+  const needed = neededBy([...manifests].map((digest) => needs.get(digest)))
   const shown = new Set<Digest>(manifests)
+  const unlinked = new Set<Digest>()
   for (const digest of inventory.blobs) {
     options.signal.throwIfAborted()
-    if (!needed.has(digest) && (await clear(work, layout.blobLinkPath(name, digest)))) report.links++
+    if (!needed.has(digest) && (await clear(work, layout.blobLinkPath(name, digest)))) unlinked.add(digest)
     else shown.add(digest)
   }
+  for (const digest of neededBy(await readNewcomers(work, manifests, unlinked))) {
+    if (!unlinked.delete(digest)) continue
+    await place.retention.write(layout.blobLinkPath(name, digest), Buffer.from(digest))
+    shown.add(digest)
+  }
+  report.links += unlinked.size
   // Written before the manifest that it is about: a crash may have left one without.
   for (const { subject, referrer } of inventory.referrals) {
     if (!manifests.has(referrer)) await clear(work, layout.referrerPath(name, subject, referrer))
@@ -80,29 +88,56 @@ async function clearRepository(work: Work): Promise<Set<Digest>> {
   return shown
 }
 
-function blobsNeeded(needs: Needs | undefined): Digest[] {
-  return needs ? [...needs.blobs, ...needs.children] : []
+/** An index may name blobs, too. */
+function neededBy(needs: Iterable<Needs | undefined>): Set<Digest> {
+  return new Set([...needs].flatMap((need) => (need ? [...need.blobs, ...need.children] : [])))
 }
 
 /**
  * Gives back the manifests that stay. An index goes before its children: pushes rely on what is there being whole, all the way
  * down.
  */
-async function clearUntagged(
-  { place, name, inventory, usedBeforeMs, report, options }: Work,
-  needs: ReadonlyMap<Digest, Needs | undefined>,
-): Promise<Set<Digest>> {
+async function clearUntagged(work: Work, needs: ReadonlyMap<Digest, Needs | undefined>): Promise<Set<Digest>> {
+  const { place, name, inventory, usedBeforeMs, report, options } = work
   const recent = [...inventory.manifests].flatMap(([digest, usedMs]) => (usedMs > usedBeforeMs ? [digest] : []))
   const tagged = await place.repositories.taggedDigests(name)
   const stay = reachable([...recent, ...tagged], needs)
+  const removed = new Map<Digest, ManifestLink>()
   for (const digest of topDown(needs)) {
     options.signal.throwIfAborted()
     if (stay.has(digest)) continue
-    if (options.dryRun || (await place.repositories.removeUntagged(name, digest, usedBeforeMs))) report.manifests++
+    if (options.dryRun) {
+      report.manifests++
+      continue
+    }
+    const link = await place.repositories.removeUnneeded(name, digest, usedBeforeMs)
+    if (link) removed.set(digest, link)
     // Somebody has tagged it, or pushed it again, since: with it stays all that hangs on it.
     else for (const kept of reachable([digest], needs)) stay.add(kept)
   }
+  for (const digest of reachable(neededBy(await readNewcomers(work, stay, removed)), needs)) {
+    const link = removed.get(digest)
+    if (link) await place.repositories.restoreManifest(name, digest, link)
+    removed.delete(digest)
+    stay.add(digest)
+  }
+  report.manifests += removed.size
   return stay
+}
+
+/**
+ * What manifests need that are there beside those that `stay`. Another process may have pushed them before it could see that
+ * something was `removed`; whoever comes later looks once more, and does.
+ */
+async function readNewcomers(
+  { place, name, options }: Work,
+  stay: ReadonlySet<Digest>,
+  removed: { readonly size: number },
+): Promise<Iterable<Needs | undefined>> {
+  if (removed.size === 0 || options.dryRun) return []
+  const digests = await place.repositories.manifestDigests(name)
+  const newcomers = digests.filter((digest) => !stay.has(digest))
+  return (await readNeeds(place, name, newcomers, options.signal)).values()
 }
 
 /** True if nobody has used it for the time of grace: it is gone, or would be. */

@@ -1,11 +1,14 @@
 // Keeps apart those who rely on what is stored and those who clear away what nobody needs. Whatever a push relies on is
 // marked as used by its time of modification; what was not used for the time of grace may go. Within a process a lock
-// for each path closes the gap between looking and removing; between processes the grace does.
+// for each path closes the gap between looking and removing; between processes the grace does, and that both look again.
 import { KeyedLock } from '@shoal/store'
 import type { ObjectStat, StorageDriver } from '../storage/driver.ts'
 
 /** How long what nobody refers to stays, if nobody says otherwise. */
 export const DEFAULT_GRACE_MS = 86_400_000
+
+/** Nobody removes what he has looked at longer ago than this. */
+const LONGEST_REMOVAL_MS = 300_000
 
 export class Retention {
   readonly graceMs: number
@@ -27,6 +30,15 @@ export class Retention {
       if (!found || Date.now() - found.modifiedMs < this.graceMs / 2) return found
       return (await this.#driver.touch(path)) ? found : undefined
     })
+  }
+
+  /**
+   * Whether another process may have looked at what `use` has found before it was marked, and remove it nevertheless. Who
+   * relies on it then looks again.
+   */
+  mayBeGoing({ modifiedMs }: ObjectStat): boolean {
+    const ageMs = Date.now() - modifiedMs
+    return ageMs < LONGEST_REMOVAL_MS || ageMs >= this.graceMs / 2
   }
 
   /** As the driver's `write`, but never in the middle of a removal. */
