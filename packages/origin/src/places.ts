@@ -111,7 +111,7 @@ export class Places {
 async function openPlace(name: string, settings: PlaceSettings, options: PlacesOptions): Promise<Place> {
   const { hashers, onBytes, allowSparseIndexes, uploadExpiryMs: expiryMs } = options
   const logger = options.logger.child({ place: name })
-  const driver = await openDriver(settings, options.isGuest ?? false).catch((error: unknown) => {
+  const driver = await openDriver(settings, options.isGuest ?? false, logger).catch((error: unknown) => {
     throw named(name, settings, error)
   })
   const retention = new Retention(driver, options.graceMs)
@@ -127,11 +127,15 @@ async function openPlace(name: string, settings: PlaceSettings, options: PlacesO
   }
 }
 
-async function openDriver({ directory, bucket, ...rest }: PlaceSettings, isGuest: boolean): Promise<StorageDriver> {
+async function openDriver(
+  { directory, bucket, ...rest }: PlaceSettings,
+  isGuest: boolean,
+  logger: Logger,
+): Promise<StorageDriver> {
   if (bucket === undefined) return FilesystemDriver.open(directory as string, { isGuest })
   // Only those who have a bucket pay for the SDK: it takes time and memory to load.
   const { S3Driver } = await import('./storage/s3/driver.ts')
-  return S3Driver.open({ bucket, ...rest })
+  return S3Driver.open({ bucket, ...rest }, logger)
 }
 
 /** The reason why a bucket cannot be used, with the key that says which it is. */

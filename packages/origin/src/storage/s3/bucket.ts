@@ -30,8 +30,12 @@ export interface S3Settings {
 }
 
 const CONNECT_TIMEOUT_MS = 10_000
-/** Until the answer begins. Some servers copy a large object before they answer. */
-const ANSWER_TIMEOUT_MS = 300_000
+/** Until the answer begins; the SDK tries three times. */
+const ANSWER_TIMEOUT_MS = 20_000
+/** Some servers copy a large object, or put it together, before they answer. */
+export const WHILE_COPYING = { requestTimeout: 300_000 }
+/** Between two pieces of an answer. */
+const PIECE_TIMEOUT_MS = 300_000
 /** Slow clients hold a connection each; they must not keep small requests from being made. */
 const MAX_CONNECTIONS = 2_048
 /** DeleteObjects takes no more (Amazon S3 API Reference). */
@@ -77,6 +81,7 @@ export class Bucket {
         maxConnections: MAX_CONNECTIONS,
         connectTimeoutMs: CONNECT_TIMEOUT_MS,
         answerTimeoutMs: ANSWER_TIMEOUT_MS,
+        pieceTimeoutMs: PIECE_TIMEOUT_MS,
       }),
     })
     this.client.middlewareStack.add((next) => (request) => whileFolderGoes(() => next(request)), {
@@ -124,7 +129,7 @@ export class Bucket {
   /** Up to 5 GiB (Amazon S3 API Reference, CopyObject). */
   async copy(from: string, to: string): Promise<void> {
     const input = { ...this.at(to), CopySource: this.sourceOf(from), MetadataDirective: 'REPLACE' as const }
-    await attempt(this.client.send(new CopyObjectCommand(input)))
+    await attempt(this.client.send(new CopyObjectCommand(input), WHILE_COPYING))
   }
 
   async delete(paths: string[]): Promise<void> {

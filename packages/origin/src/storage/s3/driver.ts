@@ -2,12 +2,16 @@
 // several registries may serve one bucket. An object is replaced as a whole, and there once a request was answered.
 import { HeadObjectCommand, PutObjectCommand } from '@aws-sdk/client-s3'
 import { Readable } from 'node:stream'
+import type { Logger } from 'pino'
 import { freeBytes } from '@shoal/store'
 import type { ListedEntry, ObjectStat, StorageDriver, StoredObject, UploadFile } from '../driver.ts'
 import { attempt, Bucket, orUndefined, type S3Settings } from './bucket.ts'
 import { MultipartCopy } from './multipart-copy.ts'
 import { PieceBuffers } from './piece-buffers.ts'
 import { PROMOTION, S3Upload, uploadFolder } from './upload.ts'
+
+/** Whoever starts a registry is told by then what it waits for. */
+const PATIENCE_MS = 5_000
 
 export class S3Driver implements StorageDriver {
   readonly isShared = true
@@ -18,15 +22,24 @@ export class S3Driver implements StorageDriver {
     this.#bucket = bucket
   }
 
-  /** @throws OciError(UNAVAILABLE) when the bucket cannot be read */
-  static async open(settings: S3Settings): Promise<S3Driver> {
+  /**
+   * @param log - told when the bucket does not answer soon
+   * @throws OciError(UNAVAILABLE) when the bucket cannot be read
+   */
+  static async open(settings: S3Settings, log?: Logger, patienceMs = PATIENCE_MS): Promise<S3Driver> {
     const driver = new S3Driver(new Bucket(settings))
+    const { bucket, endpoint } = settings
+    const patience = setTimeout(() => {
+      log?.warn({ bucket, endpoint }, 'the object store does not answer yet: the registry starts when it does')
+    }, patienceMs)
     try {
       await driver.read('registry')
       return driver
     } catch (error) {
       await driver.close()
       throw error
+    } finally {
+      clearTimeout(patience)
     }
   }
 

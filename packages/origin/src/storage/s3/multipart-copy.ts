@@ -7,7 +7,7 @@ import {
   UploadPartCopyCommand,
   type CompletedPart,
 } from '@aws-sdk/client-s3'
-import { attempt, orUndefined, type Bucket } from './bucket.ts'
+import { attempt, orUndefined, WHILE_COPYING, type Bucket } from './bucket.ts'
 
 /** Limits of a multipart upload (Amazon S3 User Guide, "Amazon S3 multipart upload limits"). */
 export const MAX_PARTS = 10_000
@@ -58,7 +58,7 @@ export class MultipartCopy {
         copied.push(...(await Promise.all(some.map((part) => this.#copyPart(part)))))
       }
       const input = { ...this.#request(), MultipartUpload: { Parts: copied } }
-      await attempt(this.#bucket.client.send(new CompleteMultipartUploadCommand(input)))
+      await attempt(this.#bucket.client.send(new CompleteMultipartUploadCommand(input), WHILE_COPYING))
     } catch (error) {
       // What remains is dropped with the upload.
       await this.abort().catch(() => undefined)
@@ -78,7 +78,7 @@ export class MultipartCopy {
       CopySource: this.#bucket.sourceOf(path),
       ...(range === undefined ? {} : { CopySourceRange: range }),
     }
-    const { CopyPartResult } = await attempt(this.#bucket.client.send(new UploadPartCopyCommand(input)))
+    const { CopyPartResult } = await attempt(this.#bucket.client.send(new UploadPartCopyCommand(input), WHILE_COPYING))
     return { PartNumber: number, ETag: CopyPartResult?.ETag }
   }
 

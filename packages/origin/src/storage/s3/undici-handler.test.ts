@@ -4,7 +4,7 @@ import { once } from 'node:events'
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import test, { type TestContext } from 'node:test'
-import { GetObjectCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3'
+import { CopyObjectCommand, GetObjectCommand, PutObjectCommand, S3Client } from '@aws-sdk/client-s3'
 import { UndiciHandler } from './undici-handler.ts'
 
 type Answer = (request: IncomingMessage, response: ServerResponse, number: number) => void
@@ -20,7 +20,12 @@ async function setUp(t: TestContext, answer: Answer, answerTimeoutMs = 10_000) {
     endpoint: `http://127.0.0.1:${(server.address() as AddressInfo).port}`,
     forcePathStyle: true,
     credentials: { accessKeyId: 'key', secretAccessKey: 'secret' },
-    requestHandler: new UndiciHandler({ maxConnections: 4, connectTimeoutMs: 10_000, answerTimeoutMs }),
+    requestHandler: new UndiciHandler({
+      maxConnections: 4,
+      connectTimeoutMs: 10_000,
+      answerTimeoutMs,
+      pieceTimeoutMs: 10_000,
+    }),
   })
   t.after(async () => {
     client.destroy()
@@ -56,5 +61,12 @@ test('a request whose connection breaks is sent again', async (t) => {
 test('a store that does not answer is given up as a timeout, after as many tries as the SDK makes', async (t) => {
   const { client, asked } = await setUp(t, () => undefined, 50)
   await assert.rejects(client.send(new GetObjectCommand(object)), { name: 'TimeoutError' })
+  assert.equal(asked.times, 3)
+})
+
+test('a request has a time of its own for its answer', async (t) => {
+  const { client, asked } = await setUp(t, () => undefined, 600_000)
+  const copy = new CopyObjectCommand({ ...object, CopySource: 'b/other' })
+  await assert.rejects(client.send(copy, { requestTimeout: 50 }), { name: 'TimeoutError' })
   assert.equal(asked.times, 3)
 })

@@ -9,20 +9,26 @@ export interface UndiciHandlerOptions {
   /** To one host. */
   maxConnections: number
   connectTimeoutMs: number
-  /** Until the answer begins, and between two pieces of it. */
+  /** Until the answer begins, beside the time that the body of the request may take; `requestTimeout` of a request counts first. */
   answerTimeoutMs: number
+  /** Between two pieces of an answer. */
+  pieceTimeoutMs: number
 }
+
+/** A body that is sent more slowly than this is given up. */
+const LEAST_BYTES_PER_MS = 128
 
 export class UndiciHandler implements RequestHandler<HttpRequest, HttpResponse, HttpHandlerOptions> {
   readonly metadata = { handlerProtocol: 'http/1.1' }
   readonly #agent: Agent
+  readonly #answerTimeoutMs: number
 
-  constructor({ maxConnections, connectTimeoutMs, answerTimeoutMs }: UndiciHandlerOptions) {
+  constructor({ maxConnections, connectTimeoutMs, answerTimeoutMs, pieceTimeoutMs }: UndiciHandlerOptions) {
+    this.#answerTimeoutMs = answerTimeoutMs
     this.#agent = new Agent({
       connections: maxConnections,
       connect: { timeout: connectTimeoutMs },
-      headersTimeout: answerTimeoutMs,
-      bodyTimeout: answerTimeoutMs,
+      bodyTimeout: pieceTimeoutMs,
     })
   }
 
@@ -31,6 +37,7 @@ export class UndiciHandler implements RequestHandler<HttpRequest, HttpResponse, 
     const query = buildQueryString(request.query ?? {})
     // The SDK asks to be told before it sends a body; undici does not know that, and the body is in memory.
     const { expect: _expect, Expect: _Expect, ...headers } = request.headers
+    const sendMs = Number(headers['content-length'] ?? 0) / LEAST_BYTES_PER_MS
     try {
       const answer = await this.#agent.request({
         origin: `${protocol}//${hostname}${port === undefined ? '' : `:${port}`}`,
@@ -38,6 +45,7 @@ export class UndiciHandler implements RequestHandler<HttpRequest, HttpResponse, 
         method: request.method,
         headers,
         body: (request.body ?? null) as Exclude<Dispatcher.RequestOptions['body'], undefined>,
+        headersTimeout: Math.ceil((options.requestTimeout ?? this.#answerTimeoutMs) + sendMs),
         signal: (options.abortSignal as AbortSignal | undefined) ?? null,
       })
       return { response: { statusCode: answer.statusCode, headers: flat(answer.headers), body: answer.body } }
