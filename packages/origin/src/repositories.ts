@@ -10,7 +10,7 @@ import { Retention } from './collection/retention.ts'
 import * as layout from './layout.ts'
 import type { Charge } from './quotas.ts'
 import type { ObjectStat, StorageDriver } from './storage/driver.ts'
-import { sideBySide } from './storage/side-by-side.ts'
+import { REQUESTS_AT_ONCE, sideBySide } from './storage/side-by-side.ts'
 
 /** What is stored of a manifest beside its bytes. */
 export interface ManifestLink {
@@ -45,7 +45,7 @@ interface ReliedOn {
   digest: Digest
 }
 
-/** How long the list of repositories is believed where other processes add to it. */
+/** How long the list of repositories is believed, once it was read, where other processes add to it. */
 const SHARED_NAMES_FRESH_MS = 10_000
 
 /** Bytes of manifests that are kept in memory: they never change. */
@@ -286,11 +286,13 @@ export class Repositories {
 
   /** A repository among those that `allowed` lets through that shows the blob; looks into `limit` of them. */
   async findBlob(digest: Digest, allowed: (name: string) => boolean, limit: number): Promise<string | undefined> {
-    let looked = 0
-    for (const name of (await this.#knownNames()).keys()) {
-      if (!allowed(name)) continue
-      if (looked++ >= limit) return undefined
-      if ((await this.blobSize(name, digest)) !== undefined) return name
+    if (!(await this.#driver.stat(layout.blobPath(digest)))) return undefined
+    const names = [...(await this.#knownNames()).keys()].filter(allowed).slice(0, limit)
+    for (let at = 0; at < names.length; at += REQUESTS_AT_ONCE) {
+      const some = names.slice(at, at + REQUESTS_AT_ONCE)
+      const links = await sideBySide(some, (name) => this.#driver.stat(layout.blobLinkPath(name, digest)))
+      const found = links.findIndex((link) => link !== undefined)
+      if (found !== -1) return some[found]
     }
     return undefined
   }
@@ -301,9 +303,7 @@ export class Repositories {
   }
 
   #knownNames(): Promise<Map<string, boolean>> {
-    const nowMs = Date.now()
-    if (this.#driver.isShared && nowMs - this.#namesReadMs > SHARED_NAMES_FRESH_MS) this.#names = undefined
-    if (!this.#names) this.#namesReadMs = nowMs
+    if (this.#driver.isShared && Date.now() - this.#namesReadMs > SHARED_NAMES_FRESH_MS) this.#names = undefined
     this.#names ??= this.#readNames().catch((error: unknown) => {
       this.#names = undefined
       throw error
@@ -312,18 +312,24 @@ export class Repositories {
   }
 
   async #readNames(): Promise<Map<string, boolean>> {
-    const names = new Map<string, boolean>()
-    const walk = async (name: string): Promise<void> => {
-      let isRepository = false
-      for (const entry of await this.#driver.list(name === '' ? 'repositories' : `repositories/${name}`)) {
-        if (!entry.isFolder) continue
-        if (entry.name.startsWith('_')) isRepository = true
-        else await walk(name === '' ? entry.name : `${name}/${entry.name}`)
+    // However long it takes, it is not begun anew before it has ended.
+    this.#namesReadMs = Infinity
+    const names: string[] = []
+    for (let level = ['']; level.length > 0;) {
+      const folders = await sideBySide(level, (name) => this.#driver.list(repositoryFolder(name)))
+      const next: string[] = []
+      for (const [at, entries] of folders.entries()) {
+        const name = level[at] as string
+        const inside = entries.filter((entry) => entry.isFolder).map((entry) => entry.name)
+        if (inside.some((folder) => folder.startsWith('_'))) names.push(name)
+        const parts = inside.filter((folder) => !folder.startsWith('_'))
+        next.push(...parts.map((part) => (name === '' ? part : `${name}/${part}`)))
       }
-      if (isRepository) names.set(name, await this.exists(name))
+      level = next
     }
-    await walk('')
-    return names
+    const shown = await sideBySide(names, (name) => this.exists(name))
+    this.#namesReadMs = Date.now()
+    return new Map(names.map((name, at) => [name, shown[at] as boolean]))
   }
 
   async #tagNames(name: string): Promise<string[]> {
@@ -405,6 +411,11 @@ export class Repositories {
       if (!(await this.#driver.stat(path))) throw contentGone(digest)
     })
   }
+}
+
+/** @param name - a repository, or the first parts of some; empty for that of all */
+function repositoryFolder(name: string): string {
+  return name === '' ? layout.repositoriesFolder() : `${layout.repositoriesFolder()}/${name}`
 }
 
 function readManifest(bytes: Buffer, contentType: string | undefined): Manifest {
