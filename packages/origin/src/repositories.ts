@@ -60,8 +60,9 @@ export interface RepositoriesOptions {
 }
 
 export class Repositories {
+  /** Whether children of an index may be absent. */
+  readonly allowSparseIndexes: boolean
   readonly #driver: StorageDriver
-  readonly #allowSparseIndexes: boolean
   readonly #retention: Retention
   readonly #manifestBytes = new LRUCache<Digest, Buffer>({
     maxSize: MANIFEST_CACHE_BYTES,
@@ -75,7 +76,7 @@ export class Repositories {
 
   constructor(options: RepositoriesOptions) {
     this.#driver = options.driver
-    this.#allowSparseIndexes = options.allowSparseIndexes ?? false
+    this.allowSparseIndexes = options.allowSparseIndexes ?? false
     this.#retention = options.retention ?? new Retention(options.driver)
   }
 
@@ -399,7 +400,7 @@ export class Repositories {
     for (const [at, { digest, size, mediaType }] of children.entries()) {
       const sizeBytes = childSizes[at]
       if (sizeBytes !== undefined) checkSize(digest, size, sizeBytes)
-      else if (!this.#allowSparseIndexes) {
+      else if (!this.allowSparseIndexes) {
         throw missing(isManifestMediaType(mediaType) ? 'manifest' : 'blob', digest, name)
       }
     }

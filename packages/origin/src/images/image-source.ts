@@ -23,8 +23,8 @@ const MAX_DEPTH = 4
 const MAX_MANIFESTS = 2000
 const MAX_MANIFEST_BYTES_IN_ALL = 64 * 1024 * 1024
 
-/** An index may name blobs as well, as a cache of BuildKit's does. */
-export type ChildKind = 'manifest' | 'blob'
+/** An index may name blobs as well, as a cache of BuildKit's does; and what the source need not have. */
+export type ChildKind = 'manifest' | 'blob' | 'absent'
 
 export interface ImageSource {
   /** What messages call it. */
@@ -79,8 +79,9 @@ export async function readTree(
       if (depth >= MAX_DEPTH) throw new ImageError(`${source.name} has indexes nested more than ${MAX_DEPTH} deep`)
       for (const child of childrenOf(node.manifest)) {
         if (manifests.has(child.digest)) continue
-        if ((await kindOf(child)) === 'manifest') await walk(await read(child), depth + 1)
-        else node.blobs.push(child)
+        const kind = await kindOf(child)
+        if (kind === 'manifest') await walk(await read(child), depth + 1)
+        else if (kind === 'blob') node.blobs.push(child)
       }
     }
     manifests.set(node.descriptor.digest, node)

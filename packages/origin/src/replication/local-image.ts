@@ -26,7 +26,7 @@ export async function lookUp(place: Place, repository: string, reference: string
   }
 }
 
-/** @throws ImageError, OciError(MANIFEST_UNKNOWN) when a part is missing here */
+/** @throws ImageError, OciError(MANIFEST_UNKNOWN) when a part is missing here that may not be */
 export async function openLocalImage(
   place: Place,
   repository: string,
@@ -38,7 +38,9 @@ export async function openLocalImage(
     name: repository,
     kindOf: async ({ digest }) => {
       if (await repositories.manifestLink(repository, digest)) return 'manifest'
-      return (await repositories.blobSize(repository, digest)) === undefined ? 'manifest' : 'blob'
+      if ((await repositories.blobSize(repository, digest)) !== undefined) return 'blob'
+      // Whether an index without it will do is for the other registry to say.
+      return repositories.allowSparseIndexes ? 'absent' : 'manifest'
     },
     manifest: async ({ digest }) => (await repositories.manifest(repository, digest)).bytes,
     open: ({ digest, size }, start) => driver.openRead(blobPath(digest), start, size - 1),

@@ -135,6 +135,37 @@ test('an index of blobs is copied with them', LIMIT, async () => {
   }
 })
 
+test(
+  'an index of which a part was never here goes to who takes it so, and is told as refused by who does not',
+  LIMIT,
+  async () => {
+    await using folder = await temporaryFolder()
+    await using sparse = await startOrigin(join(folder.path, 'sparse'), { allowSparseIndexes: true })
+    await using strict = await startOrigin(join(folder.path, 'strict'))
+    const log = new Log()
+    const replication = [
+      { name: 'sparse', url: sparse.url },
+      { name: 'strict', url: strict.url },
+    ]
+    const options = { replication, logger: log.logger, allowSparseIndexes: true }
+    await using source = await startOrigin(join(folder.path, 'source'), options)
+    const image = makeImage()
+    const manifests = [image.descriptor, makeImage().descriptor]
+    const index = JSON.stringify({ schemaVersion: 2, mediaType: INDEX_TYPE, manifests })
+    assert.equal((await source.client.pushImage('app', image.digest, image)).status, 201)
+    assert.equal((await source.client.putManifest('app', 'multi', index, INDEX_TYPE)).status, 201)
+    const copied = (): boolean =>
+      log.of('image copied').some((line) => line['target'] === 'sparse' && line.reference === 'multi')
+    const failures = (): Line[] => log.of(FAILED).filter(({ reference }) => reference === 'multi')
+    await log.until(() => copied() && failures().length > 0)
+    assert.equal((await sparse.client.get('/v2/app/manifests/multi')).body.toString(), index)
+    for (const { client } of [sparse, strict]) await assertWhole(client, 'app', image.digest, image)
+    const [failure] = failures()
+    assert.equal(failure?.['target'], 'strict')
+    assert.match(JSON.stringify(failure), /the manifest names the manifest/)
+  },
+)
+
 test('what a stopped registry had to copy is copied after its start: of each tag only the newest', LIMIT, async () => {
   await using folder = await temporaryFolder()
   const data = join(folder.path, 'target')
