@@ -150,6 +150,7 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
     places,
     removeUntagged: options.removeUntagged ?? false,
     everyMs: options.collectionInterval ?? 86_400_000,
+    file: join(options.dataDirectory, 'last-collection'),
     logger,
     metrics: registry,
   })
@@ -213,6 +214,7 @@ export async function createOrigin(options: OriginOptions & OriginDependencies):
   }
   try {
     await server.listen({ host: options.host ?? '0.0.0.0', port: options.port ?? 9000 })
+    await collection.start()
   } catch (error) {
     await stop()
     throw error

@@ -1,7 +1,7 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
 import { randomBytes } from 'node:crypto'
-import { readdir, utimes } from 'node:fs/promises'
+import { readdir, readFile, utimes } from 'node:fs/promises'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
 import { digestOf, type Digest } from '@shoal/oci'
@@ -232,12 +232,17 @@ test('pushes of what is about to be collected, while it is collected, are whole 
   assert.ok(nothing(await collect(room, { removeUntagged: true })))
 })
 
+function makeSchedule({ path, places }: Room, everyMs: number, metrics: Registry): CollectionSchedule {
+  const file = join(path, 'last-collection')
+  return new CollectionSchedule({ places, removeUntagged: false, everyMs, file, logger, metrics })
+}
+
 test('the schedule collects every place, and counts what it removed', async () => {
   await using room = await openRoom()
   await pushBlob(room, 'a', randomBytes(700))
   await age(room)
   const metrics = new Registry()
-  const schedule = new CollectionSchedule({ places: room.places, removeUntagged: false, everyMs: 0, logger, metrics })
+  const schedule = makeSchedule(room, 0, metrics)
   await schedule.run()
   await schedule.close()
   assert.deepEqual(await contents(room), [])
@@ -245,4 +250,27 @@ test('the schedule collects every place, and counts what it removed', async () =
   assert.match(text, /^shoal_registry_collected_total\{kind="blobs"\} 1$/m)
   assert.match(text, /^shoal_registry_collected_bytes_total 700$/m)
   assert.match(text, /^shoal_registry_collections_total\{outcome="done"\} 1$/m)
+})
+
+test('restarts do not put a collection off', { timeout: 30_000 }, async (t) => {
+  await using room = await openRoom()
+  const startMs = Date.now()
+  t.mock.timers.enable({ apis: ['setTimeout', 'Date'], now: startMs })
+  const done = async (metrics: Registry): Promise<boolean> =>
+    (await metrics.metrics()).includes('shoal_registry_collections_total{outcome="done"} 1\n')
+  for (const minutes of [40, 19]) {
+    const metrics = new Registry()
+    const schedule = makeSchedule(room, HOUR, metrics)
+    await schedule.start()
+    t.mock.timers.tick(minutes * 60_000)
+    await schedule.close()
+    assert.equal(await done(metrics), false)
+  }
+  const metrics = new Registry()
+  const schedule = makeSchedule(room, HOUR, metrics)
+  await schedule.start()
+  t.mock.timers.tick(60_000)
+  while (!(await done(metrics))) await new Promise((resolve) => setImmediate(resolve))
+  await schedule.close()
+  assert.equal(await readFile(join(room.path, 'last-collection'), 'utf8'), new Date(startMs + HOUR).toISOString())
 })

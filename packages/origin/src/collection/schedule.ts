@@ -1,4 +1,7 @@
-// Runs garbage collection every so often beside the requests, one at a time, and counts what it removes.
+// Runs garbage collection every so often beside the requests, one at a time, and counts what it removes. When the last one
+// began is written down: a registry that is restarted more often than that would never collect.
+import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { dirname } from 'node:path'
 import type { Logger } from 'pino'
 import { Counter, Gauge, type Registry } from 'prom-client'
 import type { Places } from '../places.ts'
@@ -9,13 +12,15 @@ export interface CollectionScheduleOptions {
   removeUntagged: boolean
   /** Between two beginnings, in ms; 0 never collects. */
   everyMs: number
+  /** Where it is written when the last one began; made when missing. */
+  file: string
   logger: Logger
   metrics: Registry
 }
 
 export class CollectionSchedule {
   readonly #options: CollectionScheduleOptions
-  readonly #timer: NodeJS.Timeout | undefined
+  #timer: NodeJS.Timeout | undefined
   readonly #closing = new AbortController()
   readonly #removed: Counter<'kind'>
   readonly #removedBytes: Counter
@@ -48,11 +53,17 @@ export class CollectionSchedule {
       help: 'How long the last garbage collection took.',
       registers,
     })
-    if (options.everyMs === 0) return
-    this.#timer = setInterval(() => {
-      this.run().catch((error: unknown) => options.logger.error({ err: error }, 'garbage collection broke off'))
-    }, options.everyMs)
-    this.#timer.unref()
+  }
+
+  /** Begins to collect every so often. Counts on from the last time, whichever process of this registry it was in. */
+  async start(): Promise<void> {
+    const { everyMs } = this.#options
+    if (everyMs === 0) return
+    const nowMs = Date.now()
+    const lastMs = await this.#readLast()
+    if (lastMs === undefined) await this.#writeLast(nowMs)
+    // A clock that was put back puts nothing off for longer than a whole turn.
+    this.#runIn(Math.min(everyMs, Math.max(0, (lastMs ?? nowMs) + everyMs - nowMs)))
   }
 
   /** Collects now, or waits for the run that is under way. A failure is logged and counted. */
@@ -62,13 +73,41 @@ export class CollectionSchedule {
   }
 
   async close(): Promise<void> {
-    clearInterval(this.#timer)
+    clearTimeout(this.#timer)
     this.#closing.abort(new Error('the registry is closing'))
     await this.#running
   }
 
+  #runIn(ms: number): void {
+    const { everyMs, logger } = this.#options
+    this.#timer = setTimeout(() => {
+      this.#runIn(everyMs)
+      this.run().catch((error: unknown) => logger.error({ err: error }, 'garbage collection broke off'))
+    }, ms)
+    this.#timer.unref()
+  }
+
+  /** Undefined when there was none, or nobody can say. */
+  async #readLast(): Promise<number | undefined> {
+    const text = await readFile(this.#options.file, 'utf8').catch(() => '')
+    const lastMs = Date.parse(text)
+    return Number.isNaN(lastMs) ? undefined : lastMs
+  }
+
+  async #writeLast(ms: number): Promise<void> {
+    const { file, logger } = this.#options
+    try {
+      await mkdir(dirname(file), { recursive: true })
+      await writeFile(file, new Date(ms).toISOString())
+    } catch (error) {
+      logger.warn({ err: error, file }, 'cannot write when garbage was collected: a restart puts the next time off')
+    }
+  }
+
   async #collect(): Promise<void> {
     const { places, removeUntagged, logger } = this.#options
+    // At the beginning: should it be what ends the process, the next one does not begin with it.
+    await this.#writeLast(Date.now())
     const started = performance.now()
     try {
       for (const place of places.all) {
