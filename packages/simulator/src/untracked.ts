@@ -1,5 +1,6 @@
 // What an agent of a virtual cluster does without a tracker: finds its swarm among the nodes it knows, tells what it is
-// fetching from the origin, and decides with the daemon's policy what that is.
+// fetching from the origin, and decides by the policy what that is. This is more than the daemon does today, which neither
+// passes claims on nor uses OriginWindow (docs/decisions/0008-without-a-tracker.md).
 import { ChunkMap } from '@shoal/store'
 import { OriginWindow, chooseOriginRun } from '@shoal/swarm/policy'
 import type { VirtualNode } from './virtual-node.ts'

@@ -3,6 +3,7 @@
 // Each chunk has a hash for each member, and a member feels responsible for the chunks whose hash is above a bar. The bar
 // starts so high that hardly anyone is, and sinks the longer a chunk stays unclaimed; the first member above it claims the
 // chunk, and the claim spreads through the swarm within a few round trips, long before the bar has sunk much further.
+// Only the simulator does it so far: the daemon's claims do not spread (docs/decisions/0008-without-a-tracker.md).
 import type { ChunkMap } from '@shoal/store'
 import type { SwarmParameters } from './parameters.ts'
 import { rendezvousWeight } from './rendezvous.ts'
