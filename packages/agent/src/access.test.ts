@@ -240,6 +240,31 @@ testWithEach("what one registry opens to everyone on the node opens nothing of a
   assert.equal(registry.asked.length > 0, true)
 })
 
+test('a page that is no answer of the registry opens nothing, and is no tag', async (t) => {
+  const { registry, agent, secret, open, state, path } = await setUp(t, { accessTtl: 0 })
+  await pull(agent, path('team/private'), secret, RIGHT)
+  await pull(agent, path('team/open'), open)
+  await agent.idle()
+  const { mood } = registry
+  const page = '<html>We will be back soon. Sign in here.</html>'
+  registry.mood = (request, response) => {
+    if (request.url !== '/login') response.writeHead(302, { location: '/login' }).end()
+    else {
+      response.writeHead(200, { 'content-type': 'text/html; charset=utf-8', 'content-length': page.length })
+      response.end(request.method === 'HEAD' ? undefined : page)
+    }
+    return true
+  }
+  for (const rest of [`manifests/${secret.digest}`, `blobs/${secret.config}`, `blobs/${secret.layers[0]!}`]) {
+    assert.notEqual((await ask(agent, `${path('team/private')}/${rest}`)).status, 200, rest)
+  }
+  assert.equal((await ask(agent, `${path('team/open')}/manifests/1`)).status, 503)
+  registry.mood = mood
+  state.down = true
+  const stale = await ask(agent, `${path('team/open')}/manifests/1`)
+  assert.deepEqual([stale.status, stale.headers.get('docker-content-digest')], [200, open.digest])
+})
+
 test('a client that goes away makes no outage of the origin', async (t) => {
   const { registry, agent, secret, path } = await setUp(t)
   const base = path('team/private')

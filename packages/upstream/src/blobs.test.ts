@@ -122,6 +122,60 @@ test('a size that nobody says is an error', async (t) => {
   await assert.rejects(opened, fails('PROTOCOL', /how long/))
 })
 
+test('where HEAD says nothing, the first byte does', async (t) => {
+  for (const way of ['no HEAD', 'signed for GET', 'no length', 'length 0', 'no ranges']) {
+    const store = await startServer(t, (request, response) => {
+      if (request.method === 'HEAD') response.writeHead(403).end()
+      else sendBlob(request, response, content)
+    })
+    const server = await startServer(t, (request, response) => {
+      if (way === 'signed for GET')
+        return void response.writeHead(307, { location: `${store.url}/x?signature=y` }).end()
+      if (request.method !== 'HEAD')
+        sendBlob(way === 'no ranges' ? { ...request, headers: {} } : request, response, content)
+      else if (way === 'no length' || way === 'length 0') {
+        response.writeHead(200, way === 'no length' ? {} : { 'content-length': 0 }).end()
+      } else sendError(response, 405, 'UNSUPPORTED')
+    })
+    const head = await startUpstream(t).headBlob(targetAt(server.host), digest, requestOptions())
+    assert.deepEqual(head, { sizeBytes: content.length }, way)
+    assert.equal(server.seen.at(-1)?.headers.range, 'bytes=0-0', way)
+  }
+})
+
+test('nothing has no bytes, and nothing else has', async (t) => {
+  const server = await startServer(
+    t,
+    (_request, response) => response.writeHead(200, { 'content-length': 0 }).end() && undefined,
+  )
+  const upstream = startUpstream(t)
+  const nothing = await upstream.headBlob(targetAt(server.host), digestOf(''), requestOptions())
+  assert.deepEqual(nothing, { sizeBytes: 0 })
+  await assert.rejects(
+    upstream.headBlob(targetAt(server.host), digest, requestOptions()),
+    fails('PROTOCOL', /how long/),
+  )
+})
+
+test('a web page, or an answer about another digest, is no sign of a blob; one of an object store is', async (t) => {
+  const server = await startServer(t, (request, response) => {
+    const [, , way] = request.url.split('/')
+    const html = { 'content-type': 'text/html; charset=utf-8', 'content-length': 61 }
+    if (request.url === '/login') response.writeHead(200, html).end()
+    else if (way === 'page') response.writeHead(302, { location: '/login' }).end()
+    else if (way === 'other')
+      response.writeHead(200, { 'docker-content-digest': digestOf('x'), 'content-length': 1 }).end()
+    else if (way === 'artifact') response.writeHead(200, { ...html, 'docker-content-digest': digest }).end()
+    else response.writeHead(200, { 'content-type': 'application/octet-stream', 'content-length': 61 }).end()
+  })
+  const upstream = startUpstream(t)
+  const head = (way: string) => upstream.headBlob(targetAt(server.host, `${way}/x`), digest, requestOptions())
+  await assert.rejects(head('page'), fails('PROTOCOL', /web page/))
+  await assert.rejects(head('other'), fails('PROTOCOL', /answered with sha256/))
+  assert.deepEqual(await head('artifact'), { sizeBytes: 61 })
+  assert.deepEqual(await head('store'), { sizeBytes: 61 })
+})
+
 test('a body that is cut fails as unreachable, not as complete', async (t) => {
   for (const way of ['FIN', 'RST']) {
     const server = await startServer(t, (_request, response) => {

@@ -1,11 +1,13 @@
 // Blobs of an origin, whole or in part. Origins differ in how they treat Range; what comes out here is always said
 // exactly: where the bytes begin, and how long the blob is.
-import type { Digest } from '@shoal/oci'
+import { digestAlgorithm, digestOf, isDigest, mediaTypeOf, type Digest } from '@shoal/oci'
 import { CheckedBody, readStart } from './body.ts'
 import type { Place } from './manifests.ts'
 import { contentLength, type HttpAnswer } from './sender.ts'
 import type { RegistryRequest, Session } from './session.ts'
 import { UpstreamError, type BlobBody, type RequestOptions } from './upstream.ts'
+
+const PAGE_TYPES = new Set(['text/html', 'application/xhtml+xml'])
 
 export interface ByteRange {
   start: number
@@ -20,14 +22,56 @@ export async function headBlob(
   options: RequestOptions,
   scope?: string,
 ): Promise<{ sizeBytes: number }> {
-  const request: RegistryRequest = { ...blobRequest(place, digest, options), method: 'HEAD', lane: 'metadata' }
+  const request: RegistryRequest = { ...blobRequest(place, digest, options), lane: 'metadata' }
   if (scope !== undefined) request.scope = scope
+  const sizeBytes = (await sizeByHead(session, request, digest)) ?? (await sizeByRange(session, request, digest))
+  if (sizeBytes === undefined) throw unknownSize(request)
+  return { sizeBytes }
+}
+
+/** Undefined where HEAD says nothing. */
+async function sizeByHead(session: Session, asked: RegistryRequest, digest: Digest): Promise<number | undefined> {
+  const request = { ...asked, method: 'HEAD', accept: [200, 405, 501] } as const
+  try {
+    return await session.ask(request, async (answer) => {
+      await readStart(answer.body, 0)
+      return answer.status === 200 ? sizeIn(answer, asked, digest) : undefined
+    })
+  } catch (error) {
+    // An object store refuses HEAD of a URL that the registry has signed for GET.
+    if (error instanceof UpstreamError && error.status === 403) return undefined
+    throw error
+  }
+}
+
+/** By the first byte: its answer names the whole. */
+async function sizeByRange(session: Session, asked: RegistryRequest, digest: Digest): Promise<number | undefined> {
+  const request = { ...asked, headers: { ...asked.headers, range: 'bytes=0-0' }, accept: [200, 206, 416] }
   return await session.ask(request, async (answer) => {
-    await readStart(answer.body, 0)
-    const sizeBytes = contentLength(answer.header('content-length'))
-    if (sizeBytes === undefined) throw unknownSize(request)
-    return { sizeBytes }
+    await readStart(answer.body, 2)
+    return sizeIn(answer, asked, digest)
   })
+}
+
+/**
+ * The size that an answer tells, undefined where it tells none. Maintenance and login pages come with 200 as well; the
+ * object stores to which registries redirect say nothing of a digest.
+ * @throws UpstreamError(PROTOCOL) when it is no answer about this blob
+ */
+function sizeIn(answer: HttpAnswer, { settings, what }: RegistryRequest, digest: Digest): number | undefined {
+  const { registry } = settings
+  const about = answer.header('docker-content-digest')
+  if (isDigest(about) && digestAlgorithm(about) === digestAlgorithm(digest) && about !== digest) {
+    throw new UpstreamError('PROTOCOL', registry, `${registry} was asked for ${what} and answered with ${about}`)
+  }
+  if (about !== digest && PAGE_TYPES.has(mediaTypeOf(answer.header('content-type')) ?? '')) {
+    const message = `${registry} gave a web page for ${what}; check that a registry answers there, and no login page`
+    throw new UpstreamError('PROTOCOL', registry, message)
+  }
+  const total = /\/([0-9]{1,16})$/.exec(answer.header('content-range') ?? '')?.[1]
+  const sizeBytes = contentLength(answer.status === 200 ? answer.header('content-length') : total)
+  // Servers that give HEAD no body say that it has 0 bytes.
+  return sizeBytes === 0 && digest !== digestOf('', digestAlgorithm(digest)) ? undefined : sizeBytes
 }
 
 export async function openBlob(

@@ -75,13 +75,14 @@ test('a HEAD that says another digest than asked for is refused', async (t) => {
 })
 
 test('where HEAD says too little or is not known, GET is asked', async (t) => {
-  for (const way of ['no digest', 'no length', 'generic type', 'no HEAD']) {
+  for (const way of ['no digest', 'no length', 'length 0', 'generic type', 'no HEAD']) {
     const server = await startServer(t, (request, response) => {
       if (way === 'no HEAD' && request.method === 'HEAD') return sendError(response, 405, 'UNSUPPORTED')
+      const length = way === 'length 0' && request.method === 'HEAD' ? 0 : manifestBytes.length
       response.writeHead(200, {
         'content-type': way === 'generic type' ? 'text/plain; charset=utf-8' : MEDIA_TYPE_OCI_MANIFEST,
         ...(way === 'no digest' ? {} : { 'docker-content-digest': manifestDigest }),
-        ...(way === 'no length' ? {} : { 'content-length': manifestBytes.length }),
+        ...(way === 'no length' ? {} : { 'content-length': length }),
       })
       response.end(request.method === 'HEAD' ? undefined : manifestBytes)
     })
@@ -97,6 +98,40 @@ test('where HEAD says too little or is not known, GET is asked', async (t) => {
       way,
     )
   }
+})
+
+test('a page that is no answer of a registry is neither a manifest nor a sign of one', async (t) => {
+  const types = ['text/html; charset=utf-8', 'application/json', 'application/problem+json', undefined]
+  for (const type of types) {
+    const page = type?.includes('json') ? '{"status":"down"}' : '<html>We will be back soon.</html>'
+    const server = await startServer(t, (request, response) => {
+      if (request.url !== '/login') return void response.writeHead(302, { location: '/login' }).end()
+      response.writeHead(200, { 'content-length': page.length, ...(type && { 'content-type': type }) })
+      response.end(request.method === 'HEAD' ? undefined : page)
+    })
+    const upstream = startUpstream(t)
+    for (const reference of ['1.0', manifestDigest]) {
+      const wrong = fails('PROTOCOL', reference === '1.0' ? /that is no manifest .*login page/ : /digest/)
+      await assert.rejects(upstream.headManifest(targetAt(server.host), reference, requestOptions()), wrong, type)
+      await assert.rejects(upstream.getManifest(targetAt(server.host), reference, requestOptions()), wrong, type)
+    }
+  }
+})
+
+test('a manifest of a type that nobody foresaw is passed on', async (t) => {
+  const type = 'application/vnd.example.thing.v1+json'
+  const server = await startServer(t, (request, response) => {
+    response.writeHead(200, {
+      'content-type': type,
+      'content-length': manifestBytes.length,
+      'docker-content-digest': manifestDigest,
+    })
+    response.end(request.method === 'HEAD' ? undefined : manifestBytes)
+  })
+  const upstream = startUpstream(t)
+  assert.equal((await upstream.headManifest(targetAt(server.host), '1.0', requestOptions())).mediaType, type)
+  assert.equal((await upstream.getManifest(targetAt(server.host), '1.0', requestOptions())).mediaType, type)
+  assert.equal(server.seen.length, 2)
 })
 
 test('manifests over 4 MiB are refused, announced or not', async (t) => {

@@ -4,6 +4,7 @@ import {
   digestAlgorithm,
   digestOf,
   isDigest,
+  isManifestMediaType,
   isTag,
   MANIFEST_MEDIA_TYPES,
   MAX_MANIFEST_BYTES,
@@ -18,7 +19,8 @@ import { UpstreamError, type ManifestBody, type ManifestHead, type RequestOption
 
 /** Artifacts may have manifests that nobody foresaw. */
 const ACCEPT = [...MANIFEST_MEDIA_TYPES, '*/*'].join(', ')
-const GENERIC_TYPES = new Set(['application/json', 'application/octet-stream', 'text/plain', 'binary/octet-stream'])
+/** The form that types of manifests have. */
+const MANIFEST_TYPE = /\+(json|prettyjws)$/
 
 /** A repository with the settings of its registry. */
 export interface Place {
@@ -88,10 +90,21 @@ function completeHead({ settings }: Place, reference: string, answer: HttpAnswer
   const said = answer.header('docker-content-digest')
   if (isDigest(said) && isDigest(reference) && said !== reference) throw wrongDigest(registry, reference, said)
   const digest = isDigest(reference) ? reference : said
-  const mediaType = mediaTypeOf(answer.header('content-type'))
-  const sizeBytes = contentLength(answer.header('content-length'))
+  const mediaType = registryType(answer)
+  // Servers that give HEAD no body say that it has 0 bytes.
+  const sizeBytes = contentLength(answer.header('content-length')) || undefined
   if (!isDigest(digest) || sizeBytes === undefined || mediaType === undefined) return undefined
-  return GENERIC_TYPES.has(mediaType) ? undefined : { digest, mediaType, sizeBytes }
+  return { digest, mediaType, sizeBytes }
+}
+
+/**
+ * The type that an answer has, if only a registry says it so. Maintenance and login pages come with 200 as well, and web
+ * services have types of this form: a registry is known by the digest that it adds, or by a type that nobody else has.
+ */
+function registryType(answer: HttpAnswer): string | undefined {
+  const said = mediaTypeOf(answer.header('content-type'))
+  if (said === undefined || !MANIFEST_TYPE.test(said)) return undefined
+  return isManifestMediaType(said) || isDigest(answer.header('docker-content-digest')) ? said : undefined
 }
 
 function checkedDigest(
@@ -115,13 +128,14 @@ function wrongDigest(registry: string, what: string, actual: string): UpstreamEr
 }
 
 function typeOf(answer: HttpAnswer, bytes: Uint8Array, registry: string, what: string): string {
-  const said = mediaTypeOf(answer.header('content-type'))
-  if (said !== undefined && !GENERIC_TYPES.has(said)) return said
+  const said = registryType(answer)
+  if (said !== undefined) return said
   try {
     return detectMediaType(bytes)
   } catch (cause) {
-    throw new UpstreamError('PROTOCOL', registry, `${registry} gave something for ${what} that is no manifest`, {
-      cause,
-    })
+    const named = JSON.stringify(answer.header('content-type')?.slice(0, 80) ?? '')
+    const message = `${registry} gave something for ${what} that is no manifest (Content-Type ${named})`
+    const advice = 'check that a registry answers there, and no maintenance or login page'
+    throw new UpstreamError('PROTOCOL', registry, `${message}; ${advice}`, { cause })
   }
 }
