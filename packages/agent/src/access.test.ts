@@ -293,6 +293,76 @@ test('a client that goes away makes no outage of the origin', async (t) => {
   assert.equal((await ask(agent, `${base}/manifests/1`, RIGHT)).status, 401)
 })
 
+test('a client whose own login is served gets that, when everyone has used up the rate', async (t) => {
+  const { registry, agent, open, owned, path } = await setUp(t, { accessTtl: 0 })
+  const base = path('team/open')
+  await pull(agent, base, open, RIGHT)
+  const { mood } = registry
+  registry.mood = (request, response) => {
+    const { authorization } = request.headers
+    if (authorization === RIGHT) return mood(request, response)
+    if (authorization === WRONG) refuse(response, 401, 'UNAUTHORIZED', { 'www-authenticate': CHALLENGE })
+    else if (request.url?.includes('private') === true) return mood(request, response)
+    else refuse(response, 429, 'TOOMANYREQUESTS', { 'retry-after': '60' })
+    return true
+  }
+  // So that it is known how the registry wants to be asked.
+  await ask(agent, `${path('team/private')}/manifests/1`, RIGHT)
+  const moved = registry.addImage('team/open:1', [1000])
+  owned['team/open']!.push(moved)
+  const tagFor = async (authorization?: string) => {
+    const { status, headers } = await ask(agent, `${base}/manifests/1`, authorization)
+    return [status, headers.get('docker-content-digest'), headers.get('warning') !== null]
+  }
+  for (let count = 0; count < 2; count++) {
+    assert.deepEqual(await tagFor(RIGHT), [200, moved.digest, false])
+    assert.deepEqual(await tagFor(), [200, open.digest, true])
+    assert.deepEqual(await tagFor(WRONG), [200, open.digest, true])
+  }
+})
+
+test('a repository in trouble makes no tag of another one stale', async (t) => {
+  const { registry, agent, open, owned, path } = await setUp(t)
+  await pull(agent, path('team/open'), open)
+  const { mood } = registry
+  registry.mood = (request, response) => {
+    if (request.url?.includes('/broken/') !== true) return mood(request, response)
+    refuse(response, 503, 'UNAVAILABLE')
+    return true
+  }
+  assert.equal((await ask(agent, `${path('team/broken')}/manifests/1`)).status, 503)
+  const moved = registry.addImage('team/open:1', [1000])
+  owned['team/open']!.push(moved)
+  const { headers } = await ask(agent, `${path('team/open')}/manifests/1`)
+  assert.deepEqual([headers.get('docker-content-digest'), headers.get('warning')], [moved.digest, null])
+})
+
+test('a repository that is hidden as not found stays so in an outage; one that lacks a tag does not', async (t) => {
+  for (const code of ['NAME_UNKNOWN', 'MANIFEST_UNKNOWN']) {
+    const { registry, agent, owned, state, path } = await setUp(t, { accessTtl: 0 })
+    const base = path('team/wide')
+    const image = registry.addImage('team/wide:1', [1000])
+    registry.manifests.set('team/wide:2', registry.manifests.get('team/wide:1')!)
+    owned['team/wide'] = [image]
+    const { mood } = registry
+    const rest = ['manifests/2', `manifests/${image.digest}`, `blobs/${image.config}`]
+    for (const part of ['manifests/1', ...rest]) assert.equal((await ask(agent, `${base}/${part}`)).status, 200)
+    await agent.idle()
+    registry.mood = (_request, response) => {
+      refuse(response, 404, code)
+      return true
+    }
+    assert.equal((await ask(agent, `${base}/manifests/1`)).status, 404)
+    registry.mood = mood
+    state.down = true
+    for (const part of rest) {
+      const isServed = (await ask(agent, `${base}/${part}`)).status === 200
+      // The digest was forgotten with the tag.
+      if (part === 'manifests/2' || code === 'NAME_UNKNOWN') assert.equal(isServed, code === 'MANIFEST_UNKNOWN', part)
+    }
+  }
+})
+
 test('an outage does not open what was closed before it, by other tags and digests neither', async (t) => {
   const { registry, agent, owned, state, path } = await setUp(t, { accessTtl: 0 })
   const base = path('team/wide')

@@ -16,6 +16,9 @@ const REMEMBERED_READERS = 10_000
 /** While the origin does not answer, it is asked about one repository again after so long, in milliseconds. */
 const OUTAGE_RECHECK_MS = 30_000
 
+/** Said of one manifest or blob that is not there. */
+const UNKNOWN_CONTENT = new Set(['MANIFEST_UNKNOWN', 'MANIFEST_BLOB_UNKNOWN', 'BLOB_UNKNOWN'])
+
 export interface AccessOptions {
   tags: TagResolver
   /** Settings of registries, by host. */
@@ -204,15 +207,20 @@ export class Access {
     const isClosed = this.#closed.has(repositoryKey(target))
     const order = authorization === undefined ? [reader] : isClosed ? [reader, everyone] : [everyone, reader]
     let failure: unknown
+    let stale: Admission | undefined
     for (const asking of order) {
       try {
         const resolved = await this.#ask(target, reference, kind, asking, signal)
-        return { resolved, fetcher: fetcherOf(asking) }
+        const admission = { resolved, fetcher: fetcherOf(asking) }
+        // What everyone may ask at the origin may be used up, and not what this client may.
+        if (resolved.isAnswered !== true) return admission
+        stale ??= admission
       } catch (error) {
         if (!(error instanceof UpstreamError)) throw error
         if (asking === reader) failure = error
       }
     }
+    if (stale !== undefined) return stale
     throw failure
   }
 
@@ -238,7 +246,7 @@ export class Access {
     } catch (error) {
       if (!(error instanceof UpstreamError)) throw error
       const { code, challenge } = error
-      if (code === 'UNAUTHORIZED' || code === 'DENIED') {
+      if (code === 'UNAUTHORIZED' || code === 'DENIED' || isHidden(error)) {
         this.#readers.delete(key)
         if (reader.anonymous === true) {
           this.#closed.set(key, true)
@@ -286,6 +294,11 @@ export class Access {
 /** In whose name content is fetched that a reader may have: what is for everyone, with this node's own login. */
 function fetcherOf(reader: Requester): Requester {
   return reader.anonymous === true ? { requestId: reader.requestId ?? '' } : reader
+}
+
+/** Some registries say that they do not have a repository which somebody may not see. */
+function isHidden({ code, saidCode }: UpstreamError): boolean {
+  return code === 'NOT_FOUND' && saidCode !== undefined && !UNKNOWN_CONTENT.has(saidCode)
 }
 
 function isNode({ anonymous, authorization }: Requester): boolean {

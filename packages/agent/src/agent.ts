@@ -41,7 +41,8 @@ import type { Naming } from './names.ts'
 import { Pins } from './pins.ts'
 import { Preheater, type PullWish } from './preheater.ts'
 import { AgentPushBackend } from './push-backend.ts'
-import { TagResolver, type TagRecord } from './tag-resolver.ts'
+import { TagRecords } from './tag-records.ts'
+import { TagResolver } from './tag-resolver.ts'
 
 export interface AgentOptions {
   logger: Logger
@@ -206,7 +207,7 @@ export async function createAgent(config: AgentConfig, options: AgentOptions): P
   const tags: TagResolver = new TagResolver({
     upstream,
     swarm,
-    records: store.records<TagRecord>('references'),
+    records: new TagRecords(store.records('references'), logger),
     ttlMs: config.tagCacheTtl,
     manifestTimeoutMs: config.manifestTimeout,
     logger,

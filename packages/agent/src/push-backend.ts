@@ -172,7 +172,8 @@ export class AgentPushBackend implements PushBackend {
       const mediaType = mediaTypeOf(contentType) ?? typeOf(bytes)
       const names = isDigest(reference) ? tags : [reference, ...tags]
       const put = await upstream.putManifest(target, { bytes, mediaType }, names, options)
-      for (const tag of names) resolver.changed(target, tag)
+      const pushed = { digest, mediaType, sizeBytes: bytes.length }
+      for (const tag of names) await resolver.changed(target, tag, pushed)
       try {
         await swarm.adopt(digest, bytes.length, () => store.put(digest, bytes, mediaType))
       } catch (error) {

@@ -5,7 +5,8 @@ import { digestOf } from '@shoal/oci'
 import type { StoreRecords } from '@shoal/store'
 import type { Swarm, TagFound, TagMemory, TagOutcome } from '@shoal/swarm'
 import { UpstreamError, type RequestOptions, type Upstream, type UpstreamErrorCode } from '@shoal/upstream'
-import { TagResolver, type TagRecord } from './tag-resolver.ts'
+import { TagRecords, type TagRecord } from './tag-records.ts'
+import { TagResolver } from './tag-resolver.ts'
 import { silent } from './testing/agents.ts'
 
 const TARGET = { registry: 'reg.test', repository: 'team/app' }
@@ -17,13 +18,27 @@ const remembered = (text: string, ageMs: number, peerId = 'agent'): TagMemory =>
 type Lookup = () => Promise<TagFound>
 type Tracker = (lookup: Lookup, key: string) => Promise<TagOutcome<TagFound> | undefined>
 
-function setUp(options: { ttlMs?: number; tracker?: Tracker; agents?: TagMemory[] } = {}) {
+function recordsIn(records: Map<string, TagRecord>): StoreRecords<TagRecord> {
+  return {
+    get: async (key) => records.get(key),
+    put: async (key, value) => void records.set(key, value),
+    delete: async (key) => void records.delete(key),
+    entries: async function* () {
+      yield* records
+    },
+  }
+}
+
+function setUp(options: { ttlMs?: number; tracker?: Tracker; agents?: TagMemory[]; manifestTimeoutMs?: number } = {}) {
   const records = new Map<string, TagRecord>()
   const asked: (string | undefined)[] = []
   const state = {
     records,
     asked,
     origin: async (_options: RequestOptions): Promise<TagFound> => found('fresh'),
+    /** A GET at the origin. */
+    got: (): Promise<never> => Promise.reject(new Error('the origin was asked with GET')),
+    agents: async () => options.agents ?? [],
     tracker: options.tracker ?? (async () => undefined),
   }
   const resolver = new TagResolver({
@@ -32,18 +47,16 @@ function setUp(options: { ttlMs?: number; tracker?: Tracker; agents?: TagMemory[
         asked.push(options.authorization)
         return state.origin(options)
       },
+      headBlob: (_target: object, _digest: string, options: RequestOptions) => state.origin(options),
+      getManifest: () => state.got(),
     } as unknown as Upstream,
     swarm: {
       trackers: { askTag: (key: string, lookup: Lookup) => state.tracker(lookup, key) },
-      askTag: async () => options.agents ?? [],
+      askTag: () => state.agents(),
     } as unknown as Swarm,
-    records: {
-      get: async (key: string) => records.get(key),
-      put: async (key: string, value: TagRecord) => void records.set(key, value),
-      delete: async (key: string) => void records.delete(key),
-    } as StoreRecords<TagRecord>,
+    records: new TagRecords(recordsIn(records), silent),
     ttlMs: options.ttlMs ?? 60_000,
-    manifestTimeoutMs: 10_000,
+    manifestTimeoutMs: options.manifestTimeoutMs ?? 10_000,
     logger: silent,
   })
   const resolve = (authorization?: string, signal = AbortSignal.timeout(20_000)) =>
@@ -146,7 +159,7 @@ test('a stale answer of the tracker is marked, and not used again', async () => 
     { kind: 'told', found: found('new'), stale: false },
   ]
   const { resolve, records } = setUp({ tracker: async () => outcomes.shift() })
-  assert.deepEqual(await resolve(), { ...found('old'), stale: true })
+  assert.deepEqual(await resolve(), { ...found('old'), stale: true, isAnswered: true })
   assert.equal(records.size, 0)
   assert.deepEqual(await resolve(), { ...found('new'), stale: false })
 })
@@ -162,7 +175,9 @@ for (const code of ['TIMEOUT', 'UNREACHABLE', 'SERVER_ERROR', 'RATE_LIMITED'] as
       await turn()
       answer = await resolve()
     }
-    assert.deepEqual(answer, { ...found('fresh'), stale: true })
+    assert.deepEqual([answer.digest, answer.stale], [found('fresh').digest, true])
+    const isAnswered = code === 'SERVER_ERROR' || code === 'RATE_LIMITED'
+    assert.equal(answer.isAnswered, isAnswered ? true : undefined)
   })
 
   test(`${code} and nobody knows the tag: the outage is told`, async () => {
@@ -180,6 +195,113 @@ for (const code of ['NOT_FOUND', 'UNAUTHORIZED', 'DENIED', 'REFUSED_BY_POLICY'] 
     await assert.rejects(resolve(), { code })
   })
 }
+
+test('trouble with one tag, or one client, is no outage of the registry; the same question waits a while', async () => {
+  for (const code of ['RATE_LIMITED', 'SERVER_ERROR'] as const) {
+    const { resolver, resolve, records, asked, state } = setUp({ ttlMs: 0 })
+    for (const tag of ['1', '2']) {
+      records.set(`reg.test/team/app:${tag}`, { ...found('old'), seenMs: Date.now() })
+    }
+    state.origin = async ({ authorization }) => {
+      if (authorization === 'Basic one') return found('fresh')
+      throw new UpstreamError(code, 'reg.test', `reg.test said ${code}`)
+    }
+    assert.equal((await resolve()).stale, true)
+    assert.equal((await resolve('Basic two')).stale, true)
+    assert.equal((await resolve('Basic one')).stale, false)
+    await Promise.all([resolve(), resolve(), resolve('Basic two')])
+    assert.deepEqual(asked, [undefined, 'Basic two', 'Basic one'])
+    state.origin = async () => found('fresh')
+    const other = await resolver.resolve(TARGET, '2', { anonymous: true }, AbortSignal.timeout(20_000))
+    assert.equal(other.stale, false)
+  }
+})
+
+/** An origin that never answers. */
+const hanging = ({ signal }: RequestOptions): Promise<never> =>
+  new Promise((_resolve, reject) => {
+    signal.addEventListener('abort', () => reject(signal.reason as Error), { once: true })
+  })
+
+test('an origin that is slow is waited for where nobody knows the tag, and not where somebody does', async () => {
+  for (const isKnown of [true, false]) {
+    const { resolve, state } = setUp({ manifestTimeoutMs: 1000 })
+    const answered = Promise.withResolvers<TagFound>()
+    // It answers just when there would be no more time for it.
+    state.agents = async () => {
+      if (isKnown) return [remembered('theirs', 5)]
+      setImmediate(() => answered.resolve(found('fresh')))
+      return []
+    }
+    state.origin = (options) => Promise.race([hanging(options), answered.promise])
+    const { digest, stale } = await resolve()
+    assert.deepEqual({ digest, stale }, { digest: found(isKnown ? 'theirs' : 'fresh').digest, stale: isKnown })
+  }
+})
+
+test('an origin that hangs, and nobody knows the tag: that is told in the time for a manifest', async () => {
+  const { resolve, state } = setUp({ manifestTimeoutMs: 1000 })
+  state.origin = hanging
+  await assert.rejects(resolve(), { code: 'TIMEOUT', message: /did not say within \d+ ms/ })
+})
+
+test('what an origin said before the time was over is told, not that it was over', async () => {
+  const { resolve, state } = setUp({ manifestTimeoutMs: 1000 })
+  // As a client of registries does that waits to ask again.
+  state.origin = ({ signal }) =>
+    new Promise((_resolve, reject) => {
+      const limited = new UpstreamError('RATE_LIMITED', 'reg.test', 'slowly', { retryAfterMs: 5000 })
+      signal.addEventListener('abort', () => reject(limited), { once: true })
+    })
+  await assert.rejects(resolve(), { code: 'RATE_LIMITED', retryAfterMs: 5000 })
+})
+
+test('why a tag that was there is not found is told by a GET, and asked only then', async () => {
+  const { resolve, records, state } = setUp()
+  state.origin = failing('NOT_FOUND')
+  await assert.rejects(resolve(), { code: 'NOT_FOUND', saidCode: undefined })
+  for (const saidCode of ['NAME_UNKNOWN', '']) {
+    records.set(KEY, { ...found('before'), seenMs: Date.now() })
+    state.got = () => Promise.reject(new UpstreamError('NOT_FOUND', 'reg.test', 'not here', { saidCode }))
+    await assert.rejects(resolve(), { code: 'NOT_FOUND', saidCode })
+    assert.equal(records.size, 0)
+  }
+  records.set(KEY, { ...found('before'), seenMs: Date.now() })
+  state.got = () => Promise.reject(new UpstreamError('UNREACHABLE', 'reg.test', 'down'))
+  await assert.rejects(resolve(), { code: 'NOT_FOUND' })
+})
+
+test('after a push, the pushed one is told in an outage, to everyone where everyone knew the tag', async () => {
+  for (const isPublic of [true, false]) {
+    const { resolver, resolve, records, state } = setUp()
+    state.origin = async () => found('old')
+    await resolve(isPublic ? undefined : 'Basic x')
+    await resolver.changed(TARGET, '1', found('pushed'))
+    state.origin = failing('UNREACHABLE')
+    assert.equal((await resolve('Basic x')).digest, found('pushed').digest)
+    assert.equal(records.get(KEY)?.digest, isPublic ? found('pushed').digest : undefined)
+  }
+})
+
+test('a push goes on where the disk is failing', async () => {
+  const { resolver, state } = setUp()
+  const fail = () => {
+    throw new Error('disk failing')
+  }
+  Object.assign(state.records, { get: fail, set: fail })
+  await resolver.changed(TARGET, '1', found('pushed'))
+})
+
+test('what credentials are let into as a blob is not remembered', async () => {
+  const { resolver, records } = setUp()
+  const options = { kind: 'blob' } as const
+  const ask = (requester: Pick<RequestOptions, 'anonymous' | 'authorization'>) =>
+    resolver.resolve(TARGET, found('fresh').digest, requester, AbortSignal.timeout(20_000), options)
+  await ask({ authorization: 'Basic x' })
+  assert.equal(records.size, 0)
+  await ask({ anonymous: true })
+  assert.equal(records.size, 1)
+})
 
 test('of what this node and one other remember, the younger is used', async () => {
   for (const [ageMs, expected] of [

@@ -1,14 +1,15 @@
 // From tag to digest: the origin's word while it answers, asked once for the whole cluster; the last known one, marked
 // as stale, while it does not. What the origin tells everyone and what it tells only to a login are kept apart, here and
 // in what agents and trackers tell each other (docs/decisions/0009-who-may-read.md).
+import { createHash } from 'node:crypto'
 import { entryLimit, isDigest, type Digest } from '@shoal/oci'
-import type { StoreRecords } from '@shoal/store'
 import { mostNamed, type Swarm, type TagFound, type TagMemory } from '@shoal/swarm'
 import { UpstreamError, type RepositoryTarget, type Upstream } from '@shoal/upstream'
 import type { Logger } from 'pino'
 import { LRUCache } from 'lru-cache'
 import { imageKey } from './names.ts'
 import type { Requester } from './origin-sources.ts'
+import type { TagRecords } from './tag-records.ts'
 
 /** Tags whose last digest is remembered in memory for `tagCacheTtl`. */
 const CACHED_TAGS = 4_000
@@ -21,6 +22,8 @@ const ORIGIN_PART = 0.35
 /** … and what other agents know. The rest is for the manifest itself. */
 const AGENTS_LIMIT_MS = 1000
 const AGENTS_PART = 0.1
+/** The origin's, where nobody knows what the tag was: then there is nothing to leave time for. */
+const ORIGIN_ALONE_PART = 0.6
 /** An origin that did not answer is not asked again for so long where the last digest of the tag is known. */
 const OUTAGE_MEMORY_MS = 5000
 
@@ -29,18 +32,11 @@ const NOT_FOR_EVERYONE = 'login '
 /** Begins the key of what is there as a blob: registries do not look into blobs, so it is no manifest by that. */
 const AS_BLOB = 'blob '
 
-/** What the store remembers of a tag. */
-export interface TagRecord {
-  digest: Digest
-  mediaType: string
-  sizeBytes: number
-  /** When the origin said so, milliseconds since the epoch. */
-  seenMs: number
-}
-
 export interface ResolvedTag extends TagFound {
   /** The origin did not answer: this is what it said last, as far as anyone knows. */
   stale: boolean
+  /** Though stale: the origin did answer, with trouble of its own (429, 5xx). Another reader may be told more. */
+  isAnswered?: true
 }
 
 /** How a question is meant. */
@@ -54,7 +50,7 @@ export interface ResolveOptions {
 export interface TagResolverOptions {
   upstream: Upstream
   swarm: Swarm
-  records: StoreRecords<TagRecord>
+  records: TagRecords
   /** How long an answer is used again without asking, in milliseconds. */
   ttlMs: number
   /** Time within which a manifest has to be answered, the resolving of its tag included. */
@@ -69,6 +65,11 @@ export class TagResolver {
   readonly #running = new Map<string, Promise<ResolvedTag>>()
   /** Registries that did not answer lately. */
   readonly #outages = new LRUCache<string, true>({ ...entryLimit(1000), ttl: OUTAGE_MEMORY_MS })
+  /**
+   * Questions that the origin answered with trouble lately (429, 5xx): these may be about one repository, or one client, so
+   * no other question is taken for hopeless.
+   */
+  readonly #troubles = new LRUCache<string, true>({ ...entryLimit(1000), ttl: OUTAGE_MEMORY_MS })
 
   constructor(options: TagResolverOptions) {
     this.#options = options
@@ -109,11 +110,14 @@ export class TagResolver {
     }
   }
 
-  /** A tag was pushed through this node: what it was before is not to be told any more. */
-  changed(target: RepositoryTarget, tag: string): void {
+  /** A tag was pushed through this node: what it was before is not to be told any more, in an outage neither. */
+  async changed(target: RepositoryTarget, tag: string, pushed: TagFound): Promise<void> {
     const everyones = imageKey(target, tag)
-    this.#cache.delete(everyones)
-    this.#cache.delete(NOT_FOR_EVERYONE + everyones)
+    const keys = [everyones, NOT_FOR_EVERYONE + everyones]
+    for (const key of keys) this.#cache.delete(key)
+    // The push does not say whether everyone may read it: whoever could may still.
+    const before = await this.#options.records.get(everyones).catch(() => undefined)
+    for (const key of before === undefined ? keys.slice(1) : keys) await this.#record(key, pushed)
   }
 
   /** What this node knows of a tag without asking. */
@@ -130,24 +134,24 @@ export class TagResolver {
     const forAll = requester.authorization === undefined
     const lookup = () => this.#askOrigin(question, signal)
     const trackerTimeoutMs = Math.min(TRACKER_LIMIT_MS, manifestTimeoutMs * TRACKER_PART)
-    if (fallback && this.#outages.has(target.registry)) {
+    const isTrouble = this.#troubles.has(troubleKey(question))
+    if (fallback && (isTrouble || this.#outages.has(target.registry))) {
       const last = await this.#lastKnown(question)
-      if (last !== undefined) return { ...last, stale: true }
+      if (last !== undefined) return staleAnswer(last, isTrouble)
     }
     let failure: unknown
     try {
       // With credentials of the client's own the answer is not for everyone: then the origin is asked directly.
       const outcome = forAll ? await swarm.trackers.askTag(key, lookup, trackerTimeoutMs) : undefined
       const isOther = outcome?.kind === 'told' && !isOfKind(question, outcome.found)
-      if (outcome === undefined || isOther) return await this.#remember(key, await lookup(), forAll)
-      if (outcome.kind === 'own') return await this.#remember(key, outcome.found, forAll)
-      if (outcome.kind === 'told' && !outcome.stale) return await this.#remember(key, outcome.found, forAll)
-      if (outcome.kind === 'told') return { ...outcome.found, stale: true }
-      failure = new UpstreamError(
-        'UNREACHABLE',
-        target.registry,
-        `${target.registry} does not answer (${outcome.errorCode})`,
-      )
+      if (outcome === undefined || isOther) return await this.#remember(question, await lookup())
+      if (outcome.kind === 'own') return await this.#remember(question, outcome.found)
+      if (outcome.kind === 'told' && !outcome.stale) return await this.#remember(question, outcome.found)
+      // Whom the origin did not answer, and how, is not told along with it.
+      if (outcome.kind === 'told') return staleAnswer(outcome.found, true)
+      const code =
+        outcome.errorCode === 'RATE_LIMITED' || outcome.errorCode === 'SERVER_ERROR' ? outcome.errorCode : 'UNREACHABLE'
+      failure = new UpstreamError(code, target.registry, `${target.registry} does not answer (${outcome.errorCode})`)
     } catch (error) {
       failure = error
     }
@@ -155,51 +159,73 @@ export class TagResolver {
     // that goes away says nothing about the origin.
     const outage = failure instanceof UpstreamError ? failure.isOutage : isTimeout(signal)
     if (!outage) {
-      if (isRefusal(failure)) await this.#forget(question)
-      throw failure
+      throw isRefusal(failure) ? await this.#forget(question, failure, signal) : failure
     }
-    this.#outages.set(target.registry, true)
+    const isAnswered = failure instanceof UpstreamError && ['RATE_LIMITED', 'SERVER_ERROR'].includes(failure.code)
+    if (isAnswered) this.#troubles.set(troubleKey(question), true)
+    else this.#outages.set(target.registry, true)
     const last = fallback ? await this.#lastKnown(question) : undefined
     if (last === undefined) throw failure
     this.#options.logger.warn(
       { err: failure, reference: key, digest: last.digest },
       'tag could not be checked: last known digest is used',
     )
-    return { ...last, stale: true }
+    return staleAnswer(last, isAnswered)
   }
 
-  /** Leaves time for the answer that is known already, should the origin hang. */
   async #askOrigin(question: Question, signal: AbortSignal): Promise<TagFound> {
     const { target, reference, requester, kind } = question
-    const limitMs = Math.min(ORIGIN_LIMIT_MS, this.#options.manifestTimeoutMs * ORIGIN_PART)
-    const limit = AbortSignal.timeout(limitMs)
+    const { upstream, manifestTimeoutMs } = this.#options
+    const beganMs = performance.now()
+    const patience = this.#patience(question)
+    const limit = AbortSignal.any([patience.signal, AbortSignal.timeout(manifestTimeoutMs * ORIGIN_ALONE_PART)])
     const options = { ...requester, signal: AbortSignal.any([signal, limit]) }
-    const { upstream } = this.#options
     try {
       if (kind !== 'blob' || !isDigest(reference)) return await upstream.headManifest(target, reference, options)
       const { sizeBytes } = await upstream.headBlob(target, reference, options)
       return { digest: reference, mediaType: '', sizeBytes }
     } catch (error) {
-      if (!limit.aborted || signal.aborted) throw error
-      const message = `${target.registry} did not say within ${Math.round(limitMs)} ms what ${reference} is`
+      if (error instanceof UpstreamError || !limit.aborted || signal.aborted) throw error
+      const waited = `within ${Math.round(performance.now() - beganMs)} ms`
+      const message = `${target.registry} did not say ${waited} what ${reference} is`
       throw new UpstreamError('TIMEOUT', target.registry, message, { cause: error })
+    } finally {
+      patience.end()
     }
   }
 
-  /** @param forAll whether others may be given this answer without asking: not when it was given to credentials */
-  async #remember(key: string, found: TagFound, forAll: boolean): Promise<ResolvedTag> {
+  /** Leaves time for the answer that is known already, should the origin hang: where there is one. */
+  #patience(question: Question): { signal: AbortSignal; end: () => void } {
+    const over = new AbortController()
+    const endIfKnown = async () => {
+      if ((await this.#lastKnown(question)) !== undefined) over.abort(new DOMException('over', 'TimeoutError'))
+    }
+    const { fallback = true } = question
+    const limitMs = Math.min(ORIGIN_LIMIT_MS, this.#options.manifestTimeoutMs * ORIGIN_PART)
+    // Whether it is known is found out again afterwards, and then its failure is told.
+    const timer = fallback ? setTimeout(() => void endIfKnown().catch(() => undefined), limitMs) : undefined
+    return { signal: over.signal, end: () => clearTimeout(timer) }
+  }
+
+  async #remember({ key, requester, kind }: Question, found: TagFound): Promise<ResolvedTag> {
     const { digest, mediaType, sizeBytes } = found
     const resolved = { digest, mediaType, sizeBytes, stale: false }
+    // Others are not given without asking what was given to credentials.
+    const forAll = requester.authorization === undefined
     if (forAll) this.#cache.set(key, resolved)
+    // What a client was let into as a blob, it is let into again without it: see `Access`.
+    if (forAll || kind !== 'blob') await this.#record(key, resolved)
+    return resolved
+  }
+
+  async #record(key: string, { digest, mediaType, sizeBytes }: TagFound): Promise<void> {
     const record = { digest, mediaType, sizeBytes, seenMs: Date.now() }
     // Asked for by its digest, it is to be known as well.
-    await Promise.all(
-      [...new Set([key, this.#keyOfDigest(key, digest)])].map((at) => this.#options.records.put(at, record)),
-    ).catch((error: unknown) => {
+    const keys = [...new Set([key, this.#keyOfDigest(key, digest)])]
+    await Promise.all(keys.map((at) => this.#options.records.put(at, record))).catch((error: unknown) => {
       // A full disk must not stop a pull.
       this.#options.logger.warn({ err: error, reference: key }, 'a tag could not be remembered')
     })
-    return resolved
   }
 
   #keyOfDigest(key: string, digest: Digest): string {
@@ -225,17 +251,31 @@ export class TagResolver {
     return known === undefined ? [] : [{ ...known, peerId: '' }]
   }
 
-  /** The origin refuses it to everyone: an outage later on must not bring it back. */
-  async #forget({ key, requester }: Question): Promise<void> {
-    if (requester.anonymous !== true) return
+  /** The origin refuses it to everyone: an outage later on must not bring it back. Returns what is to be told of it. */
+  async #forget(question: Question, failure: UpstreamError, signal: AbortSignal): Promise<UpstreamError> {
+    const { key, requester } = question
+    if (requester.anonymous !== true) return failure
     const { records, logger } = this.#options
     try {
       const record = await records.get(key)
-      if (record === undefined) return
+      if (record === undefined) return failure
       await Promise.all([...new Set([key, this.#keyOfDigest(key, record.digest)])].map((at) => records.delete(at)))
     } catch (error) {
       logger.warn({ err: error, reference: key }, 'a tag could not be forgotten')
     }
+    return await this.#explained(question, failure, signal)
+  }
+
+  /** What was there and is not found: a GET tells whether that is so of the whole repository, as a HEAD has no body. */
+  async #explained(question: Question, failure: UpstreamError, signal: AbortSignal): Promise<UpstreamError> {
+    const { target, reference, requester, kind } = question
+    if (failure.code !== 'NOT_FOUND' || failure.saidCode !== undefined || kind === 'blob') return failure
+    try {
+      await this.#options.upstream.getManifest(target, reference, { ...requester, signal })
+    } catch (error) {
+      if (isRefusal(error)) return error
+    }
+    return failure
   }
 }
 
@@ -253,10 +293,19 @@ function isOfKind({ kind }: Question, { mediaType }: TagFound): boolean {
   return kind === 'blob' || mediaType !== ''
 }
 
+function staleAnswer(found: TagFound, isAnswered: boolean): ResolvedTag {
+  return { ...found, stale: true, ...(isAnswered ? { isAnswered } : {}) }
+}
+
+/** Tells clients apart by a hash, so that no credentials are kept. */
+function troubleKey({ key, requester: { authorization } }: Question): string {
+  return authorization === undefined ? key : createHash('sha256').update(`${key}\n${authorization}`).digest('base64url')
+}
+
 function isTimeout({ aborted, reason }: AbortSignal): boolean {
   return aborted && reason instanceof DOMException && reason.name === 'TimeoutError'
 }
 
-function isRefusal(error: unknown): boolean {
+function isRefusal(error: unknown): error is UpstreamError {
   return error instanceof UpstreamError && ['UNAUTHORIZED', 'DENIED', 'NOT_FOUND'].includes(error.code)
 }

@@ -79,7 +79,8 @@ export interface BadAnswer {
 export function failureOfStatus(answer: BadAnswer, registry: string, what: string, nowMs: number): UpstreamError {
   const { status } = answer
   const said = shownMessage(answer)
-  const details: { status: number; retryAfterMs?: number; challenge?: string } = { status }
+  const details: { status: number; retryAfterMs?: number; challenge?: string; saidCode?: string } = { status }
+  if (answer.text !== '') details.saidCode = saidCode(answer.text)
   const retryAfterMs = parseRetryAfter(answer.header('retry-after'), nowMs)
   if (status === 404 || status === 410) {
     return new UpstreamError('NOT_FOUND', registry, `${registry} does not have ${what}${said}`, details)
@@ -118,13 +119,7 @@ export function failureOfStatus(answer: BadAnswer, registry: string, what: strin
 
 /** Code and message of an OCI error body, cleaned of control characters and of secrets. */
 function shownMessage({ text, secrets }: BadAnswer): string {
-  let first: unknown
-  try {
-    first = (JSON.parse(text) as { errors?: unknown[] } | null)?.errors?.[0]
-  } catch {
-    return ''
-  }
-  const { code, message } = (first ?? {}) as { code?: unknown; message?: unknown }
+  const { code, message } = firstError(text)
   let shown = [code, message].filter((part) => typeof part === 'string' && part !== '').join(': ')
   for (const secret of secrets) if (secret.length >= 4) shown = shown.replaceAll(secret, '***')
   shown = shown
@@ -132,4 +127,19 @@ function shownMessage({ text, secrets }: BadAnswer): string {
     .trim()
     .slice(0, MAX_SHOWN_MESSAGE)
   return shown === '' ? '' : ` (${shown})`
+}
+
+function saidCode(text: string): string {
+  const { code } = firstError(text)
+  return typeof code === 'string' ? code : ''
+}
+
+/** Of an OCI error body. */
+function firstError(text: string): { code?: unknown; message?: unknown } {
+  try {
+    const [first] = (JSON.parse(text) as { errors?: unknown[] } | null)?.errors ?? []
+    return first ?? {}
+  } catch {
+    return {}
+  }
 }

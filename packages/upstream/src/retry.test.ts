@@ -37,6 +37,23 @@ test('a manifest that is cut in the middle is asked again', async (t) => {
   assert.equal(body.digest, manifestDigest)
 })
 
+test('whoever has no more time is told what was waited for; whoever goes away is told that', async (t) => {
+  const server = await startServer(t, (_request, response) => {
+    sendError(response, 429, 'TOOMANYREQUESTS', { 'retry-after': '9' })
+  })
+  const upstream = startUpstream(t)
+  const ask = (signal: AbortSignal) => upstream.headManifest(targetAt(server.host), '1.0', requestOptions({ signal }))
+  await assert.rejects(ask(AbortSignal.timeout(500)), (error: UpstreamError) => {
+    assert.equal(error.retryAfterMs, 9000)
+    return fails('RATE_LIMITED')(error)
+  })
+  const gone = new AbortController()
+  const asking = ask(gone.signal)
+  while (server.seen.length < 2) await new Promise((resolve) => setImmediate(resolve))
+  gone.abort(new Error('gone'))
+  await assert.rejects(asking, /gone/)
+})
+
 test('429: a short Retry-After is waited for, a long one is told at once', async (t) => {
   const server = await startServer(t, (request, response, number) => {
     if (request.url.endsWith('/long')) sendError(response, 429, 'TOOMANYREQUESTS', { 'retry-after': '3600' })

@@ -28,7 +28,10 @@ export interface RetryContext {
   onRetry?: (error: UpstreamError, attempt: number, waitMs: number) => void
 }
 
-/** Runs `attempt` until it succeeds, fails for good, or the tries are used up. Aborting ends a wait with the reason. */
+/**
+ * Runs `attempt` until it succeeds, fails for good, or the tries are used up. Aborting ends a wait with the reason; the end
+ * of the time that there is, with the error after which it was waited: that tells more.
+ */
 export async function withRetries<T>(context: RetryContext, attempt: () => Promise<T>): Promise<T> {
   const { limits, signal } = context
   for (let number = 0; ; number++) {
@@ -54,11 +57,19 @@ export async function pauseBeforeRetry(context: RetryContext, error: UpstreamErr
   // After what the server asked for, some jitter too: all nodes of a cluster were told the same.
   const waitMs = (error.retryAfterMs ?? 0) + random() * ceiling
   onRetry?.(error, number + 1, waitMs)
-  await delay(waitMs, undefined, { signal }).catch(() => signal.throwIfAborted())
+  await delay(waitMs, undefined, { signal }).catch(() => {
+    if (!isTimeout(signal)) return signal.throwIfAborted()
+    exhausted.add(error)
+    throw error
+  })
 }
 
 function waitsTooLong({ retryAfterMs }: UpstreamError, limits: Limits): boolean {
   return retryAfterMs !== undefined && retryAfterMs > limits.maxRetryAfterMs
+}
+
+function isTimeout({ reason }: AbortSignal): boolean {
+  return reason instanceof DOMException && reason.name === 'TimeoutError'
 }
 
 function isTransient(error: UpstreamError): boolean {

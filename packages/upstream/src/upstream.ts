@@ -111,12 +111,14 @@ export class UpstreamError extends Error {
   readonly status: number | undefined
   readonly retryAfterMs: number | undefined
   readonly challenge: string | undefined
+  /** Code of the OCI error in a body: empty where it has none, undefined where there was no body, as for HEAD. */
+  readonly saidCode: string | undefined
 
   constructor(
     code: UpstreamErrorCode,
     registry: string,
     message: string,
-    details: { status?: number; retryAfterMs?: number; challenge?: string; cause?: unknown } = {},
+    details: { status?: number; retryAfterMs?: number; challenge?: string; saidCode?: string; cause?: unknown } = {},
   ) {
     super(message, { cause: details.cause })
     this.code = code
@@ -124,6 +126,7 @@ export class UpstreamError extends Error {
     this.status = details.status
     this.retryAfterMs = details.retryAfterMs
     this.challenge = details.challenge
+    this.saidCode = details.saidCode
   }
 
   /** Whether another try, later or of another kind, may succeed: the origin as such is in trouble. */
