@@ -35,6 +35,18 @@ test('what a manifest says is certain, and nothing that others say replaces it',
   assert.deepEqual([sizeBytes, sizeIsHearsay], [6, false])
 })
 
+test('that content is empty is taken from nobody, unless its digest says so', async () => {
+  const { descriptors } = setUp(0)
+  descriptors.know(DIGEST, 0, 'm')
+  descriptors.hear(DIGEST, 0, 'm')
+  assert.equal((await descriptors.find(DIGEST, saying(7))).sizeBytes, 7)
+  for (const algorithm of ['sha256', 'sha512'] as const) {
+    const nothing = digestOf('', algorithm)
+    descriptors.know(nothing, 0, 'm')
+    assert.equal((await descriptors.find(nothing, down)).sizeBytes, 0)
+  }
+})
+
 test('where manifests differ the origin says who is right, and its word stays', async () => {
   const { descriptors } = setUp(7)
   descriptors.know(DIGEST, 6, 'm')

@@ -2,7 +2,7 @@
 // may be a lie, so it is remembered who said it, and it is forgotten when the content cannot be got with it. A manifest may
 // name a wrong size for a layer of other images: where two differ the origin is asked, and its word stays.
 import { setTimeout as delay } from 'node:timers/promises'
-import { entryLimit, type Digest } from '@shoal/oci'
+import { digestAlgorithm, digestOf, entryLimit, type Digest } from '@shoal/oci'
 import type { Swarm } from '@shoal/swarm'
 import { UpstreamError } from '@shoal/upstream'
 import { LRUCache } from 'lru-cache'
@@ -58,6 +58,7 @@ export class Descriptors {
 
   /** Notes what a manifest said of some content, unless the origin has said otherwise. */
   know(digest: Digest, sizeBytes: number, mediaType: string): void {
+    if (!isPossible(digest, sizeBytes)) return
     const known = this.#known.get(digest)
     const refuted = this.#doubted.get(digest)
     if (refuted?.sizeIsHearsay === false && refuted.sizeBytes === sizeBytes) return
@@ -77,6 +78,7 @@ export class Descriptors {
 
   /** Notes what other nodes said, unless it is known better. */
   hear(digest: Digest, sizeBytes: number, mediaType: string): void {
+    if (!isPossible(digest, sizeBytes)) return
     if (this.#known.get(digest)?.sizeIsHearsay === false || this.#doubted.has(digest)) return
     this.#known.set(digest, { ...HEARSAY, sizeBytes, mediaType, saidBy: '' })
   }
@@ -183,13 +185,18 @@ export class Descriptors {
 
   async #askPeers(digest: Digest): Promise<Known | undefined> {
     const answer = await this.#swarm.askSize(digest, this.#limitMs)
-    if (answer === undefined) return undefined
+    if (answer === undefined || !isPossible(digest, answer.sizeBytes)) return undefined
     const { sizeBytes, mediaType, saidBy } = answer
     const known = { ...HEARSAY, sizeBytes, mediaType, saidBy }
     // The origin, or a manifest, may have said it while peers were asked.
     if (this.#known.get(digest)?.sizeIsHearsay !== false) this.#known.set(digest, known)
     return known
   }
+}
+
+/** Nothing has a digest of its own: whatever has another one has bytes, and a blob of 0 bytes is complete at once, unchecked. */
+function isPossible(digest: Digest, sizeBytes: number): boolean {
+  return sizeBytes > 0 || digest === digestOf('', digestAlgorithm(digest))
 }
 
 /** Only an answer counts: that nobody knows is no reason to stop asking elsewhere. */

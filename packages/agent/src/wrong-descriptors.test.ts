@@ -111,3 +111,17 @@ test('an image has its own type although an index names another, also for other 
   const second = await other.ask(path(image.digest))
   assert.deepEqual([second.status, second.headers.get('content-type')], [200, MANIFEST_TYPE])
 })
+
+test('a layer of which a manifest says that it is empty is got with its bytes', async (t) => {
+  const registry = await startRegistry(t)
+  const image = registry.addImage('team/app:1', [5000])
+  const manifest = JSON.parse(image.text) as { layers: { size: number }[] }
+  manifest.layers[0]!.size = 0
+  registry.addManifest('team/app:2', JSON.stringify(manifest), MANIFEST_TYPE)
+  const agent = await startAgent(t)
+  assert.equal((await agent.ask(`/v2/team/app/manifests/2?ns=${registry.host}`)).status, 200)
+  for (const time of ['first', 'second']) {
+    const answer = await agent.ask(`/v2/team/app/blobs/${image.layers[0]}?ns=${registry.host}`)
+    assert.deepEqual([answer.status, answer.body.length], [200, 5000], time)
+  }
+})

@@ -1,5 +1,6 @@
 import { test } from 'node:test'
 import assert from 'node:assert/strict'
+import { digestOf } from '@shoal/oci'
 import { Registry } from 'prom-client'
 import { createRegistryMetrics } from './metrics.ts'
 import { ask, MemoryBackend, startServer } from './testing.ts'
@@ -110,6 +111,16 @@ test('an empty blob has an empty body', async () => {
   const answer = await ask(server.port, `/v2/a/blobs/${digest}`)
   assert.equal(answer.status, 200)
   assert.equal(answer.headers['content-length'], '0')
+})
+
+test('a blob that is not empty is never answered as if it were', async () => {
+  const backend = new MemoryBackend()
+  const digest = digestOf('content')
+  backend.blobs.set(digest, backend.blobs.get(backend.addBlob(Buffer.alloc(0)))!)
+  await using server = await startServer({ backend })
+  for (const method of ['GET', 'HEAD']) {
+    assert.equal((await ask(server.port, `/v2/a/blobs/${digest}`, { method })).status, 404)
+  }
 })
 
 test('tags come in pages with a link to the next', async () => {
