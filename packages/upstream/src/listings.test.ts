@@ -29,6 +29,53 @@ test('tags: pages by Link until there are as many as asked for, or all', async (
   assert.equal(server.seen.at(4)?.url, '/v2/team/app/tags/list?n=3')
 })
 
+test('tags: registries that refuse long pages, ignore where to begin, or take only places of their own', async (t) => {
+  const all = Array.from({ length: 2500 }, (_, at) => `v${String(at).padStart(4, '0')}`)
+  const server = await startServer(t, (request, response) => {
+    const url = new URL(request.url, 'http://x')
+    const way = request.url.split('/')[3]
+    const [n, last] = [Number(url.searchParams.get('n') ?? 100), url.searchParams.get('last')]
+    if (way === 'ignores') return void response.end(JSON.stringify({ tags: all }))
+    if (n > 1000) return sendError(response, 405, 'UNSUPPORTED')
+    if (last !== null && !last.startsWith('place')) return sendError(response, 400, 'UNSUPPORTED')
+    const from = Number(last?.slice('place'.length) ?? 0)
+    if (from + n < all.length) {
+      response.setHeader('link', `<${url.pathname}?n=${n}&last=place${from + n}>; rel="next"`)
+    }
+    response.end(JSON.stringify({ tags: all.slice(from, from + n) }))
+  })
+  const upstream = startUpstream(t)
+  for (const way of ['ignores', 'places']) {
+    const list = (page: { limit: number; after?: string }) =>
+      upstream.listTags(targetAt(server.host, `x/${way}`), page, requestOptions())
+    assert.deepEqual(await list({ limit: 10_000 }), { tags: all, more: false }, way)
+    assert.deepEqual(await list({ limit: 100 }), { tags: all.slice(0, 100), more: true }, way)
+    const next = await list({ limit: 100, after: all[99]! })
+    assert.deepEqual(next, { tags: all.slice(100, 200), more: true }, way)
+    const late = await list({ limit: 100, after: all[2449]! })
+    assert.deepEqual(late, { tags: all.slice(2450), more: false }, way)
+  }
+  const gone = await upstream.listTags(targetAt(server.host, 'x/places'), { after: 'gone' }, requestOptions())
+  assert.deepEqual(gone, { tags: [], more: false })
+})
+
+test('all pages of a list together have a limit', async (t) => {
+  const server = await startServer(t, (request, response) => {
+    const page = Number(new URL(request.url, 'http://x').searchParams.get('page') ?? 0)
+    response.setHeader('link', `<${request.url.split('?')[0]}?page=${page + 1}>; rel="next"`)
+    response.end(JSON.stringify({ tags: [], manifests: [], more: 'x'.repeat(7 * 1024 * 1024) }))
+  })
+  const upstream = startUpstream(t)
+  const target = targetAt(server.host)
+  await assert.rejects(
+    upstream.listTags(target, {}, requestOptions()),
+    fails('PROTOCOL', /more than the 16777216 bytes/),
+  )
+  assert.equal(server.seen.length, 3)
+  const referrers = upstream.listReferrers(target, digest, undefined, requestOptions())
+  await assert.rejects(referrers, fails('PROTOCOL', /more than the 16777216 bytes/))
+})
+
 test('tags: lists that are empty, too long, malformed, or that link to elsewhere', async (t) => {
   const server = await startServer(t, (request, response) => {
     const way = request.url.split('/')[3]

@@ -6,6 +6,7 @@ import type { RegistrySettings } from './options.ts'
 import type { RegistryRequest, Session } from './session.ts'
 import { UpstreamError, type OriginChunkList, type RequestOptions } from './upstream.ts'
 
+/** Of all pages of a list together. */
 const MAX_LIST_BYTES = 16 * 1024 * 1024
 const MAX_LIST_DEPTH = 32
 const MAX_PAGES = 100
@@ -13,6 +14,8 @@ const MAX_TAGS = 100_000
 const MAX_REFERRERS = 10_000
 const MAX_REPOSITORIES = 100_000
 const CATALOG_PAGE = 1000
+/** Most that is asked for at once: some registries refuse more (ECR). */
+const TAGS_PAGE = 1000
 const HASH_BYTES = 32
 /** Where the referrers API is not there, registries answer with one of these. */
 const NO_REFERRERS_API = [400, 404, 405, 406, 501]
@@ -23,25 +26,54 @@ interface Page {
   next: string | undefined
 }
 
+/** What is asked for of the tags: so many, those after this one. */
+interface TagPage {
+  limit?: number
+  after?: string
+}
+
 export async function listTags(
   session: Session,
   place: Place,
-  page: { limit?: number; after?: string },
+  page: TagPage,
   options: RequestOptions,
 ): Promise<{ tags: string[]; more: boolean }> {
-  const query = new URLSearchParams()
-  if (page.limit !== undefined) query.set('n', String(page.limit))
-  if (page.after !== undefined) query.set('last', page.after)
-  const most = Math.min(page.limit ?? MAX_TAGS, MAX_TAGS)
   const base = listRequest(place, `${place.repository}/tags/list`, `the tags of ${place.repository}`, options)
+  const query: Record<string, string> = {}
+  if (page.limit !== undefined) query['n'] = String(Math.min(page.limit, TAGS_PAGE))
+  if (page.after === undefined) return await collectTags(session, base, query, page, true)
+  try {
+    return await collectTags(session, base, { ...query, last: page.after }, page, true)
+  } catch (error) {
+    if (!(error instanceof UpstreamError) || error.code !== 'PROTOCOL' || error.status === undefined) throw error
+    // Some registries take for `last` only what they have put into a link: then the list is read from its beginning.
+    return await collectTags(session, base, { n: String(TAGS_PAGE) }, page, false)
+  }
+}
+
+/** @param isAfter whether the list begins after the tag that was named; else it is read up to it */
+async function collectTags(
+  session: Session,
+  base: RegistryRequest,
+  query: Record<string, string>,
+  { limit = MAX_TAGS, after }: TagPage,
+  isAfter: boolean,
+): Promise<{ tags: string[]; more: boolean }> {
+  const most = Math.min(limit, MAX_TAGS)
   const tags: string[] = []
-  let path: string | undefined = query.size === 0 ? base.path : `${base.path}?${query}`
+  const read = { bytes: 0 }
+  const search = new URLSearchParams(query).toString()
+  let path: string | undefined = search === '' ? base.path : `${base.path}?${search}`
   // Asked even for none, so that a repository that is not there is an error.
   for (let pages = 0; path !== undefined && pages < MAX_PAGES && (pages === 0 || tags.length < most); pages++) {
-    const { body, next } = await fetchPage(session, { ...base, path })
-    const found = (body as { tags?: unknown } | null)?.tags ?? []
+    const { body, next } = await fetchPage(session, { ...base, path }, read)
+    const found: unknown = (body as { tags?: unknown } | null)?.tags ?? []
     if (!Array.isArray(found)) throw malformed(base)
-    for (const tag of found) if (typeof tag === 'string' && isTag(tag)) tags.push(tag)
+    // Some registries begin anew whatever `last` says.
+    const at = after === undefined ? -1 : found.indexOf(after)
+    isAfter ||= at !== -1
+    const rest: unknown[] = isAfter ? found.slice(at + 1) : []
+    for (const tag of rest) if (typeof tag === 'string' && isTag(tag)) tags.push(tag)
     path = next
   }
   return { tags: tags.slice(0, most), more: path !== undefined || tags.length > most }
@@ -57,9 +89,10 @@ export async function listRepositories(
   const base = listRequest({ settings, repository: '' }, '_catalog', what, options)
   const scope = 'registry:catalog:*'
   const found: string[] = []
+  const read = { bytes: 0 }
   let path: string | undefined = `${base.path}?n=${CATALOG_PAGE}`
   for (let pages = 0; path !== undefined && pages < MAX_PAGES && found.length < MAX_REPOSITORIES; pages++) {
-    const { body, next } = await fetchPage(session, { ...base, path, scope })
+    const { body, next } = await fetchPage(session, { ...base, path, scope }, read)
     const names = (body as { repositories?: unknown }).repositories ?? []
     if (!Array.isArray(names)) throw malformed(base)
     for (const name of names) if (typeof name === 'string' && isRepositoryName(name)) found.push(name)
@@ -79,11 +112,12 @@ export async function listReferrers(
   const base = listRequest(place, `${place.repository}/referrers/${digest}`, what, options)
   const query = artifactType === undefined ? '' : `?${new URLSearchParams({ artifactType })}`
   let descriptors: unknown[] = []
+  const read = { bytes: 0 }
   let path: string | undefined = base.path + query
   for (let pages = 0; path !== undefined && pages < MAX_PAGES && descriptors.length < MAX_REFERRERS; pages++) {
     let page: Page
     try {
-      page = await fetchPage(session, { ...base, path })
+      page = await fetchPage(session, { ...base, path }, read)
     } catch (error) {
       if (pages > 0 || !(error instanceof UpstreamError) || !NO_REFERRERS_API.includes(error.status ?? 0)) throw error
       descriptors = await referrersByTag(session, place, digest, options)
@@ -165,14 +199,19 @@ function listRequest(
   return { settings, repository, path, method: 'GET', headers, lane: 'metadata', what, options, accept: [200] }
 }
 
-async function fetchPage(session: Session, request: RegistryRequest): Promise<Page> {
+/** @param read what the pages had so far, which is counted on: each could be as long as a list may be */
+async function fetchPage(session: Session, request: RegistryRequest, read: { bytes: number }): Promise<Page> {
   const { settings, what } = request
-  return await session.ask(request, async (answer) => {
+  const { lengthBytes, ...page } = await session.ask(request, async (answer) => {
     const bytes = await readBody(answer.body, MAX_LIST_BYTES, settings.registry, what)
     const body = parseList(bytes)
     if (typeof body !== 'object' || body === null) throw malformed(request)
-    return { body, next: nextPage(answer.header('link'), request) }
+    return { body, next: nextPage(answer.header('link'), request), lengthBytes: bytes.length }
   })
+  read.bytes += lengthBytes
+  if (read.bytes <= MAX_LIST_BYTES) return page
+  const message = `${settings.registry} sent more than the ${MAX_LIST_BYTES} bytes that ${what} may have`
+  throw new UpstreamError('PROTOCOL', settings.registry, message)
 }
 
 function parseList(bytes: Uint8Array): unknown {

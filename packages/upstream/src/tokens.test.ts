@@ -165,3 +165,12 @@ test('a token service that talks nonsense, or that is over plain HTTP for a regi
     await assert.rejects(asked, fails('PROTOCOL', /without a token/), answers[at])
   }
 })
+
+test('a token that is longer than any header is not taken', async (t) => {
+  const server = await startServer(t, (request, response) => {
+    if (request.url.startsWith('/token')) return void response.end(JSON.stringify({ token: 'x'.repeat(64 * 1024 + 1) }))
+    const challenge = `Bearer realm="http://${request.headers.host}/token"`
+    sendError(response, 401, 'UNAUTHORIZED', { 'www-authenticate': challenge })
+  })
+  await assert.rejects(head(t, server), fails('PROTOCOL', /65536 characters/))
+})

@@ -16,11 +16,16 @@ import { UpstreamError } from './upstream.ts'
 /** By the specification a token without `expires_in` lives 60 s. */
 const DEFAULT_LIFETIME_MS = 60_000
 const MAX_LIFETIME_MS = 24 * 3600 * 1000
-const MAX_TOKENS = 10_000
+/** All tokens that are kept, in characters: who runs a registry that a client names could fill the memory with them. */
+const MAX_TOKENS_LENGTH = 32 * 1024 * 1024
+/** Servers take no header that is longer, so no token is. */
+const MAX_TOKEN_LENGTH = 64 * 1024
+/** What a token takes besides. */
+const TOKEN_OVERHEAD = 1024
 /** A login that was refused is not shown again for so long: clients try several times, and services count failures. */
 const REFUSAL_MEMORY_MS = 10_000
 const MAX_REFUSALS = 1000
-const MAX_TOKEN_ANSWER_BYTES = 1024 * 1024
+const MAX_TOKEN_ANSWER_BYTES = 256 * 1024
 const MAX_ERROR_BYTES = 16 * 1024
 const CLIENT_ID = 'shoal'
 
@@ -56,7 +61,8 @@ export class Tokens {
   constructor(parts: TokensParts) {
     this.#parts = parts
     const clock = { perf: { now: parts.now }, ttlResolution: 0 }
-    this.#cache = new LRUCache({ ...entryLimit(MAX_TOKENS), ...clock })
+    const sizeCalculation = (token: string) => token.length + TOKEN_OVERHEAD
+    this.#cache = new LRUCache({ maxSize: MAX_TOKENS_LENGTH, sizeCalculation, ...clock })
     this.#refusals = new LRUCache({ ...entryLimit(MAX_REFUSALS), ttl: REFUSAL_MEMORY_MS, ...clock })
   }
 
@@ -169,6 +175,10 @@ export class Tokens {
     if (typeof token !== 'string' || !/^[\x21-\x7e]+$/.test(token)) {
       throw new UpstreamError('PROTOCOL', registry, `the token service of ${registry} answered without a token`)
     }
+    if (token.length > MAX_TOKEN_LENGTH) {
+      const message = `the token service of ${registry} gave a token of more than ${MAX_TOKEN_LENGTH} characters`
+      throw new UpstreamError('PROTOCOL', registry, message)
+    }
     const seconds = Number(fields['expires_in'])
     const lifetimeMs = Number.isFinite(seconds) && seconds > 0 ? seconds * 1000 : DEFAULT_LIFETIME_MS
     this.#parts.logger?.debug({ registry, scope: needs.scope, lifetimeMs }, 'got a token')
@@ -211,7 +221,8 @@ function keyOf({ settings, tokenService, scope, credential }: TokenNeeds): strin
   return JSON.stringify([registry, realm, service, scope, credentialKey(credential), ownCertificates])
 }
 
-async function waitFor<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+/** @throws the signal's reason; the work goes on, for others that wait for it */
+export async function waitFor<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   const aborted = Promise.withResolvers<never>()
   const abort = (): void => aborted.reject(signal.reason as Error)
   if (signal.aborted) abort()
