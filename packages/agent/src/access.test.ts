@@ -201,6 +201,47 @@ testWithEach(
   },
 )
 
+test('tags and referrers are for everyone, or for a login, as the content is', async (t) => {
+  const { registry, agent, secret, open, path } = await setUp(t)
+  const { mood } = registry
+  registry.mood = (request, response) => {
+    const repository = /^\/v2\/(.+)\/(?:tags|referrers)\//.exec(request.url ?? '')?.[1]
+    const { authorization } = request.headers
+    const isOpen = repository === 'team/open' && authorization === undefined
+    if (repository === undefined) return mood(request, response)
+    if (!isOpen && authorization !== RIGHT) refuse(response, 401, 'UNAUTHORIZED', { 'www-authenticate': CHALLENGE })
+    else response.end(JSON.stringify({ tags: ['1'], manifests: [] }))
+    return true
+  }
+  for (const [repository, { digest }] of [
+    ['team/private', secret],
+    ['team/open', open],
+  ] as const) {
+    for (const part of ['tags/list', `referrers/${digest}`]) {
+      const statuses: number[] = []
+      for (const login of [undefined, WRONG, RIGHT]) {
+        statuses.push((await ask(agent, `${path(repository)}/${part}`, login)).status)
+      }
+      assert.deepEqual(statuses, repository === 'team/open' ? [200, 200, 200] : [401, 401, 200], part)
+    }
+  }
+})
+
+test('a login of the node that has expired closes nothing that is for everyone', async (t) => {
+  const { registry, open, path } = await setUp(t)
+  const { mood } = registry
+  registry.mood = (request, response) => {
+    const { authorization } = request.headers
+    if (authorization === undefined || authorization === RIGHT) return mood(request, response)
+    refuse(response, 401, 'UNAUTHORIZED', { 'www-authenticate': CHALLENGE })
+    return true
+  }
+  const agent = await startAgent(t, { registries: { [registry.host]: { username: 'ann', password: 'expired' } } })
+  // The challenge makes the login be shown from then on.
+  assert.equal((await ask(agent, `${path('team/private')}/manifests/1`)).status, 401)
+  assert.deepEqual(await pull(agent, path('team/open'), open), each(200))
+})
+
 testWithEach('a blob that reads like a manifest opens nothing', async (t, config) => {
   const { registry, agent, secret, open, state, path } = await setUp(t, { ...config, accessTtl: 0 })
   await pull(agent, path('team/private'), secret, RIGHT)

@@ -117,7 +117,7 @@ export class Access {
     // What this node may read at one registry is not what it may read at another.
     if (isNode(reader) && member) return reader
     // Public content is for clients with credentials too, whatever these are.
-    if (member && this.#isValid(repositoryKey(target))) return { requestId }
+    if (member && this.#isValid(repositoryKey(target))) return fetcherOf({ requestId, anonymous: true })
     if (!(member && this.#isValid(this.#keyOf(target, reader)))) {
       return await this.#check(target, digest, kind, reader, member)
     }
@@ -202,13 +202,9 @@ export class Access {
     reader: Requester,
     signal: AbortSignal,
   ): Promise<Admission> {
-    const { requestId = '', authorization } = reader
-    const everyone: Requester = { requestId, anonymous: true }
-    const isClosed = this.#closed.has(repositoryKey(target))
-    const order = authorization === undefined ? [reader] : isClosed ? [reader, everyone] : [everyone, reader]
     let failure: unknown
     let stale: Admission | undefined
-    for (const asking of order) {
+    for (const asking of this.#orderOf(target, reader)) {
       try {
         const resolved = await this.#ask(target, reference, kind, asking, signal)
         const admission = { resolved, fetcher: fetcherOf(asking) }
@@ -222,6 +218,31 @@ export class Access {
     }
     if (stale !== undefined) return stale
     throw failure
+  }
+
+  /**
+   * What the origin lists of a repository, which is not kept: asked for in the same order.
+   * @throws UpstreamError what the origin says to the reader
+   */
+  async list<T>(target: RepositoryTarget, reader: Requester, ask: (asking: Requester) => Promise<T>): Promise<T> {
+    let failure: unknown
+    for (const asking of this.#orderOf(target, reader)) {
+      try {
+        return await ask(asking)
+      } catch (error) {
+        if (!(error instanceof UpstreamError)) throw error
+        if (asking === reader) failure = error
+      }
+    }
+    throw failure
+  }
+
+  /** In whose names a question of a reader is asked, one after the other. */
+  #orderOf(target: RepositoryTarget, reader: Requester): Requester[] {
+    const { requestId = '', authorization } = reader
+    if (authorization === undefined) return [reader]
+    const everyone: Requester = { requestId, anonymous: true }
+    return this.#closed.has(repositoryKey(target)) ? [reader, everyone] : [everyone, reader]
   }
 
   async #ask(
@@ -291,9 +312,9 @@ export class Access {
   }
 }
 
-/** In whose name content is fetched that a reader may have: what is for everyone, with this node's own login. */
+/** In whose name content is fetched that a reader may have: what is for everyone, with this node's own login if that is taken. */
 function fetcherOf(reader: Requester): Requester {
-  return reader.anonymous === true ? { requestId: reader.requestId ?? '' } : reader
+  return reader.anonymous === true ? { requestId: reader.requestId ?? '', forEveryone: true } : reader
 }
 
 /** Some registries say that they do not have a repository which somebody may not see. */

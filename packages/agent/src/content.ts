@@ -186,7 +186,8 @@ export class Content {
       const askOrigin = this.#askForBlob(target, digest, requester, signal)
       const descriptor = await this.#descriptors.find(digest, askOrigin)
       const { sizeBytes, sizeIsHearsay } = descriptor
-      const origin = blobSource(upstream, target, digest, requester)
+      const certainBytes = sizeIsHearsay ? undefined : sizeBytes
+      const origin = blobSource(upstream, target, digest, requester, certainBytes)
       const asked = { origin, originKey: originKey('blob', target, requester), requestId: requester.requestId ?? '' }
       try {
         const download = await swarm.download({ digest, sizeBytes, sizeIsHearsay, ...asked })

@@ -107,8 +107,9 @@ export class MirrorBackend implements PullBackend {
   }
 
   async tags(context: RequestContext, name: string, page: { limit?: number; after?: string }): Promise<TagPage> {
-    return await this.#answer(context, name, 'name', (target, requester) =>
-      this.#options.upstream.listTags(target, page, { ...requester, signal: context.signal }),
+    const { access, upstream } = this.#options
+    return await this.#answer(context, name, 'name', (target, reader) =>
+      access.list(target, reader, (asking) => upstream.listTags(target, page, { ...asking, signal: context.signal })),
     )
   }
 
@@ -118,8 +119,11 @@ export class MirrorBackend implements PullBackend {
     digest: Digest,
     artifactType: string | undefined,
   ): Promise<{ descriptors: unknown[]; filtered: boolean }> {
-    return await this.#answer(context, name, 'name', (target, requester) =>
-      this.#options.upstream.listReferrers(target, digest, artifactType, { ...requester, signal: context.signal }),
+    const { access, upstream } = this.#options
+    return await this.#answer(context, name, 'name', (target, reader) =>
+      access.list(target, reader, (asking) =>
+        upstream.listReferrers(target, digest, artifactType, { ...asking, signal: context.signal }),
+      ),
     )
   }
 

@@ -11,20 +11,22 @@ export type Requester = Omit<RequestOptions, 'signal'>
 export function originKey(
   kind: 'blob' | 'manifest',
   { registry, repository }: RepositoryTarget,
-  { anonymous = false, authorization = '' }: Requester,
+  { anonymous = false, forEveryone = false, authorization = '' }: Requester,
 ): string {
-  return `${kind} ${registry}/${repository} ${anonymous} ${authorization}`
+  return `${kind} ${registry}/${repository} ${anonymous} ${forEveryone} ${authorization}`
 }
 
+/** @param sizeBytes for an origin that does not say it, where it is certain */
 export function blobSource(
   upstream: Upstream,
   target: RepositoryTarget,
   digest: Digest,
   requester: Requester,
+  sizeBytes: number | undefined,
 ): OriginSource {
   return {
     host: target.registry,
-    open: (range, signal) => upstream.openBlob(target, digest, range, { ...requester, signal }),
+    open: (range, signal) => upstream.openBlob(target, digest, range, { ...requester, signal }, sizeBytes),
     chunkList: (signal) => upstream.chunkList(target, digest, { ...requester, signal }),
   }
 }

@@ -47,12 +47,12 @@ interface Part {
 }
 
 async function carry(blob: PassThroughBlob, part: Part, output: PassThrough, signal: AbortSignal): Promise<void> {
-  const { upstream, target, digest, requester } = blob
+  const { upstream, target, digest, sizeBytes, requester } = blob
   const { end, whole, have } = part
   // All of it is read even when the client has some: the digest is worth more than the bytes.
   const start = whole ? 0 : part.start + have
   const range = whole ? undefined : { start, end }
-  const body = await upstream.openBlob(target, digest, range, { ...requester, signal })
+  const body = await upstream.openBlob(target, digest, range, { ...requester, signal }, sizeBytes)
   const cut = (source: AsyncIterable<Buffer>) => onlyRange(source, body.start, start, end)
   const check = (source: AsyncIterable<Buffer>) => (whole ? onlyRange(checked(source, blob), 0, have, end) : source)
   await pipeline(body.body, cut, check, output, { signal })

@@ -50,6 +50,33 @@ test("the client's own authorization overrides what is configured, and its refus
   await assert.rejects(ask('Bearer a\r\nX-Evil: 1'), fails('UNAUTHORIZED', /characters/))
 })
 
+test('what is for everyone is asked for without the configured login where that is refused, and no more with it', async (t) => {
+  const { registry, asked } = await startTokenRegistry(t)
+  const upstream = startUpstream(t, { registries: { [registry.host]: { username: 'user', password: 'expired' } } })
+  const ask = (more: Partial<RequestOptions>, repository = 'team/app') =>
+    upstream.getManifest(targetAt(registry.host, repository), '1.0', requestOptions(more))
+  await assert.rejects(ask({}), fails('UNAUTHORIZED', /refuses the credentials/))
+  assert.ok(await ask({ forEveryone: true }))
+  const before = asked.length
+  assert.ok(await ask({ forEveryone: true }, 'team/other'))
+  assert.deepEqual(
+    asked.slice(before).map(({ headers }) => headers.authorization),
+    [undefined],
+  )
+  await assert.rejects(ask({}), fails('UNAUTHORIZED', /refuses the credentials/))
+})
+
+test('whoever is refused without the configured login, too, is told what that was told', async (t) => {
+  const server = await startServer(t, (request, response) => {
+    sendError(response, request.headers.authorization === undefined ? 401 : 403, 'DENIED', {
+      'www-authenticate': 'Basic realm="registry"',
+    })
+  })
+  const upstream = startUpstream(t, { registries: { [server.host]: { username: 'user', password: 'p' } } })
+  const asking = upstream.getManifest(targetAt(server.host), '1.0', requestOptions({ forEveryone: true }))
+  await assert.rejects(asking, fails('DENIED'))
+})
+
 test('name and password from the configuration go to the token service only', async (t) => {
   const { registry, asked } = await startTokenRegistry(t)
   await head(t, registry, { registries: { [registry.host]: { username: 'user', password: 'secret' } } })

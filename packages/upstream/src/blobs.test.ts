@@ -112,6 +112,22 @@ test('without a length, the size is asked for and the body held to it', async (t
   await assert.rejects(readAll(short.body), fails('PROTOCOL', /1000 bytes for a blob of 300000/))
 })
 
+test('a size that the origin never says is the one that is known, and the body is held to it', async (t) => {
+  const server = await startServer(t, (request, response) => {
+    response.flushHeaders()
+    response.end(request.method === 'HEAD' ? undefined : content)
+  })
+  const upstream = startUpstream(t)
+  const open = (sizeBytes: number) =>
+    upstream.openBlob(targetAt(server.host), digest, { start: 0 }, requestOptions(), sizeBytes)
+  const blob = await open(content.length)
+  assert.equal(blob.sizeBytes, content.length)
+  assert.deepEqual(await readAll(blob.body), content)
+  assert.equal(server.seen.length, 1)
+  const wrong = await open(content.length + 1)
+  await assert.rejects(readAll(wrong.body), fails('PROTOCOL', /300000 bytes for a blob of 300001/))
+})
+
 test('a size that nobody says is an error', async (t) => {
   const server = await startServer(t, (request, response) => {
     response.flushHeaders()

@@ -80,7 +80,12 @@ export async function openBlob(
   digest: Digest,
   range: ByteRange | undefined,
   options: RequestOptions,
+  knownBytes?: number,
 ): Promise<BlobBody> {
+  const complete = async (opened: Opened): Promise<BlobBody> =>
+    withSize(place, opened, () =>
+      knownBytes === undefined ? headBlob(session, place, digest, options) : Promise.resolve({ sizeBytes: knownBytes }),
+    )
   const request = blobRequest(place, digest, options)
   const { registry } = place.settings
   if (range !== undefined) {
@@ -99,10 +104,10 @@ export async function openBlob(
       // It refuses a range that is fine, or the blob is empty: the whole will do.
       return undefined
     })
-    if (opened !== undefined) return await withSize(session, place, digest, options, opened)
+    if (opened !== undefined) return await complete(opened)
   }
   const opened = await session.ask(request, (answer) => guarded(answer, () => wholeOf(request, answer)))
-  return await withSize(session, place, digest, options, opened)
+  return await complete(opened)
 }
 
 /** A body whose blob has a size that the answer may not have said. */
@@ -149,19 +154,17 @@ function partOf({ settings, what }: RegistryRequest, range: ByteRange, answer: H
   return { start: first, sizeBytes: total, partial: true, body: withLength(answer.body, length, wrong) }
 }
 
-/** Asks for the size where the answer did not have it: a chunked body, or a part of `*`. */
+/** Finds out the size where the answer did not have it: a chunked body, or a part of `*`. */
 async function withSize(
-  session: Session,
   place: Place,
-  digest: Digest,
-  options: RequestOptions,
   opened: Opened,
+  findSize: () => Promise<{ sizeBytes: number }>,
 ): Promise<BlobBody> {
   const { sizeBytes } = opened
   if (sizeBytes !== undefined) return { ...opened, sizeBytes }
   const { registry } = place.settings
   try {
-    const head = await headBlob(session, place, digest, options)
+    const head = await findSize()
     const wrong = (received: number): UpstreamError => {
       const message = `${registry} gave ${received} bytes for a blob of ${head.sizeBytes}`
       return new UpstreamError('PROTOCOL', registry, message)

@@ -91,8 +91,14 @@ class RegistryClient implements Upstream, Push {
     return await headBlob(this.#parts.session, this.#place(target), checked(target, digest), options)
   }
 
-  async openBlob(target: RepositoryTarget, digest: Digest, range: ByteRange | undefined, options: RequestOptions) {
-    return await openBlob(this.#parts.session, this.#place(target), checked(target, digest), range, options)
+  async openBlob(
+    target: RepositoryTarget,
+    digest: Digest,
+    range: ByteRange | undefined,
+    options: RequestOptions,
+    sizeBytes?: number,
+  ) {
+    return await openBlob(this.#parts.session, this.#place(target), checked(target, digest), range, options, sizeBytes)
   }
 
   async listTags(target: RepositoryTarget, page: { limit?: number; after?: string }, options: RequestOptions) {

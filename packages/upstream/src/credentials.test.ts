@@ -6,6 +6,7 @@ import { delimiter, join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { pino } from 'pino'
 import { fails, manifestDigest, requestOptions, startUpstream, targetAt, type SeenRequest } from './testing.ts'
+import type { RequestOptions, Upstream } from './upstream.ts'
 import { basic, head, startTokenRegistry } from './testing-tokens.ts'
 
 async function temporaryFolder(t: TestContext): Promise<string> {
@@ -118,6 +119,28 @@ test('a helper is run once for many requests', async (t) => {
   await Promise.all([one(), one(), one()])
   await one()
   assert.equal(await readFile(calls, 'utf8'), 'x\n')
+})
+
+test('a helper that hangs is not run for each request, and holds up neither who gives up nor what is for everyone', async (t) => {
+  const folder = await temporaryFolder(t)
+  const path = process.env['PATH']
+  process.env['PATH'] = `${folder}${delimiter}${path}`
+  t.after(() => (process.env['PATH'] = path))
+  const file = join(folder, 'docker-credential-hanging')
+  const calls = join(folder, 'calls')
+  await writeFile(file, `#!/bin/sh\necho x >> ${calls}; sleep 60\n`)
+  await chmod(file, 0o755)
+  const { registry } = await startTokenRegistry(t)
+  const dockerConfigFile = join(folder, 'config.json')
+  await writeFile(dockerConfigFile, JSON.stringify({ credsStore: 'hanging' }))
+  const ask = (upstream: Upstream, more: Partial<RequestOptions> = {}) =>
+    upstream.headManifest(targetAt(registry.host), '1.0', requestOptions(more))
+  const patient = startUpstream(t, { dockerConfigFile, credentialHelperTimeoutMs: 100 })
+  for (let count = 0; count < 3; count++) await ask(patient)
+  assert.equal(await readFile(calls, 'utf8'), 'x\n')
+  const endless = startUpstream(t, { dockerConfigFile, credentialHelperTimeoutMs: 8000 })
+  await assert.rejects(ask(endless, { signal: AbortSignal.timeout(100) }), { name: 'TimeoutError' })
+  assert.ok(await ask(endless, { forEveryone: true, signal: AbortSignal.timeout(6000) }))
 })
 
 test('a password file is read at each use', async (t) => {

@@ -11,6 +11,8 @@ import type { RegistrySettings } from './options.ts'
 /** The user name with which helpers mark that the secret is a refresh token. */
 const TOKEN_USER = '<token>'
 const MAX_HELPER_ANSWERS = 1000
+/** A helper that failed, or did not answer, is not run again for so long: each request would wait for it. */
+const HELPER_FAILURE_MEMORY_MS = 30_000
 
 export interface CredentialSources {
   dockerConfigFile: string | undefined
@@ -68,7 +70,8 @@ export class Credentials {
     })
     this.#helperAnswers.set(key, asked)
     asked.catch(() => {
-      if (this.#helperAnswers.peek(key) === asked) this.#helperAnswers.delete(key)
+      if (this.#helperAnswers.peek(key) !== asked) return
+      this.#helperAnswers.set(key, Promise.resolve(undefined), { ttl: HELPER_FAILURE_MEMORY_MS })
     })
     return asked
   }

@@ -1,5 +1,6 @@
 // Requests to a registry in the name of somebody: finds out how it wants to be asked, answers its challenge once, tries
 // again what is safe to try again, and turns bad answers into errors.
+import { setTimeout as delay } from 'node:timers/promises'
 import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
@@ -12,13 +13,17 @@ import type { Lane } from './lanes.ts'
 import type { Limits, RegistrySettings } from './options.ts'
 import { withRetries } from './retry.ts'
 import type { HttpAnswer, Method, RequestBody, Sender } from './sender.ts'
-import type { Tokens, TokenService } from './tokens.ts'
+import { waitFor, type Tokens, type TokenService } from './tokens.ts'
 import { UpstreamError, type RequestOptions } from './upstream.ts'
 
 const MAX_REMEMBERED_REGISTRIES = 1000
 const MAX_REMEMBERED_SCOPES = 10_000
 const MAX_SCOPE_LENGTH = 1024
 const MAX_ERROR_BYTES = 16 * 1024
+/** Where the configured login was refused, what is for everyone is asked for without it for so long. */
+const REFUSED_LOGIN_MEMORY_MS = 300_000
+/** How long finding the configured login may take for what is for everyone. */
+const LOGIN_PATIENCE_MS = 2000
 const HEADER_VALUE = /^[\x20-\x7e]{1,16384}$/
 const REQUEST_ID = /^[\x21-\x7e]{1,128}$/
 
@@ -70,9 +75,16 @@ export class Session {
   readonly #scopes = new LRUCache<string, string>({ ...entryLimit(MAX_REMEMBERED_SCOPES) })
   /** Registries whose answers say that they are Shoal's own origin. */
   readonly #shoalOrigins = new LRUCache<string, true>({ ...entryLimit(MAX_REMEMBERED_REGISTRIES) })
+  /** Registries that refused the configured login, and served without. */
+  readonly #refusedLogins: LRUCache<string, true>
 
   constructor(parts: SessionParts) {
     this.#parts = parts
+    const clock = { perf: { now: parts.now }, ttlResolution: 0 }
+    this.#refusedLogins = new LRUCache({
+      ...entryLimit(MAX_REMEMBERED_REGISTRIES),
+      ...{ ttl: REFUSED_LOGIN_MEMORY_MS, ...clock },
+    })
   }
 
   /** Whether the registry has said that it is Shoal's own origin. */
@@ -85,7 +97,25 @@ export class Session {
    * with an error that may go away, the request is sent again.
    * @throws UpstreamError; the signal's reason when it is aborted
    */
-  async ask<T>(asked: RegistryRequest, read: (answer: HttpAnswer) => Promise<T>): Promise<T> {
+  async ask<T>(request: RegistryRequest, read: (answer: HttpAnswer) => Promise<T>): Promise<T> {
+    const { options, settings } = request
+    if (options.forEveryone !== true || !isOwnLogin(options)) return await this.#ask(request, read)
+    const { registry } = settings
+    const anonymous = { ...request, options: { ...options, anonymous: true } }
+    if (this.#refusedLogins.has(registry)) return await this.#ask(anonymous, read)
+    try {
+      return await this.#ask(request, read)
+    } catch (error) {
+      if (!isRefusal(error)) throw error
+      const found = await this.#ask(anonymous, read).catch(() => Promise.reject(error))
+      this.#refusedLogins.set(registry, true)
+      const hint = 'the configured login is refused; what is for everyone is asked for without it for a while'
+      this.#parts.logger?.warn({ registry, err: error }, hint)
+      return found
+    }
+  }
+
+  async #ask<T>(asked: RegistryRequest, read: (answer: HttpAnswer) => Promise<T>): Promise<T> {
     const request = withoutOwnCertificate(asked)
     const { limits, random, logger } = this.#parts
     const { settings, options, what } = request
@@ -151,7 +181,9 @@ export class Session {
     const { authorization } = options
     if (options.anonymous === true) return { kind: 'login', credential: undefined }
     if (authorization === undefined) {
-      return { kind: 'login', credential: await this.#parts.credentials.find(settings, repository) }
+      const finding = this.#parts.credentials.find(settings, repository)
+      const found = options.forEveryone === true ? Promise.race([finding, loginPatience()]) : finding
+      return { kind: 'login', credential: await waitFor(found, options.signal) }
     }
     if (!HEADER_VALUE.test(authorization)) {
       const message = 'the Authorization header of the client has characters that a header must not have'
@@ -252,6 +284,11 @@ export class Session {
     }
     return failureOfStatus({ status, header: answer.header, text, secrets }, registry, what, this.#parts.now())
   }
+}
+
+/** Helpers may hang, and what is for everyone needs none. */
+async function loginPatience(): Promise<undefined> {
+  await delay(LOGIN_PATIENCE_MS, undefined, { ref: false })
 }
 
 /** Whether a token service refuses somebody, as opposed to being in trouble. */

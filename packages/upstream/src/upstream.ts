@@ -16,6 +16,11 @@ export interface RequestOptions {
   authorization?: string
   /** Asks as one who has no credentials at all: neither the configured login nor the client certificate is shown. */
   anonymous?: boolean
+  /**
+   * What is asked for is served to everyone: where the configured login is refused, or not found in time, it is asked for
+   * without one.
+   */
+  forEveryone?: boolean
   /** Sent along as `X-Request-Id`. */
   requestId?: string
 }
@@ -56,12 +61,17 @@ export interface Upstream {
   headManifest(target: RepositoryTarget, reference: string, options: RequestOptions): Promise<ManifestHead>
   getManifest(target: RepositoryTarget, reference: string, options: RequestOptions): Promise<ManifestBody>
   headBlob(target: RepositoryTarget, digest: Digest, options: RequestOptions): Promise<{ sizeBytes: number }>
-  /** `range` is inclusive on both ends; without `end` it is open. @throws UpstreamError */
+  /**
+   * `range` is inclusive on both ends; without `end` it is open. `sizeBytes` counts where the origin does not say how long the
+   * blob is, as with a chunked answer.
+   * @throws UpstreamError
+   */
   openBlob(
     target: RepositoryTarget,
     digest: Digest,
     range: { start: number; end?: number } | undefined,
     options: RequestOptions,
+    sizeBytes?: number,
   ): Promise<BlobBody>
   listTags(
     target: RepositoryTarget,
