@@ -80,21 +80,30 @@ export class ChunkDurability implements Syncable {
 
   /** Brings the chunks written so far to the disk, then into the durable map. */
   sync(): Promise<void> {
-    const run = this.#syncRun.then(() => this.#sync())
-    this.#syncRun = run.catch(() => undefined)
-    return run
+    return this.#inTurn(() => this.#sync())
   }
 
-  /** Brings all bytes to the disk, but not into the map: the blob is about to be whole. */
-  async flush(): Promise<void> {
-    const run = this.#syncRun.then(() => this.#datasync())
-    this.#syncRun = run.catch(() => undefined)
-    await run
+  /**
+   * Brings all bytes to the disk, but not into the map, and then makes the blob whole with `commit`, which removes the rows
+   * of the arriving one: a sync beside it would write them anew, and they would speak for the next file of this name.
+   */
+  flush(commit: () => Promise<void>): Promise<void> {
+    return this.#inTurn(async () => {
+      await this.#datasync()
+      await commit()
+      this.stop()
+    })
   }
 
   /** Nothing is left to be brought to the disk. */
   stop(): void {
     this.#unsynced.clear()
+  }
+
+  #inTurn(task: () => Promise<void>): Promise<void> {
+    const run = this.#syncRun.then(task)
+    this.#syncRun = run.catch(() => undefined)
+    return run
   }
 
   async #sync(): Promise<void> {

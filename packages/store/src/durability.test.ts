@@ -1,5 +1,7 @@
 // The order of what reaches the disk: bytes, then the map that names them.
 import assert from 'node:assert/strict'
+import { cp, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { pino } from 'pino'
 import { BlobFile } from './blob-file.ts'
@@ -8,7 +10,7 @@ import { ChunkSyncer } from './chunk-syncer.ts'
 import { StoreFailedError } from './errors.ts'
 import type { LevelStore } from './level-store.ts'
 import type { FilePartialBlob } from './partial-blob.ts'
-import { PARTIAL_MAPS } from './store-index.ts'
+import { PARTIAL_MAPS, StoreIndex } from './store-index.ts'
 import { assertBytes, readAll, temporaryFolder, testBlob, testStore, writeAll, type TestBlob } from './store-fixture.ts'
 
 const blob = testBlob(5 * 256 * 1024)
@@ -172,5 +174,55 @@ test('a blob is not whole when a sync before the last one failed, though that on
   await Promise.all([syncing, completing])
   assert.equal(store.has(blob.digest), false)
   t.mock.restoreAll()
+  await partial.close()
+})
+
+// Regression: the rows that such a sync wrote outlived the blob, and once it was evicted and wanted again they made chunks
+// of the holes in its new file.
+test('a sync beside the end of a blob leaves no row of it as an arriving one', async (t) => {
+  const store = await testStore(t)
+  const partial = (await store.openPartial(blob.digest, blob.size)) as FilePartialBlob
+  await writeAll(partial, blob)
+  const reached = Promise.withResolvers<void>()
+  const whole = Promise.withResolvers<void>()
+  let syncs = 0
+  t.mock.method(BlobFile.prototype, 'datasync', () => {
+    reached.resolve()
+    return syncs++ === 0 ? Promise.resolve() : whole.promise
+  })
+  const completing = partial.complete()
+  await reached.promise
+  const syncing = partial.sync()
+  await completing
+  whole.resolve()
+  await syncing
+  await partial.close()
+  await store.index.write([], true)
+  assert.equal(await store.index.get(PARTIAL_MAPS, blob.digest), undefined)
+})
+
+test('chunks that were removed do not come back as holes when the power is lost after the next start of the blob', async (t) => {
+  const [directory, afterwards] = [await temporaryFolder(t), await temporaryFolder(t)]
+  const store = await testStore(t, { directory })
+  const write = Object.getOwnPropertyDescriptor(StoreIndex.prototype, 'write')?.value as StoreIndex['write']
+  // What a loss of power leaves of the index: all up to the last write that was waited for.
+  t.mock.method(StoreIndex.prototype, 'write', async function (this: StoreIndex, ...args: Parameters<typeof write>) {
+    await write.apply(this, args)
+    if (!args[1]) return
+    await rm(join(afterwards, 'index'), { recursive: true, force: true })
+    await cp(join(directory, 'index'), join(afterwards, 'index'), { recursive: true })
+  })
+  const first = await store.openPartial(blob.digest, blob.size)
+  await writeAll(first, blob, [0, 1, 2])
+  await first.close()
+  assert.deepEqual(await recorded(store, blob), [0, 1, 2])
+  assert.equal(await store.delete(blob.digest), true)
+  await store.openPartial(blob.digest, blob.size)
+  t.mock.restoreAll()
+  await cp(join(directory, 'partial'), join(afterwards, 'partial'), { recursive: true })
+
+  const again = await testStore(t, { directory: afterwards })
+  const partial = await again.openPartial(blob.digest, blob.size)
+  assert.equal(partial.chunks.count, 0)
   await partial.close()
 })

@@ -251,12 +251,12 @@ export class FilePartialBlob implements PartialBlob {
     if (actual !== this.digest) throw new DigestMismatchError(this.digest, actual)
     // The bytes are right: those who wait for the last chunk need not wait for the disk.
     this.#streams.verified()
-    await this.#durability.flush()
-    // A sync that failed before this one has taken its chunks back: the kernel may have thrown their bytes away.
-    if (!this.chunks.isFull) throw this.#failure ?? new ChunkMissingError(this.digest, this.#chunks.missing())
-    await this.#host.commit(this.#entry, this.#chunks.hashes, mediaType)
-    this.#complete = true
-    this.#durability.stop()
+    await this.#durability.flush(async () => {
+      // A sync that failed before this one has taken its chunks back: the kernel may have thrown their bytes away.
+      if (!this.chunks.isFull) throw this.#failure ?? new ChunkMissingError(this.digest, this.#chunks.missing())
+      await this.#host.commit(this.#entry, this.#chunks.hashes, mediaType)
+      this.#complete = true
+    })
     this.#listeners.clear()
   }
 

@@ -11,16 +11,19 @@ import { type PartialBlobHost, type PartialBlobState } from './partial-blob.ts'
 import { occupiedBytes } from './place-account.ts'
 import { chunkKey, del, PARTIAL_HASHES, PARTIAL_MAPS, PARTIALS, put } from './store-index.ts'
 
-/** Makes the file, of its full size but without content, and its row. */
+/** Makes the rows, and then the file, of its full size but without content. */
 export async function createPartial(host: PartialBlobHost, entry: BlobEntry, path: string): Promise<PartialBlobState> {
   const { digest, sizeBytes, lastUsedMs } = entry
   const chunkCount = chunkCountFor(sizeBytes)
   let file: BlobFile | undefined
   try {
     await mkdir(dirname(path), { recursive: true })
+    // On the disk before there is a new file: what the map says of an earlier one, of which the removal may be lost with the
+    // power, would make chunks of its holes.
+    const none = new ChunkMap(chunkCount).toBytes()
+    await host.index.write([put(PARTIALS, digest, { sizeBytes, lastUsedMs }), put(PARTIAL_MAPS, digest, none)], true)
     file = await BlobFile.open(path, 'w+')
     await file.setSize(sizeBytes)
-    await host.index.write([put(PARTIALS, digest, { sizeBytes, lastUsedMs })], false)
   } catch (error) {
     await file?.release()
     throw asStoreError(error, `starting ${digest}`)
