@@ -4,7 +4,7 @@ import type { Logger } from 'pino'
 import type { Digest } from '@shoal/oci'
 import { newEntry, type BlobEntry, type BlobTable } from './blob-table.ts'
 import type { BlobUses } from './blob-uses.ts'
-import { CHUNK_HASH_BYTES, chunkCountFor } from './chunk-geometry.ts'
+import { CHUNK_HASH_BYTES, chunkCountFor, isBlobSize, MAX_BLOB_BYTES } from './chunk-geometry.ts'
 import { ChunkMap } from './chunk-map.ts'
 import type { ChunkSyncer } from './chunk-syncer.ts'
 import { BlobSizeError, StoreFullError } from './errors.ts'
@@ -15,12 +15,6 @@ import { createPartial, resumePartial } from './partial-resume.ts'
 import { forgetPartial, type StoreIndex } from './store-index.ts'
 import type { StoreLayout } from './store-layout.ts'
 import type { StoredFiles } from './stored-files.ts'
-
-/**
- * Largest blob that is taken, in bytes. The sizes come from manifests, so anybody may claim any; at this one the hashes
- * of the chunks take 8 MiB of memory.
- */
-export const MAX_BLOB_BYTES = 2 ** 40
 
 export interface ArrivingBlobsParts {
   layout: StoreLayout
@@ -65,7 +59,7 @@ export class ArrivingBlobs implements PartialBlobHost {
 
   /** See `Store.openPartial`. */
   async open(digest: Digest, sizeBytes: number): Promise<FilePartialBlob> {
-    if (!Number.isSafeInteger(sizeBytes) || sizeBytes < 0 || sizeBytes > MAX_BLOB_BYTES) {
+    if (!isBlobSize(sizeBytes)) {
       throw new BlobSizeError(digest, `${sizeBytes} bytes are not between 0 and ${MAX_BLOB_BYTES}`)
     }
     const { locks, signal } = this.#parts

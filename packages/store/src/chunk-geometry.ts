@@ -8,6 +8,16 @@ export const MAX_CHUNK_SIZE_BYTES = 4 * 1024 * 1024
 export const CHUNK_HASH_BYTES = 32
 /** How many chunks a blob has at least, once it is large enough for it. */
 export const TARGET_CHUNK_COUNT = 128
+/**
+ * Largest blob that is taken, in bytes. The sizes come from manifests, so anybody may claim any; at this one the hashes
+ * of the chunks take 8 MiB of memory.
+ */
+export const MAX_BLOB_BYTES = 2 ** 40
+
+/** Whether a blob can have this size in bytes. */
+export function isBlobSize(value: unknown): value is number {
+  return Number.isSafeInteger(value) && (value as number) >= 0 && (value as number) <= MAX_BLOB_BYTES
+}
 
 /**
  * Size of the chunks of a blob of `blobSizeBytes`: the largest power of two that gives at least 128 chunks, held

@@ -3,6 +3,7 @@ import { mkdir, readdir, rm, utimes, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
 import { BlobDamagedError } from './errors.ts'
+import { FOREIGN, put } from './store-index.ts'
 import { assertBytes, readAll, temporaryFolder, testBlob, testStore, type TestBlob } from './store-fixture.ts'
 
 const MIB = 1024 * 1024
@@ -109,4 +110,21 @@ test('what the disk has harmed since it was verified is not handed out, though s
 test('a content store that is not there is no error', async (t) => {
   const store = await testStore(t, { containerdContentDirectory: '/nowhere/at/all' })
   assert.equal(await store.open(testBlob(1).digest), undefined)
+})
+
+test('a blob of containerd whose row was damaged is verified again', async (t) => {
+  const blob = testBlob(700_000)
+  const { folder } = await contentStore(t, [blob])
+  const directory = await temporaryFolder(t)
+  const first = await testStore(t, { directory, containerdContentDirectory: folder })
+  ;(await first.open(blob.digest))!.release()
+  await first.index.write([put(FOREIGN, blob.digest, { sizfBytes: 700_000, modifiedMs: 1 } as never)], true)
+  await first.close()
+  const store = await testStore(t, { directory, containerdContentDirectory: folder })
+  assert.deepEqual([...store.list()], [])
+  ;(await store.open(blob.digest))!.release()
+  assert.deepEqual(
+    [...store.list()].map(({ sizeBytes }) => sizeBytes),
+    [700_000],
+  )
 })

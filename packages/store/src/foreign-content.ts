@@ -11,7 +11,7 @@ import { verifyBlob } from './blob-verifier.ts'
 import { CHUNK_HASH_BYTES, chunkCountFor } from './chunk-geometry.ts'
 import { errorCode } from './errors.ts'
 import type { HashService } from './hash-service.ts'
-import { del, FOREIGN, FOREIGN_HASHES, put, type ForeignRow, type StoreIndex } from './store-index.ts'
+import { del, FOREIGN, FOREIGN_HASHES, isPlausible, put, type ForeignRow, type StoreIndex } from './store-index.ts'
 import type { OpenBlob } from './stored-blob.ts'
 import type { StoreEntry } from './store.ts'
 
@@ -57,7 +57,7 @@ export class ForeignContent {
       if (isDigest(digest)) this.#present.add(digest)
     }
     for await (const [digest, row] of this.#index.digestRows(FOREIGN)) {
-      if (this.#present.has(digest)) this.#verified.set(digest, row)
+      if (this.#present.has(digest) && isPlausible(row, 'modifiedMs')) this.#verified.set(digest, row)
       else await this.#index.write([del(FOREIGN, digest), del(FOREIGN_HASHES, digest)], false)
     }
   }

@@ -7,7 +7,7 @@ import { pino } from 'pino'
 import { digestOf, type Digest } from '@shoal/oci'
 import { BlobFile } from './blob-file.ts'
 import { openLevelStore } from './open-store.ts'
-import { BLOBS, del, HASHES, put, StoreIndex } from './store-index.ts'
+import { BLOBS, del, HASHES, PARTIAL_HASHES, PARTIAL_MAPS, PARTIALS, put, StoreIndex } from './store-index.ts'
 import { StoreLayout } from './store-layout.ts'
 import { assertBytes, readAll, storeBlob, temporaryFolder, testBlob, testStore, writeAll } from './store-fixture.ts'
 
@@ -85,6 +85,62 @@ test('rows without files and files without rows are cleared up', async (t) => {
   assert.deepEqual(await readdir(join(directory, 'partial')), ['sha256'])
   assert.deepEqual(await readdir(join(directory, 'partial', 'sha256')), [idle.digest.slice(7)])
   assert.equal(again.usage().storedBytes, lost.size + idle.chunk(1).byteLength)
+})
+
+// Regression: one flipped bit in the row of a blob made the sum of all sizes NaN, which is over any quota, so that all were
+// evicted and no blob was taken any more.
+test('a row that was damaged costs its blob another look, and no other blob anything', async (t) => {
+  const directory = await temporaryFolder(t)
+  const blobs = Array.from({ length: 4 }, () => testBlob(5000))
+  const digests = blobs.map((blob) => blob.digest)
+  const store = await testStore(t, { directory })
+  for (const blob of blobs) await storeBlob(store, blob)
+  await store.close()
+  const rows = [
+    { sizfBytes: 5000, lastUsedMs: 1 },
+    { sizeBytes: 7000, lastUsedMs: 1 },
+    { sizeBytes: 5000, lastUsedMr: 1 },
+  ]
+  await withIndex(directory, (index) =>
+    index.write(
+      rows.map((row, at) => put(BLOBS, digests[at]!, row as never)),
+      true,
+    ),
+  )
+  const again = await testStore(t, { directory, quotaBytes: 25_000 })
+  assert.equal(again.usage().storedBytes, 5000, 'what is certain at once')
+  await again.reconciled
+  assert.equal(again.usage().storedBytes, 20_000)
+  for (const blob of [...blobs, testBlob(5000)]) await again.put(blob.digest, blob.content)
+  assert.deepEqual(
+    digests.map((digest) => again.has(digest)),
+    [true, true, true, true],
+  )
+})
+
+test('an arriving blob whose row was damaged is forgotten, whatever size that names', async (t) => {
+  const directory = await temporaryFolder(t)
+  const blobs = [testBlob(700_000), testBlob(700_000)] as const
+  const store = await testStore(t, { directory })
+  for (const blob of blobs) await writeAll(await store.openPartial(blob.digest, blob.size), blob, [0, 1])
+  await store.close()
+  await withIndex(directory, async (index) => {
+    const rows = [
+      { sizfBytes: 700_000, lastUsedMs: 1 },
+      { sizeBytes: 4e15, lastUsedMs: 1 },
+    ] as never[]
+    await index.write(
+      rows.map((row, at) => put(PARTIALS, blobs[at]!.digest, row)),
+      true,
+    )
+  })
+  await (await testStore(t, { directory })).close()
+  assert.deepEqual(await readdir(join(directory, 'partial', 'sha256')), [])
+  await withIndex(directory, async (index) => {
+    for (const table of [PARTIALS, PARTIAL_MAPS, PARTIAL_HASHES] as const) {
+      for await (const [key] of index.rows<unknown>(table)) assert.fail(`${table.prefix}${key} is left`)
+    }
+  })
 })
 
 test('a whole blob that was cut off is not served', async (t) => {
@@ -191,6 +247,7 @@ test('a start with a million chunks reads one small row for each blob', async (t
       if (!folders.has(folder)) await mkdir(folder, { recursive: true })
       folders.add(folder)
       await writeFile(layout.blobFile(digest), '')
+      await truncate(layout.blobFile(digest), 128 * 256 * 1024)
       const row = { sizeBytes: 128 * 256 * 1024, lastUsedMs: number }
       await index.write([put(BLOBS, digest, row), put(HASHES, digest, hashes)], false)
     }

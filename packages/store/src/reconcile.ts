@@ -16,8 +16,9 @@ import { occupiedBytes } from './place-account.ts'
 import {
   BLOBS,
   del,
-  forgetPartial,
+  forgetPartialIn,
   HASHES,
+  isPlausible,
   PARTIAL_MAPS,
   PARTIALS,
   PINS,
@@ -34,16 +35,23 @@ export interface FoundContent {
   unverified: Set<Digest>
 }
 
+/** How many files are looked at together: a start waits for all of them. */
+const CHECKED_AT_ONCE = 500
+
 export async function reconcile(layout: StoreLayout, index: StoreIndex, log: Logger): Promise<FoundContent> {
   const files = await listBlobFiles(layout)
   const arriving = await listPartialFiles(layout)
   const entries: BlobEntry[] = []
   const pins = new Set<Digest>()
 
-  for await (const [digest, row] of index.digestRows(BLOBS)) {
-    if (!files.has(digest) && !(await finishMove(layout, digest, row, arriving))) {
+  for await (const [digest, row, isRight] of blobRows(layout, index)) {
+    if (!files.has(digest) && !(isRight && (await finishMove(layout, digest, row, arriving)))) {
       log.warn({ digest }, 'a blob of the index has no file; it is forgotten')
       await index.write([del(BLOBS, digest), del(HASHES, digest)], false)
+      continue
+    }
+    if (!isRight) {
+      log.warn({ digest, row }, 'the row of a blob does not fit its file; the blob is verified again')
       continue
     }
     files.delete(digest)
@@ -52,12 +60,14 @@ export async function reconcile(layout: StoreLayout, index: StoreIndex, log: Log
   }
 
   const whole = new Set(entries.map((entry) => entry.digest))
-  for await (const [digest, { sizeBytes, lastUsedMs }] of index.digestRows(PARTIALS)) {
-    if (whole.has(digest) || files.has(digest) || !arriving.has(digest)) {
-      await index.write(forgetPartial(digest, chunkCountFor(sizeBytes)), false)
+  for await (const [digest, row] of index.digestRows(PARTIALS)) {
+    const isThere = arriving.has(digest) && !whole.has(digest) && !files.has(digest)
+    if (!isThere || !isPlausible(row, 'lastUsedMs')) {
+      await index.write(await forgetPartialIn(index, digest), false)
       continue
     }
     arriving.delete(digest)
+    const { sizeBytes, lastUsedMs } = row
     const knownBytes = await recordedBytes(index, digest, sizeBytes)
     const allocatedBytes = allocatedBytesOf(await stat(layout.partialFile(digest)))
     const storedBytes = occupiedBytes(sizeBytes, knownBytes, allocatedBytes)
@@ -69,6 +79,31 @@ export async function reconcile(layout: StoreLayout, index: StoreIndex, log: Log
   entries.sort((a, b) => a.lastUsedMs - b.lastUsedMs)
   if (files.size > 0) log.warn({ files: files.size }, 'blobs without a row in the index: they are verified again')
   return { entries, pins, unverified: files }
+}
+
+/** The rows of whole blobs, and whether each has plausible numbers and, where there is a file, the size of that. */
+async function* blobRows(layout: StoreLayout, index: StoreIndex): AsyncGenerator<[Digest, BlobRow, boolean]> {
+  const check = async ([digest, row]: [Digest, BlobRow]): Promise<[Digest, BlobRow, boolean]> => {
+    const isRight = isPlausible(row, 'lastUsedMs') && (await isSizeOf(layout.blobFile(digest), row.sizeBytes))
+    return [digest, row, isRight]
+  }
+  let some: [Digest, BlobRow][] = []
+  for await (const found of index.digestRows(BLOBS)) {
+    some.push(found)
+    if (some.length < CHECKED_AT_ONCE) continue
+    yield* await Promise.all(some.map(check))
+    some = []
+  }
+  yield* await Promise.all(some.map(check))
+}
+
+/** One that is not there, or cannot be looked at, is no reason to doubt the row. */
+async function isSizeOf(path: string, sizeBytes: number): Promise<boolean> {
+  try {
+    return (await stat(path)).size === sizeBytes
+  } catch {
+    return true
+  }
 }
 
 async function listBlobFiles({ blobs }: StoreLayout): Promise<Set<Digest>> {

@@ -5,6 +5,7 @@ import { dirname } from 'node:path'
 import { Level } from 'level'
 import type { Logger } from 'pino'
 import { isDigest, type Digest } from '@shoal/oci'
+import { isBlobSize } from './chunk-geometry.ts'
 import { leaveClosingMark, takeClosingMark } from './closing-mark.ts'
 import { asStoreError, errorCode, StoreClosedError, StoreFailedError, StoreLockedError } from './errors.ts'
 import { moveAside, moveAsideIfDeadly } from './level-check.ts'
@@ -28,6 +29,16 @@ export interface PartialRow {
 export interface ForeignRow {
   sizeBytes: number
   modifiedMs: number
+}
+
+/**
+ * Whether the numbers of such a row can be true. What LevelDB reads has no check sum: one flipped bit makes another number,
+ * or another name, of which there is then no number at all.
+ */
+export function isPlausible(row: unknown, time: 'lastUsedMs' | 'modifiedMs'): boolean {
+  if (typeof row !== 'object' || row === null) return false
+  const values = row as Record<string, unknown>
+  return isBlobSize(values['sizeBytes']) && Number.isFinite(values[time])
 }
 
 /** One kind of row: its keys begin with the name. */
@@ -94,6 +105,13 @@ export function chunkKey(digest: Digest, index: number): string {
 export function forgetPartial(digest: Digest, chunkCount: number): IndexChange[] {
   const changes = [del(PARTIALS, digest), del(PARTIAL_MAPS, digest)]
   for (let index = 0; index < chunkCount; index++) changes.push(del(PARTIAL_HASHES, chunkKey(digest, index)))
+  return changes
+}
+
+/** The same where the number of chunks is not to be relied upon. */
+export async function forgetPartialIn(index: StoreIndex, digest: Digest): Promise<IndexChange[]> {
+  const changes = forgetPartial(digest, 0)
+  for await (const [key] of index.rows(PARTIAL_HASHES, `${digest}/`)) changes.push(del(PARTIAL_HASHES, key))
   return changes
 }
 
