@@ -1,7 +1,7 @@
 // What the store has, in memory, in the order of last use; how many bytes it takes, and what may go when there is no
 // more room.
 import type { Digest } from '@shoal/oci'
-import { StoreFullError } from './errors.ts'
+import { isDiskFull, StoreFullError } from './errors.ts'
 
 export interface BlobEntry {
   readonly digest: Digest
@@ -112,11 +112,26 @@ export class BlobTable {
     this.resize(entry, entry.storedBytes + wanted())
   }
 
-  /** Evicts until this many bytes are free that were not before. False when there is nothing left to evict. */
-  async makeRoomOnDisk(bytes: number): Promise<boolean> {
+  /**
+   * Runs what writes this many bytes to the disk. When that is full, also of files, others are evicted and it runs again,
+   * as long as that brings room. An eviction writes the index itself, so this is for its callers, not for the index.
+   * @throws what `write` throws
+   */
+  async withRoomOnDisk<T>(bytes: number, write: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await write()
+      } catch (error) {
+        if (!isDiskFull(error) || !(await this.#makeRoomOnDisk(bytes))) throw error
+      }
+    }
+  }
+
+  /** Evicts until this many bytes are free that were not before, and one file at least. False when none is left to evict. */
+  async #makeRoomOnDisk(bytes: number): Promise<boolean> {
     return this.#exclusively(() => {
       const before = this.#storedBytes
-      return this.#evictUntil(() => before - this.#storedBytes >= bytes)
+      return this.#evictUntil(() => before - this.#storedBytes >= Math.max(1, bytes))
     })
   }
 

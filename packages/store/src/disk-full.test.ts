@@ -4,6 +4,7 @@ import { execFileSync } from 'node:child_process'
 import { mkdir, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test, type TestContext } from 'node:test'
+import { BlobFile } from './blob-file.ts'
 import { StoreFullError } from './errors.ts'
 import {
   assertBytes,
@@ -20,11 +21,13 @@ import { verifyStore } from './verify-store.ts'
 const MIB = 1024 * 1024
 
 /** Mounts a file system of this size; undefined where that is not permitted. */
-async function smallDisk(t: TestContext, sizeMib: number): Promise<string | undefined> {
+async function smallDisk(t: TestContext, sizeMib: number, inodes = 0): Promise<string | undefined> {
   const folder = join(await temporaryFolder(t), 'disk')
   await mkdir(folder)
   try {
-    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${sizeMib}m`, 'tmpfs', folder], { stdio: 'ignore' })
+    execFileSync('mount', ['-t', 'tmpfs', '-o', `size=${sizeMib}m,nr_inodes=${inodes}`, 'tmpfs', folder], {
+      stdio: 'ignore',
+    })
   } catch {
     t.skip('mounting a file system is not permitted here')
     return undefined
@@ -85,6 +88,53 @@ test('a full disk evicts what nobody uses, before it refuses', async (t) => {
   assert.equal(store.has(old.digest), false)
   assert.equal(store.has(held.digest), true)
   user!.release()
+})
+
+// Regression: only writes of bytes made room, so that a blob could not even be begun once another program had filled the disk.
+test('a disk that others have filled takes new blobs in the place of old ones', async (t) => {
+  const disk = await smallDisk(t, 24)
+  if (disk === undefined) return
+  const store = await testStore(t, { directory: join(disk, 'store') })
+  const old = Array.from({ length: 20 }, () => testBlob(600_000))
+  for (const blob of old) await storeBlob(store, blob)
+  await assert.rejects(writeFile(join(disk, 'ballast'), Buffer.alloc(24 * MIB)), { code: 'ENOSPC' })
+  // The first write of the index that fails: from now on it needs room to be opened anew.
+  await assert.rejects(store.records<string>('tags').put('too large', 'x'.repeat(MIB)), StoreFullError)
+
+  const [fresh, small] = [testBlob(600_000), testBlob(3000)]
+  await storeBlob(store, fresh)
+  await store.put(small.digest, small.content)
+  for (const { digest } of [fresh, small]) assert.equal(store.has(digest), true)
+  assert.equal(store.has(old[0]!.digest), false)
+  assert.equal(store.has(old.at(-1)!.digest), true, 'not more than is needed goes')
+})
+
+test('a disk that has no more files takes new blobs in the place of old ones', async (t) => {
+  const disk = await smallDisk(t, 24, 200)
+  if (disk === undefined) return
+  const store = await testStore(t, { directory: join(disk, 'store') })
+  const old = Array.from({ length: 10 }, () => testBlob(300_000))
+  for (const blob of old) await storeBlob(store, blob)
+  const fill = async (): Promise<void> => {
+    for (let number = 0; ; number++) await writeFile(join(disk, `ballast-${number}`), '')
+  }
+  await assert.rejects(fill(), { code: 'ENOSPC' })
+
+  const [fresh, small, empty] = [testBlob(300_000), testBlob(3000), testBlob(0)]
+  await storeBlob(store, fresh)
+  for (const blob of [small, empty]) await store.put(blob.digest, blob.content)
+  for (const { digest } of [fresh, small, empty]) assert.equal(store.has(digest), true)
+  assert.ok(store.usage().blobs > 5, `only ${store.usage().blobs} blobs are left`)
+})
+
+test('a blob that is larger than a file may be costs no other blob its place', async (t) => {
+  const store = await testStore(t)
+  const [old, large] = [testBlob(300_000), testBlob(10)]
+  await storeBlob(store, old)
+  const refused = Object.assign(new Error('file too large'), { code: 'EFBIG' })
+  t.mock.method(BlobFile.prototype, 'setSize', () => Promise.reject(refused))
+  await assert.rejects(store.openPartial(large.digest, 2 ** 33), StoreFullError)
+  assert.equal(store.has(old.digest), true)
 })
 
 test('the index works on after it could not be written', async (t) => {

@@ -119,10 +119,16 @@ export function errorCode(error: unknown): string | undefined {
 /** Codes that mean there is no room: disk full, quota of the file system, largest file size. */
 const FULL_CODES = new Set(['ENOSPC', 'EDQUOT', 'EFBIG'])
 
-export function isOutOfSpace(error: unknown): boolean {
+function isOutOfSpace(error: unknown): boolean {
   if (FULL_CODES.has(errorCode(error) ?? '')) return true
   // LevelDB has one code for all failures of the disk; the reason is in the text.
   return error instanceof Error && /No space left on device|Disk quota exceeded/.test(error.message)
+}
+
+/** Whether it would go when something else were removed: not so for what is larger than a file may be. */
+export function isDiskFull(error: unknown): boolean {
+  if (error instanceof StoreFullError) return error.limit === 'disk' && isDiskFull(error.cause)
+  return isOutOfSpace(error) && errorCode(error) !== 'EFBIG'
 }
 
 /** Turns an error of the file system into one that says what was being done; the store's own pass unchanged. */

@@ -10,19 +10,12 @@ import { ChunkDurability } from './chunk-durability.ts'
 import { chunkSizeFor } from './chunk-geometry.ts'
 import type { ChunkMap } from './chunk-map.ts'
 import type { ChunkSyncer } from './chunk-syncer.ts'
-import {
-  asStoreError,
-  ChunkMismatchError,
-  ChunkMissingError,
-  DigestMismatchError,
-  isOutOfSpace,
-  StoreClosedError,
-} from './errors.ts'
+import { asStoreError, ChunkMismatchError, ChunkMissingError, DigestMismatchError, StoreClosedError } from './errors.ts'
 import type { HashService } from './hash-service.ts'
 import { KeptChunks } from './kept-chunks.ts'
 import { PlaceAccount } from './place-account.ts'
 import type { PartialBlob, ReadOptions } from './store.ts'
-import type { StoreIndex } from './store-index.ts'
+import { ROOM_TO_OPEN_BYTES, type StoreIndex } from './store-index.ts'
 import { WholeHash } from './whole-hash.ts'
 
 /** What an arriving blob needs of its store. */
@@ -135,8 +128,9 @@ export class FilePartialBlob implements PartialBlob {
     let recorded: Promise<void>
     let kept: Uint8Array
     try {
-      await this.#durability.beforeWrite(index)
-      await this.#writeBytes(data, index * this.chunkSizeBytes)
+      const { table } = this.#host
+      await table.withRoomOnDisk(ROOM_TO_OPEN_BYTES, () => this.#durability.beforeWrite(index))
+      await table.withRoomOnDisk(length, () => this.#file.write(data, index * this.chunkSizeBytes))
       const { hash, accepted } = await this.#whole.check(index, length, expectedHash)
       if (hash === undefined || !accepted) {
         const found = hash === undefined ? 'no hash' : Buffer.from(hash).toString('hex')
@@ -150,17 +144,6 @@ export class FilePartialBlob implements PartialBlob {
     }
     await recorded
     return kept
-  }
-
-  /** When the disk is full, others are evicted, as long as that brings room. */
-  async #writeBytes(data: Uint8Array, position: number): Promise<void> {
-    for (;;) {
-      try {
-        return await this.#file.write(data, position)
-      } catch (error) {
-        if (!isOutOfSpace(error) || !(await this.#host.table.makeRoomOnDisk(data.byteLength))) throw error
-      }
-    }
   }
 
   /** From here on the chunk is there for everybody. Settles when a death of the process cannot lose it any more. */
@@ -207,7 +190,7 @@ export class FilePartialBlob implements PartialBlob {
     if (found.length === 0) return
     await this.#busy.occupy(found, async () => {
       this.#drop(found)
-      await this.#durability.recordDiscards()
+      await this.#host.table.withRoomOnDisk(ROOM_TO_OPEN_BYTES, () => this.#durability.recordDiscards())
     })
   }
 

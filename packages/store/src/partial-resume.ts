@@ -9,27 +9,37 @@ import { ChunkMap } from './chunk-map.ts'
 import { asStoreError, errorCode } from './errors.ts'
 import { type PartialBlobHost, type PartialBlobState } from './partial-blob.ts'
 import { occupiedBytes } from './place-account.ts'
-import { chunkKey, del, PARTIAL_HASHES, PARTIAL_MAPS, PARTIALS, put } from './store-index.ts'
+import { chunkKey, del, PARTIAL_HASHES, PARTIAL_MAPS, PARTIALS, put, ROOM_TO_OPEN_BYTES } from './store-index.ts'
 
 /** Makes the rows, and then the file, of its full size but without content. */
 export async function createPartial(host: PartialBlobHost, entry: BlobEntry, path: string): Promise<PartialBlobState> {
   const { digest, sizeBytes, lastUsedMs } = entry
   const chunkCount = chunkCountFor(sizeBytes)
-  let file: BlobFile | undefined
+  let file: BlobFile
   try {
-    await mkdir(dirname(path), { recursive: true })
     // On the disk before there is a new file: what the map says of an earlier one, of which the removal may be lost with the
     // power, would make chunks of its holes.
     const none = new ChunkMap(chunkCount).toBytes()
-    await host.index.write([put(PARTIALS, digest, { sizeBytes, lastUsedMs }), put(PARTIAL_MAPS, digest, none)], true)
-    file = await BlobFile.open(path, 'w+')
-    await file.setSize(sizeBytes)
+    const rows = [put(PARTIALS, digest, { sizeBytes, lastUsedMs }), put(PARTIAL_MAPS, digest, none)]
+    await host.table.withRoomOnDisk(ROOM_TO_OPEN_BYTES, () => host.index.write(rows, true))
+    file = await host.table.withRoomOnDisk(0, () => createFile(path, sizeBytes))
   } catch (error) {
-    await file?.release()
     throw asStoreError(error, `starting ${digest}`)
   }
   const hashes = new Uint8Array(chunkCount * CHUNK_HASH_BYTES)
   return { entry, file, chunks: new ChunkMap(chunkCount), synced: new ChunkMap(chunkCount), hashes }
+}
+
+async function createFile(path: string, sizeBytes: number): Promise<BlobFile> {
+  await mkdir(dirname(path), { recursive: true })
+  const file = await BlobFile.open(path, 'w+')
+  try {
+    await file.setSize(sizeBytes)
+    return file
+  } catch (error) {
+    await file.release()
+    throw error
+  }
 }
 
 /**
@@ -83,7 +93,7 @@ export async function resumePartial(
     // What is not there must not be in the index when its place is written anew.
     const changes = lost.map((index) => del(PARTIAL_HASHES, chunkKey(digest, index)))
     changes.push(put(PARTIAL_MAPS, digest, synced.toBytes()))
-    await host.index.write(changes, true)
+    await host.table.withRoomOnDisk(ROOM_TO_OPEN_BYTES, () => host.index.write(changes, true))
     return { entry, file, chunks, synced, hashes }
   } catch (error) {
     await file.release()

@@ -115,8 +115,11 @@ export async function forgetPartialIn(index: StoreIndex, digest: Digest): Promis
   return changes
 }
 
-/** What LevelDB may write while it opens: the rest of its log as a table (4 MiB at most), and its list of files. */
-const ROOM_TO_OPEN_BYTES = 5 * 1024 * 1024
+/**
+ * What LevelDB may write while it opens: the rest of its log as a table (4 MiB at most), and its list of files. An index that
+ * the disk took no write of is opened anew before the next one, so that needs as much.
+ */
+export const ROOM_TO_OPEN_BYTES = 5 * 1024 * 1024
 
 type Database = Level<string, unknown>
 

@@ -10,9 +10,18 @@ import type { BlobUses } from './blob-uses.ts'
 import { verifyBlob } from './blob-verifier.ts'
 import { CHUNK_HASH_BYTES, chunkCountFor } from './chunk-geometry.ts'
 import { ChunkHasher } from './chunk-hasher.ts'
-import { asStoreError, errorCode, isOutOfSpace } from './errors.ts'
+import { asStoreError, errorCode } from './errors.ts'
 import type { HashService } from './hash-service.ts'
-import { BLOBS, del, forgetPartial, HASHES, put, type IndexChange, type StoreIndex } from './store-index.ts'
+import {
+  BLOBS,
+  del,
+  forgetPartial,
+  HASHES,
+  put,
+  ROOM_TO_OPEN_BYTES,
+  type IndexChange,
+  type StoreIndex,
+} from './store-index.ts'
 import type { StoreLayout } from './store-layout.ts'
 import type { OpenBlobs } from './stored-blob.ts'
 
@@ -119,14 +128,18 @@ export class StoredFiles {
   async install(entry: BlobEntry, path: string, hashes: Uint8Array): Promise<void> {
     const { layout, index, table, trust, unverified, uses } = this.#parts
     const { digest } = entry
-    await index.write([rowOf(entry), put(HASHES, digest, hashes)], true)
+    const rows = [rowOf(entry), put(HASHES, digest, hashes)]
+    await table.withRoomOnDisk(ROOM_TO_OPEN_BYTES + hashes.byteLength, () => index.write(rows, true))
     let isMoved = false
-    try {
+    const move = async () => {
       const folder = layout.blobFolder(digest)
       await mkdir(folder, { recursive: true })
-      await rename(path, layout.blobFile(digest))
+      if (!isMoved) await rename(path, layout.blobFile(digest))
       isMoved = true
       await syncFolder(folder)
+    }
+    try {
+      await table.withRoomOnDisk(0, move)
     } catch (error) {
       // Where it is now nobody would count it for the quota. Where it cannot go back, it is taken in when it is wanted.
       if (isMoved) await rename(layout.blobFile(digest), path).catch(() => unverified.add(digest))
@@ -147,7 +160,7 @@ export class StoredFiles {
       if (mediaType === undefined || mediaType === known.mediaType) return
       open.forget(digest)
       known.mediaType = mediaType
-      return index.write([rowOf(known)], true)
+      return table.withRoomOnDisk(ROOM_TO_OPEN_BYTES, () => index.write([rowOf(known)], true))
     }
     if (known !== undefined && known.holds === 0) await this.remove(known)
     const entry = table.add(newEntry(digest, bytes.byteLength))
@@ -155,7 +168,7 @@ export class StoredFiles {
     const path = layout.temporaryFile(digest)
     try {
       await table.reserve(entry, bytes.byteLength)
-      await this.#writeFile(path, bytes)
+      await table.withRoomOnDisk(bytes.byteLength, () => writeDurably(path, bytes))
       entry.mediaType = mediaType
       const hasher = new ChunkHasher(bytes.byteLength)
       hasher.update(bytes)
@@ -166,17 +179,6 @@ export class StoredFiles {
       throw asStoreError(error, `storing ${digest}`)
     } finally {
       entry.holds--
-    }
-  }
-
-  /** When the disk is full, others are evicted, as long as that brings room. */
-  async #writeFile(path: string, bytes: Uint8Array): Promise<void> {
-    for (;;) {
-      try {
-        return await writeDurably(path, bytes)
-      } catch (error) {
-        if (!isOutOfSpace(error) || !(await this.#parts.table.makeRoomOnDisk(bytes.byteLength))) throw error
-      }
     }
   }
 
