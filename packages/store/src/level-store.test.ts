@@ -15,6 +15,7 @@ import {
   testStore,
   writeAll,
 } from './store-fixture.ts'
+import { verifyStore } from './verify-store.ts'
 
 test('a store that another one has open is refused by name', async (t) => {
   const directory = await temporaryFolder(t)
@@ -71,6 +72,32 @@ test('content that is put while it is arriving releases those who wait for it', 
   assert.equal(store.usage().storedBytes, blob.size)
   await partial.close()
   assert.equal(await store.delete(blob.digest), true)
+})
+
+test('content that is put while it is arriving under a wrong size takes its place, also in the account', async (t) => {
+  const directory = await temporaryFolder(t)
+  const store = await testStore(t, { directory })
+  const [manifest, liar] = [testBlob(5000), testBlob(700_000)]
+  const partial = await store.openPartial(manifest.digest, liar.size)
+  await partial.writeChunk(0, liar.chunk(0))
+  const waiting = assert.rejects(readAll(partial.createReadStream()), BlobSizeError)
+  await store.put(manifest.digest, manifest.content)
+  const { blobBytes, partials } = await verifyStore(directory)
+  assert.deepEqual([blobBytes, partials], [5000, 0])
+  assert.equal(store.usage().storedBytes, 5000)
+  await waiting
+  await assert.rejects(partial.writeChunk(1, liar.chunk(1)), StoreClosedError)
+})
+
+test('content that is put is stored though who was fetching it gives it up meanwhile', async (t) => {
+  const store = await testStore(t)
+  const blob = testBlob(600_000)
+  const partial = await store.openPartial(blob.digest, blob.size)
+  let closing: Promise<void> | undefined
+  partial.onChunk(() => (closing ??= partial.close(new Error('the origin failed'))))
+  await store.put(blob.digest, blob.content)
+  await closing
+  assert.equal(store.has(blob.digest), true)
 })
 
 test('a blob that is whole already is handed out as one that has just been completed', async (t) => {

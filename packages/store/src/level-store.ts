@@ -8,7 +8,7 @@ import { BlobTable, type BlobEntry } from './blob-table.ts'
 import { BlobTrust } from './blob-trust.ts'
 import { BlobUses } from './blob-uses.ts'
 import type { ChunkSyncer } from './chunk-syncer.ts'
-import { DigestMismatchError, StoreClosedError } from './errors.ts'
+import { BlobSizeError, DigestMismatchError, StoreClosedError } from './errors.ts'
 import type { ForeignContent } from './foreign-content.ts'
 import type { HashService } from './hash-service.ts'
 import { KeyedLock } from './keyed-lock.ts'
@@ -190,16 +190,25 @@ export class LevelStore implements Store {
     for (;;) {
       this.#closing.signal.throwIfAborted()
       const arriving = this.#arriving.get(digest)
-      if (arriving?.closing !== undefined) await arriving.closing
-      else if (arriving !== undefined && arriving.sizeBytes === bytes.byteLength) {
-        return this.#putInto(arriving, bytes, mediaType)
-      } else {
+      if (arriving === undefined) {
         const done = await this.#locks.run(digest, async () => {
-          if (this.#arriving.get(digest)?.sizeBytes === bytes.byteLength) return false
+          if (this.#arriving.get(digest) !== undefined) return false
           await this.#files.write(digest, bytes, mediaType)
           return true
         })
         if (done) return
+      } else if (arriving.closing !== undefined) await arriving.closing
+      else if (arriving.sizeBytes !== bytes.byteLength) {
+        // These bytes have the digest: the size that somebody named is wrong.
+        const problem = `it has ${bytes.byteLength} bytes, not ${arriving.sizeBytes}`
+        await arriving.close(new BlobSizeError(digest, problem))
+      } else {
+        try {
+          return await this.#putInto(arriving, bytes, mediaType)
+        } catch (error) {
+          // Who fetched it has given it up meanwhile.
+          if (!(error instanceof StoreClosedError)) throw error
+        }
       }
     }
   }

@@ -162,7 +162,7 @@ export class StoredFiles {
       known.mediaType = mediaType
       return table.withRoomOnDisk(ROOM_TO_OPEN_BYTES, () => index.write([rowOf(known)], true))
     }
-    if (known !== undefined && known.holds === 0) await this.remove(known)
+    if (known !== undefined) await this.remove(known)
     const entry = table.add(newEntry(digest, bytes.byteLength))
     entry.holds++
     const path = layout.temporaryFile(digest)
