@@ -1,7 +1,13 @@
 import assert from 'node:assert/strict'
 import { once } from 'node:events'
 import { test } from 'node:test'
-import { ChunkMismatchError, ChunkMissingError, DigestMismatchError, StoreClosedError } from './errors.ts'
+import {
+  ChunkMismatchError,
+  ChunkMissingError,
+  DigestMismatchError,
+  StoreClosedError,
+  StoreFullError,
+} from './errors.ts'
 import { assertBytes, readAll, testBlob, testStore, writeAll } from './store-fixture.ts'
 
 const MIB = 1024 * 1024
@@ -144,4 +150,18 @@ test('streams end with the reason of the close, the signal, or their range', asy
   assert.notEqual(again, partial)
   assert.deepEqual([...again.chunks.indices()], [0])
   await again.close()
+})
+
+test('a stream that comes after the close of a whole blob is refused, and holds nothing', async (t) => {
+  const store = await testStore(t, { quotaBytes: 2 * MIB })
+  const [blob, other] = [testBlob(MIB), testBlob(MIB + 1)]
+  const partial = await store.openPartial(blob.digest, blob.size)
+  await writeAll(partial, blob)
+  await partial.complete()
+  await partial.close()
+  assert.throws(() => partial.createReadStream(), StoreClosedError)
+  const user = await store.open(blob.digest)
+  await assert.rejects(store.put(other.digest, other.content), StoreFullError)
+  assert.equal(store.has(blob.digest), true, 'who has it open holds it')
+  user!.release()
 })

@@ -245,6 +245,8 @@ export class FilePartialBlob implements PartialBlob {
 
   createReadStream(options: ReadOptions = {}): Readable & { readonly position: number } {
     if (!this.#complete) this.#throwIfClosed()
+    // Its file is closed, and others may have evicted it.
+    if (this.#users === 0) throw new StoreClosedError(`${this.digest} is closed`)
     this.#users++
     return this.#streams.open(options, () => this.#release())
   }

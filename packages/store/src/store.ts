@@ -68,6 +68,7 @@ export interface PartialBlob {
    * Streams the blob while it arrives: waits for each chunk, and holds back the last chunk of the blob until
    * `complete()` has succeeded. Its `position` property tells the next byte it will read. Fails when the partial
    * blob is closed before it is complete.
+   * @throws StoreClosedError after the close; where the blob is whole, it is to be opened from the store
    */
   createReadStream(options?: ReadOptions): Readable & { readonly position: number }
   /** Called for every chunk after it was kept. Returns the function that ends the subscription. */

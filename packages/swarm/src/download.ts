@@ -1,8 +1,8 @@
 // The download of one blob at one node: carries out what the policy decides, until the blob is whole. However many
 // clients wait for the blob, there is one of these.
-import type { Readable } from 'node:stream'
+import { Readable } from 'node:stream'
 import type { Digest } from '@shoal/oci'
-import { DigestMismatchError, type PartialBlob, type ReadOptions } from '@shoal/store'
+import { DigestMismatchError, StoreClosedError, type PartialBlob, type ReadOptions } from '@shoal/store'
 import { ChunkBoard } from './chunk-board.ts'
 import { ChunkKeeper } from './chunk-keeper.ts'
 import type { SwarmContext } from './context.ts'
@@ -156,9 +156,23 @@ export class Download implements RunOwner {
 
   /** Streams the blob to a client while it arrives; the last chunk only after the whole digest has matched. */
   createReadStream(options: ReadOptions): Readable {
-    const stream = this.#readers.open(options)
-    this.wake()
-    return stream
+    try {
+      const stream = this.#readers.open(options)
+      this.wake()
+      return stream
+    } catch (error) {
+      if (!(error instanceof StoreClosedError) || this.#state !== 'complete') throw error
+      return Readable.from(this.#stored(options, error), { objectMode: false })
+    }
+  }
+
+  /** For a client that comes when the blob is whole and its last stream has ended. */
+  async *#stored(options: ReadOptions, tooLate: Error): AsyncGenerator<Buffer> {
+    const stored = await this.context.store.open(this.digest)
+    if (stored === undefined) throw tooLate
+    const stream = stored.createReadStream(options)
+    stored.release()
+    yield* stream as AsyncIterable<Buffer>
   }
 
   /** Ends the download; what has come stays on the disk. */

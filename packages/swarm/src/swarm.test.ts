@@ -16,6 +16,14 @@ test('a lone node takes a blob from the origin, each byte once', async (t) => {
   assert.equal(await node.metric('shoal_downloads_active'), 0)
 })
 
+test('a stream that is asked of a download after its end is read from the store', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(MIB)
+  const node = await startNode(t)
+  const download = await node.fetch(origin, digest)
+  assert.deepEqual(await readAll(download.createReadStream({ start: 5 })), origin.content(digest).subarray(5))
+})
+
 test('nodes that begin at once share what comes from the origin, without a tracker', async (t) => {
   const origin = new MemoryOrigin()
   const digest = origin.add(4 * MIB)
