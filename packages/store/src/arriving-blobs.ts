@@ -138,7 +138,18 @@ export class ArrivingBlobs implements PartialBlobHost {
   }
 
   closed(blob: FilePartialBlob): void {
-    if (this.#open.get(blob.digest) === blob) this.#open.delete(blob.digest)
+    const { digest } = blob
+    const { locks, logFailure } = this.#parts
+    if (this.#open.get(digest) === blob) this.#open.delete(digest)
+    locks.run(digest, () => this.#removeEmpty(digest)).catch(logFailure)
+  }
+
+  /** Of a blob that never got a byte nothing is worth keeping, and what takes no room is never evicted. */
+  async #removeEmpty(digest: Digest): Promise<void> {
+    const entry = this.table.get(digest)
+    if (entry === undefined || entry.complete || entry.storedBytes > 0 || this.#open.has(digest)) return
+    this.table.remove(digest)
+    await this.#parts.files.remove(entry)
   }
 
   /** Closes all that are open. */

@@ -1,7 +1,11 @@
 import assert from 'node:assert/strict'
+import { cp, readdir, truncate } from 'node:fs/promises'
+import { join } from 'node:path'
 import { test } from 'node:test'
 import { Registry } from 'prom-client'
 import { StoreFullError } from './errors.ts'
+import { PARTIALS } from './store-index.ts'
+import { StoreLayout } from './store-layout.ts'
 import { assertBytes, readAll, storeBlob, temporaryFolder, testBlob, testStore, writeAll } from './store-fixture.ts'
 
 const SIZE = 600_000
@@ -106,4 +110,23 @@ test('a blob that cannot fit is refused at once, and many writers share the quot
   await Promise.all(blobs.map((blob) => store.put(blob.digest, blob.content).catch(() => undefined)))
   assert.ok(store.usage().storedBytes <= 3 * SIZE)
   assert.ok(store.usage().blobs > 0)
+})
+
+test('an arriving blob that never got a byte leaves nothing behind, also after a crash', async (t) => {
+  const [directory, crashed] = [await temporaryFolder(t), await temporaryFolder(t)]
+  const store = await testStore(t, { directory })
+  const blob = testBlob(SIZE)
+  const partial = await store.openPartial(blob.digest, blob.size)
+  await cp(directory, crashed, { recursive: true })
+  // A copy has no holes.
+  await truncate(new StoreLayout(crashed).partialFile(blob.digest), 0)
+  await partial.close()
+  await store.close()
+  await (await testStore(t, { directory: crashed })).close()
+  for (const folder of [directory, crashed]) {
+    assert.deepEqual(await readdir(join(folder, 'partial', 'sha256')), [])
+    const again = await testStore(t, { directory: folder })
+    assert.equal(again.usage().partialBlobs, 0)
+    assert.equal(await again.index.get(PARTIALS, blob.digest), undefined)
+  }
 })

@@ -66,11 +66,15 @@ export async function reconcile(layout: StoreLayout, index: StoreIndex, log: Log
       await index.write(await forgetPartialIn(index, digest), false)
       continue
     }
-    arriving.delete(digest)
     const { sizeBytes, lastUsedMs } = row
     const knownBytes = await recordedBytes(index, digest, sizeBytes)
     const allocatedBytes = allocatedBytesOf(await stat(layout.partialFile(digest)))
     const storedBytes = occupiedBytes(sizeBytes, knownBytes, allocatedBytes)
+    if (storedBytes === 0) {
+      await index.write(await forgetPartialIn(index, digest), false)
+      continue
+    }
+    arriving.delete(digest)
     entries.push({ digest, sizeBytes, storedBytes, complete: false, mediaType: undefined, lastUsedMs, holds: 0 })
   }
   for (const digest of arriving) await rm(layout.partialFile(digest), { force: true })
