@@ -110,8 +110,7 @@ export class ArrivingBlobs implements PartialBlobHost {
     if (known !== undefined) {
       const state = known.sizeBytes === sizeBytes ? await resumePartial(this, known, path) : undefined
       if (state !== undefined) return state
-      this.table.remove(digest)
-      await files.remove(known)
+      await files.takeOut(known)
     }
     if (this.table.exceedsQuota(sizeBytes)) {
       throw new StoreFullError('quota', `${digest} has ${sizeBytes} bytes, more than the quota of ${quotaBytes}`)
@@ -148,8 +147,7 @@ export class ArrivingBlobs implements PartialBlobHost {
   async #removeEmpty(digest: Digest): Promise<void> {
     const entry = this.table.get(digest)
     if (entry === undefined || entry.complete || entry.storedBytes > 0 || this.#open.has(digest)) return
-    this.table.remove(digest)
-    await this.#parts.files.remove(entry)
+    await this.#parts.files.takeOut(entry)
   }
 
   /** Closes all that are open. */

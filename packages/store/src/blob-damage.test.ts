@@ -1,10 +1,12 @@
 // Regression: bytes that were flipped in a stored blob while the agent was away were served to clients and peers, because
 // its row vouched for it (found by the chaos fault agent-flipped-blob).
 import assert from 'node:assert/strict'
-import { copyFile, cp, readFile, stat, writeFile } from 'node:fs/promises'
+import { copyFile, cp, mkdir, readFile, rename, rmdir, stat, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { test } from 'node:test'
-import { BlobDamagedError } from './errors.ts'
+import { BlobFile } from './blob-file.ts'
+import { BlobDamagedError, StoreFailedError } from './errors.ts'
+import { del, HASHES } from './store-index.ts'
 import { StoreLayout } from './store-layout.ts'
 import { assertBytes, readAll, storeBlob, temporaryFolder, testBlob, testStore } from './store-fixture.ts'
 import { verifyStore } from './verify-store.ts'
@@ -164,4 +166,41 @@ test('a blob that two want at once is opened once: one that is damaged can be st
   const again = await store.open(blob.digest)
   assertBytes(await readAll(again!.createReadStream()), blob.content)
   again!.release()
+})
+
+test('a blob whose hashes are lost and that cannot be read for now is tried again by who wants it', async (t) => {
+  const directory = await temporaryFolder(t)
+  const blob = testBlob(700_000)
+  const first = await testStore(t, { directory })
+  await storeBlob(first, blob)
+  await first.index.write([del(HASHES, blob.digest)], true)
+  await first.close()
+  const store = await testStore(t, { directory })
+  const state = Object.getOwnPropertyDescriptor(BlobFile.prototype, 'state')?.value as BlobFile['state']
+  let looks = 0
+  t.mock.method(BlobFile.prototype, 'state', function (this: BlobFile) {
+    const failure = Object.assign(new Error('input/output error'), { code: 'EIO' })
+    return ++looks === 2 ? Promise.reject(failure) : state.call(this)
+  })
+  assert.equal(await store.open(blob.digest), undefined)
+  const stored = await store.open(blob.digest)
+  assertBytes(await readAll(stored!.createReadStream()), blob.content)
+  stored!.release()
+  assert.equal(store.usage().storedBytes, blob.size)
+})
+
+test('a blob whose file cannot be removed for now is not lost sight of', async (t) => {
+  const directory = await temporaryFolder(t)
+  const store = await testStore(t, { directory })
+  const blob = testBlob(700_000)
+  await storeBlob(store, blob)
+  const path = new StoreLayout(directory).blobFile(blob.digest)
+  // Without `recursive` a folder cannot be removed.
+  await rename(path, `${path}.aside`)
+  await mkdir(path)
+  await assert.rejects(store.delete(blob.digest), StoreFailedError)
+  await rmdir(path)
+  await rename(`${path}.aside`, path)
+  assert.equal(await store.delete(blob.digest), true)
+  await assert.rejects(stat(path), { code: 'ENOENT' })
 })

@@ -154,7 +154,7 @@ export class LevelStore implements Store {
     this.#log.warn({ digest }, 'a blob was damaged on the disk; it is removed')
     this.#table.remove(digest)
     this.#open.discard(digest)
-    await this.#locks.run(digest, () => this.#files.remove(entry))
+    await this.#locks.run(digest, () => this.#files.takeOut(entry))
   }
 
   /** Looks for harm that a crash has done, before somebody asks for what was harmed. */
@@ -227,8 +227,7 @@ export class LevelStore implements Store {
       if (this.#unverified.has(digest)) await this.#files.adopt(digest)
       const entry = this.#table.get(digest)
       if (entry === undefined || entry.holds > 0 || this.#arriving.get(digest) !== undefined) return false
-      this.#table.remove(digest)
-      await this.#files.remove(entry)
+      await this.#files.takeOut(entry)
       if (this.#pins.delete(digest)) await this.index.write([del(PINS, digest)], true)
       return true
     })

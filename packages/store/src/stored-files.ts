@@ -79,7 +79,7 @@ export class StoredFiles {
 
   /** The file of a whole blob and the hashes of its chunks. Where those are lost, the blob is verified again. */
   async #openWhole(entry: BlobEntry): Promise<WholeFile | undefined> {
-    const { index, table, log } = this.#parts
+    const { index, table, unverified, log } = this.#parts
     const { digest, sizeBytes } = entry
     const file = await this.openFile(entry)
     if (file === undefined) return undefined
@@ -90,6 +90,8 @@ export class StoredFiles {
     log.warn({ digest }, 'the chunk hashes of a blob are lost; it is verified again')
     await file.release()
     table.remove(digest)
+    // Until that has succeeded: where it cannot be read now, it is tried again.
+    unverified.add(digest)
     await this.adopt(digest)
     const verified = table.get(digest)
     return verified?.complete === true ? this.#openWhole(verified) : undefined
@@ -107,7 +109,7 @@ export class StoredFiles {
 
   /** The file of a whole blob, unchecked. When it is gone or cut off, the blob is forgotten. */
   async openFile(entry: BlobEntry): Promise<BlobFile | undefined> {
-    const { layout, table, log } = this.#parts
+    const { layout, log } = this.#parts
     const { digest } = entry
     try {
       const file = await BlobFile.open(layout.blobFile(digest), 'r')
@@ -119,8 +121,7 @@ export class StoredFiles {
       if (errorCode(error) !== 'ENOENT') throw asStoreError(error, `opening ${digest}`)
       log.warn({ digest }, 'the file of a blob is gone; the blob is forgotten')
     }
-    table.remove(digest)
-    await this.remove(entry)
+    await this.takeOut(entry)
     return undefined
   }
 
@@ -179,6 +180,23 @@ export class StoredFiles {
       throw asStoreError(error, `storing ${digest}`)
     } finally {
       entry.holds--
+    }
+  }
+
+  /**
+   * Takes a blob out of the table and removes its files. Those that cannot be removed are not lost sight of: they take room.
+   * @throws StoreFailedError
+   */
+  async takeOut(entry: BlobEntry): Promise<void> {
+    const { table, unverified } = this.#parts
+    const { digest } = entry
+    if (table.get(digest) === entry) table.remove(digest)
+    try {
+      await this.remove(entry)
+    } catch (error) {
+      if (entry.complete) unverified.add(digest)
+      else table.add(entry)
+      throw error
     }
   }
 
