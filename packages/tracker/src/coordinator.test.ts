@@ -111,6 +111,17 @@ test('when an origin asks for less, nobody is sent to it; a node that fails by i
   assert.equal(liveLeases(coordinator, 'origin.test'), 3)
 })
 
+test('a pause of the origin is believed only of a member that has not brought what its lease was for', async (t) => {
+  const coordinator = setUp(t, 1)
+  const [one, two] = channels(2) as [FakeChannel, FakeChannel]
+  for (const node of [one, two]) coordinator.receive(node, join(blob('a'), 64))
+  await turn()
+  const holder = [one, two].find(({ sent }) => sent.some(({ type }) => type === 'lease-grant'))!
+  coordinator.receive(holder, done(holder.take('lease-grant')[0]!, { originBackoffMs: 60_000 }))
+  await turn()
+  assert.equal(liveLeases(coordinator, 'origin.test'), 1)
+})
+
 function progress(digest: Digest, leaseCredit: number) {
   return { type: 'tracker-progress', digest, chunks: new Uint8Array(), complete: false, leaseCredit } as const
 }

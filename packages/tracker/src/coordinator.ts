@@ -279,13 +279,14 @@ export class Coordinator {
 
   #leaseDone(peerId: string, message: LeaseDone, nowMs: number): void {
     const swarm = this.swarms.ofMember(message.digest, peerId)
-    const lease = swarm?.leaseDone(message, peerId, nowMs)
-    if (swarm !== undefined && lease !== undefined) {
-      const { leaseId, failed, originBackoffMs } = message
+    const outcome = swarm?.leaseDone(message, peerId, nowMs)
+    if (swarm !== undefined && outcome !== undefined) {
+      const { lease, isBrought } = outcome
+      const { leaseId, originBackoffMs } = message
       const tookMs = nowMs - lease.grantedMs
-      this.#options.logger.debug({ lease: leaseId, failed, tookMs: Math.round(tookMs) }, 'lease over')
-      if (originBackoffMs > 0) this.#origins.pause(swarm.originHost, peerId, originBackoffMs, nowMs)
-      if (!failed) this.#origins.took(swarm.originHost, tookMs / lease.count)
+      this.#options.logger.debug({ lease: leaseId, isBrought, tookMs: Math.round(tookMs) }, 'lease over')
+      if (isBrought) this.#origins.took(swarm.originHost, tookMs / lease.count)
+      else if (originBackoffMs > 0) this.#origins.pause(swarm.originHost, peerId, originBackoffMs, nowMs)
       this.#outstandingChanged(swarm.originHost, -1)
     }
     this.#grantSoon(swarm)

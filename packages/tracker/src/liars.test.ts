@@ -246,7 +246,13 @@ test('who names another size is alone with it, also when it was the first to tel
   assert.equal(coordinator.swarms.ofMember(DIGEST, 'liar')?.sizeBytes, 10 * CHUNK)
 })
 
-test('a node that takes leases and gives them back gets none after the third, while others would take them', () => {
+for (const failed of [true, false]) {
+  const words = failed ? 'as failed' : 'as done'
+  test(`a node that gives leases back ${words} gets none after the third, while others would take them`, () =>
+    giveBack(failed))
+}
+
+function giveBack(failed: boolean): void {
   const swarm = swarmOf(40)
   const [liar, honest] = [channel('liar'), channel('honest')]
   let id = 0
@@ -261,8 +267,13 @@ test('a node that takes leases and gives them back gets none after the third, wh
     given.set(holder.peerId, (given.get(holder.peerId) ?? 0) + 1)
     const isHonest = holder.peerId === 'honest'
     const fetched = isHonest ? Array.from({ length: lease.count }, (_, at) => lease.first + at) : []
-    const outcome = { fetched, failed: !isHonest, originBackoffMs: 10_000 }
-    swarm.leaseDone({ type: 'lease-done', digest: DIGEST, leaseId: lease.id, ...outcome }, holder.peerId, round)
+    const outcome = { fetched, failed: failed && !isHonest, originBackoffMs: 10_000 }
+    const end = swarm.leaseDone(
+      { type: 'lease-done', digest: DIGEST, leaseId: lease.id, ...outcome },
+      holder.peerId,
+      round,
+    )
+    assert.equal(end?.isBrought, isHonest)
   }
   assert.ok((given.get('liar') ?? 0) <= 3, `${given.get('liar')} leases went to the liar`)
-})
+}

@@ -23,7 +23,20 @@ test('a pause that one member alone asks for is short, however often it says so'
   assert.equal(pace.hasRoom(HOST, 999), false)
   assert.equal(pace.hasRoom(HOST, 1000), true)
   pace.pause(HOST, 'liar', 1e9, 1000)
-  assert.equal(pace.hasRoom(HOST, 2000), true)
+  assert.equal(pace.hasRoom(HOST, 1001), true, 'its word counts once')
+  // Much later it may be true.
+  pace.pause(HOST, 'liar', 1e9, 20_000)
+  assert.equal(pace.hasRoom(HOST, 20_999), false)
+})
+
+test('in an outage each member that is sent to the origin says so, and all have a rest from it', () => {
+  const pace = setUp()
+  pace.pause(HOST, 'one', 4000, 0)
+  for (const [at, peer] of ['two', 'three', 'one', 'two'].entries()) {
+    const now = 4000 * (at + 1)
+    pace.pause(HOST, peer, 4000, now)
+    assert.equal(pace.hasRoom(HOST, now + 3999), false)
+  }
 })
 
 test('a pause that two members ask for lasts as long as they say, up to ten seconds', () => {

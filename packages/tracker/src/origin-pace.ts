@@ -1,12 +1,8 @@
 // How fast each origin is asked: how many leases are out, how long a chunk takes, and whether it asked for a pause.
-import { originLeaseLimit, usualTime, type SwarmParameters } from '@shoal/swarm'
+import { originLeaseLimit, pauseOf, usualTime, type SwarmParameters } from '@shoal/swarm'
 import { entryLimit } from '@shoal/oci'
 import { LRUCache } from 'lru-cache'
 
-/** Members' word keeps all from an origin for so long at most, in milliseconds. */
-const MAX_PAUSE_MS = 10_000
-/** The word of one member alone, which may be a lie. */
-const LONE_PAUSE_MS = 1000
 /** Two members that say so within this time, in milliseconds, are believed. */
 const AGREEMENT_MS = 15_000
 /** Origins that are remembered. */
@@ -52,11 +48,14 @@ export class OriginPace {
     this.#usualChunkMs.set(host, usualTime(this.usualChunkMs(host), chunkMs))
   }
 
-  /** A member says that the origin itself asked for less: nobody is sent to it for a while. */
+  /**
+   * A member says that the origin itself asked for less: nobody is sent to it for a while. When nobody else says so, its word
+   * counts once: it is not sent there again itself while it waits, and others would have met the same.
+   */
   pause(host: string, saidBy: string, backoffMs: number, nowMs: number): void {
     const before = this.#pauses.get(host)
-    const agrees = before !== undefined && before.saidBy !== saidBy && nowMs - before.saidMs <= AGREEMENT_MS
-    const untilMs = nowMs + Math.min(backoffMs, agrees ? MAX_PAUSE_MS : LONE_PAUSE_MS)
-    this.#pauses.set(host, { untilMs: Math.max(before?.untilMs ?? 0, untilMs), saidBy, saidMs: nowMs })
+    const isRecent = before !== undefined && nowMs - before.saidMs <= AGREEMENT_MS
+    const pauseMs = pauseOf(backoffMs, isRecent ? before.saidBy : undefined, saidBy)
+    this.#pauses.set(host, { untilMs: Math.max(before?.untilMs ?? 0, nowMs + pauseMs), saidBy, saidMs: nowMs })
   }
 }

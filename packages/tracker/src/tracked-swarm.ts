@@ -10,7 +10,7 @@ import {
   type TrackerProgress,
 } from '@shoal/network'
 import { ChunkMap, chunkCountFor } from '@shoal/store'
-import { chooseNeighbours, MemberPool, usualTime, type Random, type SwarmParameters } from '@shoal/swarm'
+import { chooseNeighbours, isBrought, MemberPool, usualTime, type Random, type SwarmParameters } from '@shoal/swarm'
 import { Coverage } from './coverage.ts'
 import { Member, noteProgress, type Lapse, type Lease, type ZoneLease } from './member.ts'
 import { OriginLeases, STARVED_SAID_MS } from './origin-leases.ts'
@@ -28,6 +28,13 @@ export interface TrackedSwarmOptions {
   onLapse?: ((lease: Lease, how: Lapse) => void) | undefined
   /** Members that had to be rescued, in any swarm. */
   rescued: RescuedMembers
+}
+
+/** A lease at the origin that its holder says is over. */
+export interface LeaseOutcome {
+  readonly lease: Lease
+  /** Whether all of its chunks are here now. */
+  readonly isBrought: boolean
 }
 
 /** The books on one blob. */
@@ -177,10 +184,10 @@ export class TrackedSwarm {
   }
 
   /**
-   * A lease is over: what was fetched is covered, the rest is free again. Returns the lease when it was one at the origin that
-   * was still out.
+   * A lease is over: what was fetched is covered, the rest is free again. Returns what became of it when it was one at the origin
+   * that was still out.
    */
-  leaseDone(message: LeaseDone, peerId: string, nowMs: number): Lease | undefined {
+  leaseDone(message: LeaseDone, peerId: string, nowMs: number): LeaseOutcome | undefined {
     const lease = this.leases.get(message.leaseId)
     const member = this.members.get(peerId)
     if (member !== undefined) {
@@ -188,17 +195,21 @@ export class TrackedSwarm {
       for (const chunk of message.fetched) if (chunk < this.chunkCount) this.#cover(member, chunk, nowMs)
     }
     const crossing = this.zoneLeases.get(message.leaseId)
-    if (crossing !== undefined && crossing.member === member) this.#zoneLeases.end(crossing, message.failed, nowMs)
+    if (crossing !== undefined && crossing.member === member) {
+      const failed = message.failed || !message.fetched.includes(crossing.chunk)
+      this.#zoneLeases.end(crossing, failed, nowMs)
+    }
     if (lease === undefined || lease.member !== member) return undefined
     this.#originLeases.end(lease)
-    if (message.failed) {
+    // Its word that all went well does not count: what was not brought has failed.
+    if (message.failed || !isBrought(lease, message.fetched)) {
       member.lapses++
       this.#originLeases.setCredit(member, 0)
-      return lease
+      return { lease, isBrought: false }
     }
     member.lapses = 0
     member.chunkMs = usualTime(member.chunkMs, (nowMs - lease.grantedMs) / lease.count)
-    return lease
+    return { lease, isBrought: true }
   }
 
   /**

@@ -2,7 +2,15 @@ import { strict as assert } from 'node:assert'
 import { test } from 'node:test'
 import { ChunkMap } from '@shoal/store'
 import fc from 'fast-check'
-import { grantOriginLease, isLeaseLate, leaseRun, originLeaseLimit, type LeaseCandidate } from './leases.ts'
+import {
+  grantOriginLease,
+  isBrought,
+  isLeaseLate,
+  leaseRun,
+  originLeaseLimit,
+  pauseOf,
+  type LeaseCandidate,
+} from './leases.ts'
 import { DEFAULT_PARAMETERS } from './parameters.ts'
 
 function randomOf(seed: number): () => number {
@@ -127,4 +135,19 @@ test('a lease is late by what its chunks usually take, and never at once', () =>
   assert.equal(isLate(1, 20_000, 20_000 * lateLeaseFactor), false)
   assert.equal(isLate(4, 20_000, 20_000 * lateLeaseFactor + 1), false)
   assert.equal(isLate(1, 20_000, 20_000 * lateLeaseFactor + 1), true)
+})
+
+test('a lease is brought when all of its chunks are, in whatever order and with whatever else', () => {
+  const lease = { first: 3, count: 2 }
+  assert.equal(isBrought(lease, [9, 4, 3]), true)
+  assert.equal(isBrought(lease, [3, 3]), false)
+  assert.equal(isBrought(lease, []), false)
+})
+
+test('one who asks for a pause of the origin is believed for a second, once; two as they say', () => {
+  assert.equal(pauseOf(60_000, undefined, 'one'), 1000)
+  assert.equal(pauseOf(300, undefined, 'one'), 300)
+  assert.equal(pauseOf(60_000, 'one', 'one'), 0)
+  assert.equal(pauseOf(4000, 'one', 'two'), 4000)
+  assert.equal(pauseOf(60_000, 'one', 'two'), 10_000)
 })

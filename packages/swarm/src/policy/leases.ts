@@ -121,6 +121,35 @@ export function originLeaseLimit(usualChunkMs: number, parameters: Readonly<Swar
   return Math.min(leasesPerOrigin, Math.max(leasesPerSlowOrigin, fitting))
 }
 
+/** Members' word keeps all from an origin for so long at most, in milliseconds. */
+const MAX_PAUSE_MS = 10_000
+/** The word of one member alone, which may be a lie. */
+const LONE_PAUSE_MS = 1000
+
+/**
+ * For how long nobody is sent to an origin that asked a member for less, in milliseconds. Two members that say so are believed. The
+ * word of one holds for a second, and not again while nobody else agrees: it could keep all from the origin for ever. In a
+ * real outage the next one that is sent there agrees.
+ * @param before who said so last, lately; undefined for nobody
+ */
+export function pauseOf(backoffMs: number, before: string | undefined, saidBy: string): number {
+  if (before === saidBy) return 0
+  return Math.min(backoffMs, before === undefined ? LONE_PAUSE_MS : MAX_PAUSE_MS)
+}
+
+/**
+ * Whether the holder of a lease has brought all of it. Whatever else it says: who hands leases back at once would be taken for the
+ * fastest member, and be given each of them again.
+ */
+export function isBrought(
+  lease: { readonly first: number; readonly count: number },
+  fetched: readonly number[],
+): boolean {
+  const there = new Set(fetched)
+  for (let chunk = lease.first; chunk < lease.first + lease.count; chunk++) if (!there.has(chunk)) return false
+  return true
+}
+
 /**
  * Whether a lease is late, so that its chunks may be given to a second member where nothing else is left to fetch. Whatever
  * its holder says of progress, the swarm does not wait for it alone; what a link can do shows in `usualChunkMs`.
