@@ -93,6 +93,51 @@ test('a small blob does not wait for a large one that came first', async (t) => 
   assert.ok(finished <= 2, `${finished} leases of the large blob went first`)
 })
 
+test('a node that tells of many blobs has no more than its share of an origin while others want something of it', async (t) => {
+  const coordinator = setUp(t, 8)
+  const hog = new FakeChannel('hog')
+  const honest = channels(3)
+  for (let at = 0; at < 40; at++) coordinator.receive(hog, join(blob(`fake ${at}`), 4))
+  for (const node of honest) for (const name of ['a', 'b']) coordinator.receive(node, join(blob(name), 64))
+  await turn()
+  assert.equal(hog.take('lease-grant').length, 2)
+  assert.equal(honest.flatMap((node) => node.take('lease-grant')).length, 6)
+})
+
+test('a node that is alone at an origin has all of it, and gives of it when others come', async (t) => {
+  const coordinator = setUp(t, 8)
+  const [alone, other] = channels(2) as [FakeChannel, FakeChannel]
+  for (let at = 0; at < 40; at++) coordinator.receive(alone, join(blob(`blob ${at}`), 4))
+  await turn()
+  const grants = alone.take('lease-grant')
+  assert.equal(grants.length, 8)
+  coordinator.receive(other, join(blob('other'), 64))
+  await turn()
+  for (const grant of grants.slice(0, 2)) coordinator.receive(alone, done(grant))
+  await turn()
+  assert.equal(alone.take('lease-grant').length, 0)
+  assert.equal(other.take('lease-grant').length, 2, 'what is free is for the one that has less')
+})
+
+test('who gives leases of one blob back comes behind others with all its blobs', async (t) => {
+  const coordinator = setUp(t, 1)
+  const [liar, honest] = channels(2) as [FakeChannel, FakeChannel]
+  for (let at = 0; at < 20; at++) coordinator.receive(liar, join(blob(`fake ${at}`), 4))
+  for (let round = 0; round < 3; round++) {
+    await turn()
+    for (const grant of liar.take('lease-grant')) coordinator.receive(liar, done(grant, { fetched: [] }))
+  }
+  coordinator.receive(honest, join(blob('a'), 64))
+  await turn()
+  for (const grant of liar.take('lease-grant')) coordinator.receive(liar, done(grant, { fetched: [] }))
+  for (let round = 0; round < 10; round++) {
+    await turn()
+    const grants = honest.take('lease-grant')
+    assert.equal(grants.length, 1)
+    coordinator.receive(honest, done(grants[0]!))
+  }
+})
+
 test('when an origin asks for less, nobody is sent to it; a node that fails by itself stops nobody', async (t) => {
   const coordinator = setUp(t, 8)
   const nodes = channels(4)

@@ -7,6 +7,8 @@ import type { Logger } from 'pino'
 import type { TrackerMetrics } from './metrics.ts'
 import { NodeBudgets } from './node-budgets.ts'
 import { OriginPace } from './origin-pace.ts'
+import { LapsedMembers } from './lapsed-members.ts'
+import type { TakesFirst } from './origin-leases.ts'
 import { RescuedMembers } from './rescued-members.ts'
 import { SwarmTable } from './swarm-table.ts'
 import { TagTable } from './tag-table.ts'
@@ -53,10 +55,13 @@ export class Coordinator {
   readonly #outcasts = new LRUCache<string, true>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
   /** In all swarms together: who bans others does so for all blobs. */
   readonly #rescued = new RescuedMembers()
+  readonly #lapses = new LapsedMembers()
   readonly #sweep: NodeJS.Timeout
   readonly #dirty = new Set<TrackedSwarm>()
   /** Those in which something may happen by itself. Most have nothing but members that have everything. */
   readonly #busy = new Set<TrackedSwarm>()
+  /** Origins that have room for more leases. */
+  readonly #freed = new Set<string>()
   #granting = false
   #nextLeaseId = 1
   #heartbeatMs = 0
@@ -142,39 +147,46 @@ export class Coordinator {
   }
 
   #join(channel: ControlChannel, message: TrackerJoin, nowMs: number): void {
-    const { digest, sizeBytes, originHost } = message
+    const { digest, sizeBytes } = message
     if (sizeBytes === 0) {
       this.#tellSize(channel, digest)
       return
     }
     const before = this.swarms.ofMember(digest, channel.peerId)
     if (before !== undefined && before.sizeBytes !== sizeBytes) this.#leave(before, channel.peerId, nowMs)
-    let swarm = this.swarms.ofSize(digest, sizeBytes)
-    if (swarm === undefined) {
-      if (!this.#budgets.found(channel.peerId, digest, sizeBytes)) return
-      swarm = new TrackedSwarm({
-        digest,
-        sizeBytes,
-        originHost,
-        parameters: this.#parameters,
-        leaseIdleMs: this.#options.leaseIdleMs,
-        random: Math.random,
-        onLapse: (lease, how) => this.#lapsed(digest, lease, how),
-        rescued: this.#rescued,
-      })
-      this.swarms.add(swarm)
-    }
+    const swarm = this.swarms.ofSize(digest, sizeBytes) ?? this.#found(channel.peerId, message)
+    if (swarm === undefined) return
     const isMember = swarm.members.has(channel.peerId)
     if (!isMember && !this.#budgets.join(channel.peerId)) return
     let member: Member
     try {
-      member = this.#counted(swarm, () => swarm.join(channel, message, nowMs))
+      member = swarm.join(channel, message, nowMs)
     } catch (error) {
       if (!isMember) this.#budgets.left(channel.peerId)
       throw error
     }
     if (!message.complete) this.#sendPeers(swarm, member, new Set(), this.#parameters.introducedNeighbours)
     this.#grantSoon(swarm)
+  }
+
+  /** A node is the first to tell of a blob, or of another size of one. Undefined when it has told of too many. */
+  #found(founder: string, { digest, sizeBytes, originHost }: TrackerJoin): TrackedSwarm | undefined {
+    if (!this.#budgets.found(founder, digest, sizeBytes)) return undefined
+    const swarm: TrackedSwarm = new TrackedSwarm({
+      digest,
+      sizeBytes,
+      originHost,
+      parameters: this.#parameters,
+      leaseIdleMs: this.#options.leaseIdleMs,
+      random: Math.random,
+      onLapse: (lease, how) => this.#lapsed(digest, lease, how),
+      rescued: this.#rescued,
+      lapsed: this.#lapses,
+      onCount: (peerId, by) => this.#outstandingChanged(swarm.originHost, peerId, by),
+      isHoarding: (peerId, nowMs) => this.#origins.isHoarding(swarm.originHost, peerId, nowMs),
+    })
+    this.swarms.add(swarm)
+    return swarm
   }
 
   /** A node asks how large a blob is before it joins: it was asked for the blob by digest alone. */
@@ -205,7 +217,7 @@ export class Coordinator {
 
   #leave(swarm: TrackedSwarm, peerId: string, nowMs: number): void {
     if (swarm.members.has(peerId)) this.#budgets.left(peerId)
-    this.#counted(swarm, () => swarm.leave(peerId, nowMs))
+    swarm.leave(peerId, nowMs)
     this.#grantSoon(swarm)
   }
 
@@ -260,21 +272,11 @@ export class Coordinator {
 
   // ---- leases ---------------------------------------------------------------------------------------------------
 
-  /** Runs what may end leases of a swarm. Whatever comes of it, the count of its origin stays right. */
-  #counted<T>(swarm: TrackedSwarm, action: () => T): T {
-    const before = swarm.leases.size
-    try {
-      return action()
-    } finally {
-      this.#outstandingChanged(swarm.originHost, swarm.leases.size - before)
-    }
-  }
-
-  #outstandingChanged(host: string, by: number): void {
-    if (by === 0) return
-    this.#origins.count(host, by)
-    // Room at the origin is room for every blob of it.
-    if (by < 0) for (const swarm of this.#busy) if (swarm.originHost === host) this.#grantSoon(swarm)
+  #outstandingChanged(host: string, peerId: string, by: 1 | -1): void {
+    this.#origins.count(host, peerId, by)
+    if (by > 0) return
+    this.#freed.add(host)
+    this.#scheduleGrants()
   }
 
   #leaseDone(peerId: string, message: LeaseDone, nowMs: number): void {
@@ -287,7 +289,6 @@ export class Coordinator {
       this.#options.logger.debug({ lease: leaseId, isBrought, tookMs: Math.round(tookMs) }, 'lease over')
       if (isBrought) this.#origins.took(swarm.originHost, tookMs / lease.count)
       else if (originBackoffMs > 0) this.#origins.pause(swarm.originHost, peerId, originBackoffMs, nowMs)
-      this.#outstandingChanged(swarm.originHost, -1)
     }
     this.#grantSoon(swarm)
   }
@@ -297,24 +298,56 @@ export class Coordinator {
     if (swarm === undefined) return
     this.#busy.add(swarm)
     this.#dirty.add(swarm)
+    this.#scheduleGrants()
+  }
+
+  #scheduleGrants(): void {
     if (this.#granting) return
     this.#granting = true
     setImmediate(() => {
       this.#granting = false
+      // Room at the origin is room for every blob of it.
+      if (this.#freed.size > 0) {
+        for (const swarm of this.#busy) if (this.#freed.has(swarm.originHost)) this.#dirty.add(swarm)
+        this.#freed.clear()
+      }
       const swarms = [...this.#dirty]
       this.#dirty.clear()
       this.#grantAll(swarms)
     })
   }
 
-  /** One lease for each blob in turn, so that a large blob does not keep a small one waiting. */
+  /**
+   * One lease for each blob in turn, so that a large blob does not keep a small one waiting. Who holds its share of an origin already,
+   * or does not use what it gets, gets what nobody else wants: else one node that tells of many blobs would have it all.
+   */
   #grantAll(swarms: TrackedSwarm[]): void {
     const now = performance.now()
     // Where there is room for one lease only, it goes to the blob that has waited longest.
     swarms.sort((one, other) => one.lastLeaseId - other.lastLeaseId)
-    let wanting = swarms.filter((swarm) => swarm.wantsLeases)
-    while (wanting.length > 0) wanting = wanting.filter((swarm) => this.#grantOne(swarm, now))
+    const wanting = swarms.filter((swarm) => swarm.wantsLeases)
+    this.#grantInTurn(wanting, ({ originHost }, peerId) => this.#takesFirst(originHost, peerId), now)
+    for (const swarm of wanting) {
+      const { originHost } = swarm
+      if (!swarm.isAwaited((peerId) => this.#takesFirst(originHost, peerId))) continue
+      this.#origins.waits(originHost, now)
+    }
+    this.#grantInTurn(wanting, () => true, now)
     for (const swarm of swarms) while (this.#grantAcross(swarm, now)) continue
+  }
+
+  #grantInTurn(
+    swarms: readonly TrackedSwarm[],
+    mayTake: (swarm: TrackedSwarm, peerId: string) => boolean,
+    nowMs: number,
+  ): void {
+    let wanting = swarms
+    const grant = (swarm: TrackedSwarm) => this.#grantOne(swarm, (peerId) => mayTake(swarm, peerId), nowMs)
+    while (wanting.length > 0) wanting = wanting.filter(grant)
+  }
+
+  #takesFirst(host: string, peerId: string): boolean {
+    return this.#origins.isWithinShare(host, peerId) && this.#lapses.isReliable(host, peerId)
   }
 
   /** A zone lease: the holder fetches from a member of another zone, the origin has no part in it. */
@@ -340,13 +373,12 @@ export class Coordinator {
     return true
   }
 
-  #grantOne(swarm: TrackedSwarm, nowMs: number): boolean {
+  #grantOne(swarm: TrackedSwarm, mayTake: TakesFirst, nowMs: number): boolean {
     if (!this.#origins.hasRoom(swarm.originHost, nowMs)) return false
     const usualChunkMs = this.#origins.usualChunkMs(swarm.originHost)
-    const lease = swarm.grant(this.#nextLeaseId, usualChunkMs, nowMs)
+    const lease = swarm.grant(this.#nextLeaseId, usualChunkMs, nowMs, mayTake)
     if (lease === undefined) return false
     this.#nextLeaseId++
-    this.#outstandingChanged(swarm.originHost, 1)
     const { id, first, count, kind } = lease
     this.#options.metrics.leases.inc({ kind })
     this.#options.logger.debug({ lease: id, peer: lease.member.channel.peerId, first, count, kind }, 'lease granted')
@@ -374,10 +406,7 @@ export class Coordinator {
     if (beat) this.#heartbeatMs = now
     for (const swarm of this.#busy) {
       const expired = swarm.expire(now, this.#origins.usualChunkMs(swarm.originHost))
-      if (expired > 0) {
-        this.#options.metrics.expired.inc(expired)
-        this.#outstandingChanged(swarm.originHost, -expired)
-      }
+      if (expired > 0) this.#options.metrics.expired.inc(expired)
       if (swarm.members.size === 0) {
         if (now - swarm.emptySinceMs > FORGET_AFTER_MS) this.#forget(swarm)
       } else if (swarm.isIdle) this.#busy.delete(swarm)

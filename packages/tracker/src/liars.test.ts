@@ -14,6 +14,7 @@ import { Coordinator } from './coordinator.ts'
 import { createTrackerMetrics } from './metrics.ts'
 import { TagTable } from './tag-table.ts'
 import type { Lease } from './member.ts'
+import { LapsedMembers } from './lapsed-members.ts'
 import { RescuedMembers } from './rescued-members.ts'
 import { TrackedSwarm, type TrackedSwarmOptions } from './tracked-swarm.ts'
 
@@ -37,17 +38,11 @@ function join(digest: Digest, sizeBytes: number, more: object = {}) {
 const report = (peerId: string, reason: string) => ({ type: 'peer-report', digest: DIGEST, peerId, reason }) as const
 const channel = (name: string) => new FakeChannel(name)
 
-function swarmOf(chunks: number, onLapse: TrackedSwarmOptions['onLapse'] = () => undefined): TrackedSwarm {
-  return new TrackedSwarm({
-    digest: DIGEST,
-    sizeBytes: chunks * CHUNK,
-    originHost: 'origin.test',
-    parameters: DEFAULT_PARAMETERS,
-    leaseIdleMs: 2000,
-    rescued: new RescuedMembers(),
-    random: () => 0,
-    onLapse,
-  })
+const OPTIONS = { digest: DIGEST, originHost: 'origin.test', parameters: DEFAULT_PARAMETERS, leaseIdleMs: 2000 }
+
+function swarmOf(chunks: number, more: Partial<TrackedSwarmOptions> = {}): TrackedSwarm {
+  const books = { rescued: new RescuedMembers(), lapsed: new LapsedMembers() }
+  return new TrackedSwarm({ ...OPTIONS, ...books, sizeBytes: chunks * CHUNK, random: () => 0, ...more })
 }
 
 test('a blob larger than any store would take costs the tracker nothing', async (t) => {
@@ -87,6 +82,40 @@ test('a million digests of one node: the first twenty thousand are kept', async 
   assert.ok(coordinator.swarms.largest(DIGEST)?.members.has('liar'))
 })
 
+test('who holds too many leases of an origin while others wait loses those that are late', () => {
+  const lapses: string[] = []
+  let held = 0
+  const swarm = swarmOf(10, {
+    onLapse: (_, how) => lapses.push(how),
+    onCount: (_, by) => (held += by),
+    isHoarding: () => held > 1,
+  })
+  swarm.join(channel('liar'), join(DIGEST, 10 * CHUNK), 0)
+  for (const id of [1, 2]) assert.ok(swarm.grant(id, 0, 0))
+  let nowMs = 0
+  // While it is unknown how long a chunk takes, too.
+  for (; nowMs < 5500; nowMs += 500) {
+    for (const id of [1, 2]) swarm.leaseProgress(id, 'liar', nowMs, nowMs)
+    assert.equal(swarm.expire(nowMs), 0)
+  }
+  for (const id of [1, 2]) swarm.leaseProgress(id, 'liar', 6500, 6500)
+  assert.equal(swarm.expire(6500), 1)
+  assert.deepEqual(lapses, ['hoarded'])
+})
+
+test('no lease lasts for ever, though nobody knows how long a chunk takes', () => {
+  const swarm = swarmOf(10)
+  swarm.join(channel('liar'), join(DIGEST, 10 * CHUNK), 0)
+  assert.ok(swarm.grant(1, 0, 0))
+  let nowMs = 0
+  for (; nowMs <= 120_000; nowMs += 1000) {
+    swarm.leaseProgress(1, 'liar', nowMs, nowMs)
+    assert.equal(swarm.expire(nowMs), 0)
+  }
+  swarm.leaseProgress(1, 'liar', nowMs, nowMs)
+  assert.equal(swarm.expire(nowMs), 1)
+})
+
 test('a holder that tells of progress for ever without an end loses its lease', () => {
   const swarm = swarmOf(10)
   const liar = channel('liar')
@@ -104,7 +133,7 @@ test('a holder that tells of progress for ever without an end loses its lease', 
 
 test('who only tells of progress keeps nobody waiting: what is left in the end another fetches as well', () => {
   const lapses: [string, string][] = []
-  const swarm = swarmOf(4, (lease, how) => lapses.push([lease.member.channel.peerId, how]))
+  const swarm = swarmOf(4, { onLapse: (lease, how) => lapses.push([lease.member.channel.peerId, how]) })
   swarm.join(channel('liar'), join(DIGEST, 4 * CHUNK), 0)
   const first = swarm.grant(1, 100, 0)
   swarm.join(channel('honest'), join(DIGEST, 4 * CHUNK), 0)

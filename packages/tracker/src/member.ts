@@ -25,8 +25,6 @@ export class Member implements LeaseCandidate, ZoneCandidate, ZoneSource {
   rescuedElsewhere = 0
   /** The rescue that it carries out now. */
   rescue: Lease | undefined
-  /** Leases in a row that it let lapse, or gave back. */
-  lapses = 0
   /** Others could not get what it says it has: its word on that does not count any more. */
   discredited = false
   /** Who said so. */
@@ -68,8 +66,11 @@ export interface Lease extends LiveLease {
  */
 export type LeaseKind = 'regular' | 'second' | 'rescue'
 
-/** How a lease was lost: no news came, another brought the chunks meanwhile, or news came for ever. */
-export type Lapse = 'idle' | 'overtaken' | 'too_old'
+/**
+ * How a lease was lost: no news came, another brought the chunks meanwhile, news came for ever, or it was late and one of too many
+ * that the holder has while others wait.
+ */
+export type Lapse = 'idle' | 'overtaken' | 'too_old' | 'hoarded'
 
 /** The duty of one member to bring a chunk into its zone. */
 export interface ZoneLease extends LiveLease {

@@ -3,6 +3,7 @@ import { ChunkMap } from '@shoal/store'
 import { grantOriginLease, IndexedSet, isLeaseLate, rescueOf, type Random, type SwarmParameters } from '@shoal/swarm'
 import type { Coverage } from './coverage.ts'
 import { isIdle, type Lapse, type Lease, type LeaseKind, type Member } from './member.ts'
+import type { LapsedMembers } from './lapsed-members.ts'
 import type { RescuedMembers } from './rescued-members.ts'
 
 /** What a member says of being starved holds for so long, in milliseconds. */
@@ -12,8 +13,8 @@ const RESCUE_PAUSE_MS = 100
 /** A lease may take so many times what its chunks usually take from this origin, and so long in any case. */
 const LEASE_AGE_FACTOR = 10
 const LEASE_AGE_MIN_MS = 30_000
-/** A member that lets so many leases in a row lapse gets one only where nobody else would take it. */
-const LAPSES_UNTIL_UNRELIABLE = 3
+/** While that is unknown, a chunk may take so long: over a link of 35 kB/s it does. */
+const LEASE_AGE_UNKNOWN_MS = 120_000
 /** Candidates that are weighed for one lease; in a large swarm a sample is as good as all. */
 const LEASE_SAMPLE = 128
 
@@ -26,7 +27,17 @@ export interface OriginLeasesOptions {
   /** A member has lost a lease. */
   onLapse: (lease: Lease, how: Lapse) => void
   rescued: RescuedMembers
+  /** Registry host that the blob comes from. */
+  host: () => string
+  lapsed: LapsedMembers
+  /** A member holds a lease more, or less. */
+  onCount: (peerId: string, by: 1 | -1) => void
+  /** Whether a member holds more leases of the origin than its share while another node waits for one. */
+  isHoarding: (peerId: string, nowMs: number) => boolean
 }
+
+/** Whether a member is among those who get leases first. */
+export type TakesFirst = (peerId: string) => boolean
 
 /** The origin leases of one blob. */
 export class OriginLeases {
@@ -53,18 +64,39 @@ export class OriginLeases {
     return (isIncomplete && (this.#unleased.count > 0 || this.live.size > 0)) || this.#starved.size > 0
   }
 
-  /** Grants one, if there is a chunk and a member for it. `usualChunkMs`: what a chunk of this origin takes. */
-  grant(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
+  /** Grants one, if there is a chunk and a member for it that may take one. `usualChunkMs`: what a chunk of this origin takes. */
+  grant(id: number, usualChunkMs: number, nowMs: number, mayTake: TakesFirst): Lease | undefined {
     return (
-      this.#grantRegular(id, usualChunkMs, nowMs) ??
-      this.#grantSecond(id, usualChunkMs, nowMs) ??
-      this.#grantRescue(id, usualChunkMs, nowMs)
+      this.#grantRegular(id, usualChunkMs, nowMs, mayTake) ??
+      this.#grantSecond(id, usualChunkMs, nowMs, mayTake) ??
+      this.#grantRescue(id, usualChunkMs, nowMs, mayTake)
     )
+  }
+
+  /** Whether a member without a lease would get one if the origin had room. A sample of them is looked at. */
+  isAwaited(mayTake: TakesFirst): boolean {
+    const { coverage, random } = this.#options
+    if (coverage.completeMembers > 0 || this.#unleased.count === 0) return false
+    const waits = ({ channel, discredited, held }: Member) =>
+      channel.isOpen && !discredited && held === 0 && mayTake(channel.peerId)
+    return this.#able.draw(1, waits, random).length > 0
+  }
+
+  /** Its holder has brought none of a lease, or not all. */
+  failed({ member }: Lease): void {
+    this.#options.lapsed.lapsed(this.#options.host(), member.channel.peerId)
+    // It gets no other until it tells of itself again.
+    this.setCredit(member, 0)
+  }
+
+  brought({ member }: Lease): void {
+    this.#options.lapsed.brought(this.#options.host(), member.channel.peerId)
   }
 
   /** A lease is over; what was not fetched under it is free again. */
   end(lease: Lease): void {
     this.live.delete(lease.id)
+    this.#options.onCount(lease.member.channel.peerId, -1)
     lease.member.held--
     if (lease.member.rescue === lease) lease.member.rescue = undefined
     this.weigh(lease.member)
@@ -82,9 +114,7 @@ export class OriginLeases {
       const how = this.#lapseOf(lease, usualChunkMs, nowMs)
       if (how === undefined) continue
       this.end(lease)
-      // Silent now, so it gets no other until it tells of itself again.
-      this.setCredit(lease.member, 0)
-      lease.member.lapses++
+      this.failed(lease)
       expired++
       this.#options.onLapse(lease, how)
     }
@@ -92,13 +122,13 @@ export class OriginLeases {
   }
 
   #lapseOf(lease: Lease, usualChunkMs: number, nowMs: number): Lapse | undefined {
-    const { coverage, leaseIdleMs, parameters } = this.#options
+    const { coverage, isHoarding, leaseIdleMs, parameters } = this.#options
     if (isIdle(lease, leaseIdleMs, nowMs)) return 'idle'
-    const usualMs = usualChunkMs * lease.count
-    const ageLimitMs = usualMs === 0 ? Infinity : Math.max(LEASE_AGE_MIN_MS, usualMs * LEASE_AGE_FACTOR)
-    if (nowMs - lease.grantedMs > ageLimitMs) return 'too_old'
-    const isOvertaken = lease.kind === 'regular' && chunksOf(lease).every((chunk) => coverage.hasCopy(chunk))
-    return isOvertaken && isLeaseLate(lease, usualChunkMs, parameters, nowMs) ? 'overtaken' : undefined
+    const usualMs = usualChunkMs === 0 ? LEASE_AGE_UNKNOWN_MS : usualChunkMs * LEASE_AGE_FACTOR
+    if (nowMs - lease.grantedMs > Math.max(LEASE_AGE_MIN_MS, usualMs * lease.count)) return 'too_old'
+    if (!isLeaseLate(lease, usualChunkMs, parameters, nowMs)) return undefined
+    if (lease.kind === 'regular' && chunksOf(lease).every((chunk) => coverage.hasCopy(chunk))) return 'overtaken'
+    return isHoarding(lease.member.channel.peerId, nowMs) ? 'hoarded' : undefined
   }
 
   /** A member is gone: what it held, and what it alone had, is free again. */
@@ -147,14 +177,15 @@ export class OriginLeases {
     }
   }
 
-  #grantRegular(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
+  #grantRegular(id: number, usualChunkMs: number, nowMs: number, mayTake: TakesFirst): Lease | undefined {
     const { coverage, members, parameters, random } = this.#options
     if (coverage.completeMembers > 0 || this.#unleased.count === 0) return undefined
     // What a discredited member fetches counts for nobody: while others wait, the origin's time is theirs.
     const isAwaited = this.#isAwaited()
-    const isUsable = ({ channel, discredited }: Member) => channel.isOpen && !(discredited && isAwaited)
+    const isUsable = ({ channel, discredited }: Member) =>
+      channel.isOpen && !(discredited && isAwaited) && mayTake(channel.peerId)
     const willing = this.#able.draw(LEASE_SAMPLE, isUsable, random)
-    const reliable = willing.filter(isReliable)
+    const reliable = willing.filter((member) => this.#isReliable(member))
     // Somebody unreliable is better than nobody.
     const sample = reliable.length > 0 ? reliable : willing
     const view = { unleased: this.#unleased, incompleteMembers: members.size, usualChunkMs }
@@ -164,7 +195,7 @@ export class OriginLeases {
   }
 
   /** Nothing else is left to fetch: what the holder of a late lease has not brought, another fetches as well. */
-  #grantSecond(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
+  #grantSecond(id: number, usualChunkMs: number, nowMs: number, mayTake: TakesFirst): Lease | undefined {
     const { coverage, members, parameters, random } = this.#options
     if (coverage.completeMembers > 0 || this.#unleased.count > 0) return undefined
     const late = new ChunkMap(coverage.chunkCount)
@@ -177,7 +208,8 @@ export class OriginLeases {
     for (const lease of this.live.values())
       if (lease.kind !== 'regular') for (const chunk of chunksOf(lease)) late.delete(chunk)
     if (late.count === 0) return undefined
-    const isUsable = (member: Member) => member.channel.isOpen && isReliable(member) && !holders.has(member)
+    const isUsable = (member: Member) =>
+      member.channel.isOpen && this.#isReliable(member) && !holders.has(member) && mayTake(member.channel.peerId)
     const sample = this.#able.draw(LEASE_SAMPLE, isUsable, random)
     const view = { unleased: late, incompleteMembers: members.size, usualChunkMs }
     const decision = grantOriginLease(view, sample, parameters, random)
@@ -186,11 +218,16 @@ export class OriginLeases {
   }
 
   /** The books say that chunks are in the swarm, but a member has been unable to get any for a while. */
-  #grantRescue(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
+  #grantRescue(id: number, usualChunkMs: number, nowMs: number, mayTake: TakesFirst): Lease | undefined {
     if (nowMs < this.#noRescueBeforeMs) return undefined
+    let isPutOff = false
     for (const member of this.#starved) {
       if (nowMs - member.starvedSaidMs > STARVED_SAID_MS) {
         this.#starved.delete(member)
+        continue
+      }
+      if (!mayTake(member.channel.peerId)) {
+        isPutOff = true
         continue
       }
       const othersWait = member.discredited && this.#isAwaited()
@@ -202,7 +239,7 @@ export class OriginLeases {
       this.#options.rescued.note(member.channel.peerId, member.rescuedElsewhere + member.rescues)
       return (member.rescue = this.#enter(id, member, run.first, run.count, 'rescue', nowMs))
     }
-    this.#noRescueBeforeMs = nowMs + RESCUE_PAUSE_MS
+    if (!isPutOff) this.#noRescueBeforeMs = nowMs + RESCUE_PAUSE_MS
     return undefined
   }
 
@@ -234,6 +271,7 @@ export class OriginLeases {
     this.lastId = id
     const lease: Lease = { id, member, first, count, kind, grantedMs: nowMs, newsMs: nowMs, receivedBytes: 0 }
     this.live.set(id, lease)
+    this.#options.onCount(member.channel.peerId, 1)
     member.held++
     member.granted++
     this.weigh(member)
@@ -244,15 +282,14 @@ export class OriginLeases {
     return lease
   }
 
+  #isReliable({ channel, discredited }: Member): boolean {
+    return !discredited && this.#options.lapsed.isReliable(this.#options.host(), channel.peerId)
+  }
+
   #isLeased(chunk: number): boolean {
     for (const { first, count } of this.live.values()) if (chunk >= first && chunk < first + count) return true
     return false
   }
-}
-
-/** Whether a member is among those who get leases first. */
-function isReliable({ lapses, discredited }: Member): boolean {
-  return lapses < LAPSES_UNTIL_UNRELIABLE && !discredited
 }
 
 function chunksOf({ first, count }: Lease): number[] {

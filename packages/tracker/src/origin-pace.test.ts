@@ -8,13 +8,30 @@ const setUp = (leasesPerOrigin = 2) => new OriginPace({ ...DEFAULT_PARAMETERS, l
 
 test('there is room until as many leases are out as the origin may have', () => {
   const pace = setUp()
-  pace.count(HOST, 1)
+  pace.count(HOST, 'one', 1)
   assert.equal(pace.hasRoom(HOST, 0), true)
-  pace.count(HOST, 1)
+  pace.count(HOST, 'one', 1)
   assert.equal(pace.hasRoom(HOST, 0), false)
   assert.equal(pace.hasRoom('other.test', 0), true)
-  pace.count(HOST, -1)
+  pace.count(HOST, 'one', -1)
   assert.equal(pace.hasRoom(HOST, 0), true)
+})
+
+test('who holds more than its share of an origin hoards it while another waits', () => {
+  const pace = setUp(8)
+  for (let held = 0; held < 2; held++) {
+    assert.equal(pace.isWithinShare(HOST, 'one'), true)
+    pace.count(HOST, 'one', 1)
+  }
+  assert.equal(pace.isWithinShare(HOST, 'one'), false)
+  pace.waits(HOST, 0)
+  assert.equal(pace.isHoarding(HOST, 'one', 0), false, 'its share it may have')
+  pace.count(HOST, 'one', 1)
+  assert.equal(pace.isHoarding(HOST, 'one', 0), true)
+  assert.equal(pace.isHoarding('other.test', 'one', 0), false)
+  assert.equal(pace.isHoarding(HOST, 'one', 2000), false, 'nobody waits any more')
+  pace.count(HOST, 'one', -1)
+  assert.equal(pace.isWithinShare(HOST, 'other'), true)
 })
 
 test('a pause that one member alone asks for is short, however often it says so', () => {

@@ -13,7 +13,8 @@ import { ChunkMap, chunkCountFor } from '@shoal/store'
 import { chooseNeighbours, isBrought, MemberPool, usualTime, type Random, type SwarmParameters } from '@shoal/swarm'
 import { Coverage } from './coverage.ts'
 import { Member, noteProgress, type Lapse, type Lease, type ZoneLease } from './member.ts'
-import { OriginLeases, STARVED_SAID_MS } from './origin-leases.ts'
+import { OriginLeases, STARVED_SAID_MS, type TakesFirst } from './origin-leases.ts'
+import type { LapsedMembers } from './lapsed-members.ts'
 import type { RescuedMembers } from './rescued-members.ts'
 import { ZoneLeases } from './zone-leases.ts'
 
@@ -28,6 +29,12 @@ export interface TrackedSwarmOptions {
   onLapse?: ((lease: Lease, how: Lapse) => void) | undefined
   /** Members that had to be rescued, in any swarm. */
   rescued: RescuedMembers
+  /** Members that did not use their leases, in any swarm. */
+  lapsed: LapsedMembers
+  /** A member holds a lease at the origin more, or less. */
+  onCount?: ((peerId: string, by: 1 | -1) => void) | undefined
+  /** Whether a node holds more leases of the origin than its share while another waits for one. @default nobody does */
+  isHoarding?: ((peerId: string, nowMs: number) => boolean) | undefined
 }
 
 /** A lease at the origin that its holder says is over. */
@@ -52,7 +59,8 @@ export class TrackedSwarm {
   readonly #zoneLeases: ZoneLeases
 
   constructor(options: TrackedSwarmOptions) {
-    const { parameters, leaseIdleMs, random, onLapse = () => undefined, rescued } = options
+    const { parameters, leaseIdleMs, random, rescued, lapsed } = options
+    const { onLapse = () => undefined, onCount = () => undefined, isHoarding = () => false } = options
     const { members } = this
     this.#options = options
     this.digest = options.digest
@@ -60,8 +68,10 @@ export class TrackedSwarm {
     this.originHost = options.originHost
     const coverage = new Coverage(chunkCountFor(options.sizeBytes))
     this.#coverage = coverage
-    this.#originLeases = new OriginLeases({ coverage, members, parameters, leaseIdleMs, random, onLapse, rescued })
-    this.#zoneLeases = new ZoneLeases({ coverage, members, pool: this.#pool, parameters, leaseIdleMs, random })
+    const books = { coverage, members, parameters, leaseIdleMs, random }
+    const host = () => this.originHost
+    this.#originLeases = new OriginLeases({ ...books, host, rescued, lapsed, onLapse, onCount, isHoarding })
+    this.#zoneLeases = new ZoneLeases({ ...books, pool: this.#pool })
   }
 
   get completeMembers(): number {
@@ -167,11 +177,19 @@ export class TrackedSwarm {
     this.#originLeases.starved(member, nowMs)
   }
 
-  /** Grants one lease, if there is a chunk and a member for it. `usualChunkMs`: what a chunk of this origin takes. */
-  grant(id: number, usualChunkMs: number, nowMs: number): Lease | undefined {
+  /**
+   * Grants one lease, if there is a chunk and a member for it. `usualChunkMs`: what a chunk of this origin takes.
+   * @param mayTake who may have it; @default anybody
+   */
+  grant(id: number, usualChunkMs: number, nowMs: number, mayTake: TakesFirst = () => true): Lease | undefined {
     // Leases are counted for each origin: a blob of which no member has named one has none to ask.
     if (this.originHost === '') return undefined
-    return this.#originLeases.grant(id, usualChunkMs, nowMs)
+    return this.#originLeases.grant(id, usualChunkMs, nowMs, mayTake)
+  }
+
+  /** Whether a member without a lease would get one if the origin had room. */
+  isAwaited(mayTake: TakesFirst): boolean {
+    return this.originHost !== '' && this.#originLeases.isAwaited(mayTake)
   }
 
   /** Grants one zone lease, if a zone lacks what another has. */
@@ -203,11 +221,10 @@ export class TrackedSwarm {
     this.#originLeases.end(lease)
     // Its word that all went well does not count: what was not brought has failed.
     if (message.failed || !isBrought(lease, message.fetched)) {
-      member.lapses++
-      this.#originLeases.setCredit(member, 0)
+      this.#originLeases.failed(lease)
       return { lease, isBrought: false }
     }
-    member.lapses = 0
+    this.#originLeases.brought(lease)
     member.chunkMs = usualTime(member.chunkMs, (nowMs - lease.grantedMs) / lease.count)
     return { lease, isBrought: true }
   }

@@ -8,6 +8,7 @@ import {
   isLeaseLate,
   leaseRun,
   originLeaseLimit,
+  originLeasesPerNode,
   pauseOf,
   type LeaseCandidate,
 } from './leases.ts'
@@ -150,4 +151,8 @@ test('one who asks for a pause of the origin is believed for a second, once; two
   assert.equal(pauseOf(60_000, 'one', 'one'), 0)
   assert.equal(pauseOf(4000, 'one', 'two'), 4000)
   assert.equal(pauseOf(60_000, 'one', 'two'), 10_000)
+})
+
+test('what one node holds of an origin while others wait leaves something for them', () => {
+  assert.deepEqual([1, 2, 3, 8, 16, 32].map(originLeasesPerNode), [1, 1, 2, 2, 4, 8])
 })

@@ -121,6 +121,15 @@ export function originLeaseLimit(usualChunkMs: number, parameters: Readonly<Swar
   return Math.min(leasesPerOrigin, Math.max(leasesPerSlowOrigin, fitting))
 }
 
+/**
+ * Leases that one node holds at an origin while another waits for one, all its blobs together: a node may tell of blobs that do
+ * not exist, and hold what it got for them. Something is left for others wherever more than one lease may be out.
+ * @param limit leases that may be outstanding at the origin
+ */
+export function originLeasesPerNode(limit: number): number {
+  return Math.max(1, Math.min(limit - 1, Math.max(2, Math.floor(limit / 4))))
+}
+
 /** Members' word keeps all from an origin for so long at most, in milliseconds. */
 const MAX_PAUSE_MS = 10_000
 /** The word of one member alone, which may be a lie. */
