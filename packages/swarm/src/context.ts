@@ -25,6 +25,8 @@ export interface SwarmTimings {
   trackerGraceMs: number
   /** A tracker that says nothing about a starved download for so long counts as lost for it. @default 5000 */
   trackerSilenceMs: number
+  /** A download with a tracker that has got neither bytes nor a lease for so long asks the origin itself. @default 10000 */
+  forsakenMs: number
   /** Without a tracker: a member that shows no activity for so long loses its share of the origin. @default 2000 */
   takeoverMs: number
   /** How long a download goes on after the last client has left. @default 3000 */
@@ -40,6 +42,7 @@ export const DEFAULT_TIMINGS: Readonly<SwarmTimings> = Object.freeze({
   haveBatchMs: 25,
   trackerGraceMs: 1500,
   trackerSilenceMs: 5000,
+  forsakenMs: 10_000,
   takeoverMs: 2000,
   lingerMs: 3000,
   banMs: 600_000,

@@ -8,7 +8,7 @@ import type { ControlMessage, LeaseGrant, NodeAddress, TrackerPeers } from '@sho
 import type { Crossings } from './crossings.ts'
 import type { Download } from './download.ts'
 import type { OriginRuns } from './origin-runs.ts'
-import { progressIntervalMs } from './policy/index.ts'
+import { isForsaken, progressIntervalMs } from './policy/index.ts'
 import type { TrackerSession } from './tracker-client.ts'
 
 /** How long connected agents have to say that they take part, before this node acts as if it were alone. */
@@ -44,6 +44,10 @@ export class Discovery implements TrackerSession {
   /** Peers that could not be reached, and when: they are not tried again at once. */
   readonly #failedMs = new Map<string, number>()
   readonly #startedMs = performance.now()
+  /** How long this node waits for a tracker that gives it nothing: not as long as others, so that not all go to the origin at once. */
+  readonly #patienceMs: number
+  /** Bytes that peers had given when it went to the origin by itself. */
+  #forsakenBytes: number | undefined
   #tracked = false
   #trackerNewsMs = 0
   #toldMs = 0
@@ -62,6 +66,7 @@ export class Discovery implements TrackerSession {
     this.#origin = origin
     this.#crossings = crossings
     this.#originHost = originHost
+    this.#patienceMs = download.context.timings.forsakenMs * (1 + Math.random() / 2)
   }
 
   /** Connections and questions that are still open. */
@@ -120,18 +125,31 @@ export class Discovery implements TrackerSession {
     return this.#tracked && !this.alone(nowMs)
   }
 
+  /** Whether a tracker is in charge and gives this node nothing, nor does anybody else: until a lease or a peer's chunk comes. */
+  isForsaken(nowMs: number): boolean {
+    const { board, fromPeersBytes, neighbourhood } = this.#download
+    if (this.#forsakenBytes !== undefined && this.#forsakenBytes !== fromPeersBytes) this.#forsakenBytes = undefined
+    const silentMs = this.#download.silentMs(nowMs)
+    if (silentMs < this.#patienceMs) return this.#forsakenBytes !== undefined
+    const gains = neighbourhood.all().map(({ lastGainMs }) => lastGainMs)
+    const neighboursSilentMs = nowMs - Math.max(-Infinity, ...gains)
+    const waiting = { silentMs, neighboursSilentMs, usualChunkMs: board.usualMs }
+    if (isForsaken(waiting, this.#patienceMs)) this.#forsakenBytes = fromPeersBytes
+    return this.#forsakenBytes !== undefined
+  }
+
   /** Regular look: tells the tracker what has come, and asks for more neighbours when there is nothing to do. */
   look(nowMs: number): void {
     const { context, digest, neighbourhood } = this.#download
     this.#tellTracker(nowMs)
     if (this.alone(nowMs)) this.#askConnectedAgents()
-    const starved = this.#isStarved()
-    if (starved && neighbourhood.size < context.parameters.acceptedNeighbours) {
+    if (this.#isStarved()) {
+      // Also with all the neighbours that there is room for: the tracker takes it for a cry for help, too.
       if (this.#tracked && nowMs - this.#morePeersMs > MORE_PEERS_INTERVAL_MS) {
         this.#morePeersMs = nowMs
         context.trackers.send(digest, { type: 'tracker-peers-wanted', digest, exclude: neighbourhood.peerIds() })
       }
-      if (this.#dhtIsDue(nowMs)) this.#askDht()
+      if (neighbourhood.size < context.parameters.acceptedNeighbours && this.#dhtIsDue(nowMs)) this.#askDht()
     }
     this.#connect()
   }
@@ -188,6 +206,7 @@ export class Discovery implements TrackerSession {
 
   onLease(message: LeaseGrant): void {
     this.#trackerNewsMs = performance.now()
+    this.#forsakenBytes = undefined
     if (message.source !== undefined) {
       this.#crossings.onLease(message, message.source)
       return

@@ -249,7 +249,7 @@ export class Download implements RunOwner {
     const now = performance.now()
     this.board.front = this.#readers.front()
     this.#requests.pump(now)
-    if (this.#discovery.alone(now)) this.#origin.pumpAlone(now)
+    if (this.#discovery.alone(now) || this.#discovery.isForsaken(now)) this.#origin.pumpAlone(now)
   }
 
   /** Regular look at what takes too long. */
