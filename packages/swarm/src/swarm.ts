@@ -275,7 +275,7 @@ export class Swarm {
   #withdraw(digest: Digest): void {
     // A download of it has told what it has by itself.
     if (this.#downloads.has(digest) || this.#starting.has(digest)) return
-    this.trackers.send(digest, { type: 'tracker-leave', digest })
+    this.trackers.tellGone(digest)
     this.#announcer.withdraw(digest)
   }
 

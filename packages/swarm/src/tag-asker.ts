@@ -67,9 +67,10 @@ export class TagAsker {
     else question.settle({ kind: 'told', found: { digest, mediaType, sizeBytes }, stale })
   }
 
-  /** The tracker is lost: who asked it goes its own way. */
-  failAll(): void {
+  /** A tracker is lost: who asked it goes its own way. */
+  failAll(lost: ControlChannel): void {
     for (const question of this.#questions.values()) {
+      if (question.channel !== lost) continue
       if (question.failure !== undefined) question.fail(question.failure)
       else if (!question.lookingUp) question.settle(undefined)
     }

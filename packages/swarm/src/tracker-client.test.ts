@@ -151,6 +151,31 @@ test('trackers are told of whole blobs, each of its own, and inherit those of on
   assert.equal(all.size, digests.length)
 })
 
+test('what is not here any more all trackers are told, whoever is in charge', async (t) => {
+  const { trackers, client } = await setUp(t, ['a', 'b'])
+  client.tellGone(digests[0]!)
+  for (const channel of trackers.channels.values()) {
+    assert.deepEqual(channel.take('tracker-leave'), [{ type: 'tracker-leave', digest: digests[0] }])
+  }
+})
+
+test('a question about a tag ends with the tracker that was asked, not with another', async (t) => {
+  const { trackers, client, connected } = await setUp(t, ['a', 'b'])
+  const lookup = () => Promise.reject(new Error('not asked'))
+  const references = Array.from({ length: 20 }, (_, at) => `r/app:${at}`)
+  const outcomes = references.map((reference) => client.askTag(reference, lookup, 20_000))
+  const [a, b] = ['a', 'b'].map((address) => trackers.channels.get(address)!.take('tag-ask'))
+  assert.ok(a!.length > 0 && b!.length > 0)
+  await trackers.lose('a')
+  await connected(['b'])
+  const found = { digest: digests[0]!, mediaType: 'm', sizeBytes: 1 }
+  for (const { requestId, reference } of b!) {
+    client.receive({ type: 'tag-answer', requestId, reference, ...found, stale: false, errorCode: '' })
+  }
+  const told = (await Promise.all(outcomes)).filter((outcome) => outcome?.kind === 'told')
+  assert.equal(told.length, b!.length)
+})
+
 test('a tracker is known as one while its channel is open', async (t) => {
   const { trackers, client, connected } = await setUp(t, ['a'])
   assert.equal(client.isTracker('tracker at a'), true)

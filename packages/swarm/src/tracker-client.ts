@@ -60,7 +60,7 @@ export class TrackerClient {
 
   async stop(): Promise<void> {
     this.#stop.abort()
-    this.#tags.failAll()
+    for (const { channel } of this.#links) if (channel !== undefined) this.#tags.failAll(channel)
     // The channels first: each loop waits for the end of its own.
     await Promise.allSettled(this.#links.map(async ({ channel }) => await channel?.close()))
     await Promise.allSettled(this.#loops)
@@ -99,6 +99,14 @@ export class TrackerClient {
   /** Tells the tracker in charge of a blob that this node has it whole. */
   tellHolding(digest: Digest, sizeBytes: number): void {
     this.send(digest, holding(digest, sizeBytes))
+  }
+
+  /**
+   * Tells all trackers that this node does not have a blob any more: those that were in charge of it before may still count on this
+   * node, and will be in charge again.
+   */
+  tellGone(digest: Digest): void {
+    for (const { channel } of this.#links) channel?.send({ type: 'tracker-leave', digest })
   }
 
   /** Size of a blob in bytes, as far as its tracker knows; undefined when it does not, or the signal fires. */
@@ -195,10 +203,10 @@ export class TrackerClient {
       } catch (error) {
         if (!this.#stop.signal.aborted) logger.debug({ tracker: link.address, err: error }, 'tracker not reached')
       }
-      const lost = link.channel !== undefined
+      const lost = link.channel
       link.channel = undefined
-      if (lost) {
-        this.#tags.failAll()
+      if (lost !== undefined) {
+        this.#tags.failAll(lost)
         this.#assign()
         // What this tracker was in charge of goes to the next in order.
         for (const other of this.#links) {

@@ -328,6 +328,33 @@ test('nobody waits for what was evicted', { timeout: 120_000 }, async (t) => {
   assert.deepEqual(await newcomer!.bytes(evicted), origin.content(evicted))
 })
 
+test('nobody waits for what was evicted at a tracker that was in charge of it meanwhile', async (t) => {
+  const first = await startTracker(t)
+  const other = await startTracker(t)
+  const [holder] = await startMembers(t, 1, [first, other])
+  const origin = new MemoryOrigin()
+  const digest = origin.add(MIB)
+  await holder!.fetch(origin, digest)
+  // Both know of it: the one that is in charge, and the other, as if that had been gone for a while.
+  const status = holder!.swarm.trackers.status()
+  const channels = status.map(({ peerId }) => holder!.control.openChannel(peerId!)!)
+  const held = { type: 'tracker-join', digest, sizeBytes: MIB, originHost: '', chunks: new Uint8Array() } as const
+  for (const channel of channels) channel.send({ ...held, complete: true, leaseCredit: 0 })
+  const holders = async () => {
+    const answers = await Promise.all([first, other].map(({ api }) => fetch(`${api}/api/v1/swarms`)))
+    const pages = (await Promise.all(answers.map((answer) => answer.json()))) as {
+      swarms: { completeMembers: number }[]
+    }[]
+    return pages.map(({ swarms }) => swarms[0]?.completeMembers)
+  }
+  const become = async (each: number) => {
+    while (!(await holders()).every((count) => count === each)) await new Promise((resolve) => setImmediate(resolve))
+  }
+  await become(1)
+  await holder!.store.delete(digest)
+  await become(0)
+})
+
 test('a member that does not give what it says it has does not keep a zone from it', async (t) => {
   const tracker = await startTracker(t)
   const origin = new MemoryOrigin()
