@@ -47,7 +47,7 @@ export function addPreheatApi(server: FastifyInstance, preheats: Preheats): void
 
 const UNKNOWN = { statusCode: 404, error: 'Not Found', message: 'this tracker knows of no such preheat' }
 
-function tell({ nodes, ...preheat }: Preheat, withNodes: boolean): object {
+function tell({ nodes, openNodes: _, ...preheat }: Preheat, withNodes: boolean): object {
   const all = [...nodes.values()]
   const count = (...states: NodeState[]) => all.filter(({ state }) => states.includes(state)).length
   const sum = (key: 'totalBytes' | 'receivedBytes' | 'fromPeersBytes' | 'fromOriginBytes') =>

@@ -109,3 +109,12 @@ test('what runs and what is remembered is bounded', (t) => {
   }
   assert.ok(preheats.list().length <= 100)
 })
+
+test('a report of one node among thousands does not look at the others', (t) => {
+  const { preheats, channels } = setUp(t)
+  const preheat = preheats.start(WISH, 0)!
+  preheat.nodes.values = () => assert.fail('all nodes were looked at')
+  for (const { peerId } of channels.slice(1)) preheats.report(peerId, reportOf(preheat.id))
+  preheats.report(channels[0]!.peerId, reportOf(preheat.id, { state: 'running' }))
+  assert.equal(preheat.state, 'running')
+})

@@ -47,6 +47,8 @@ export interface Preheat extends PreheatWish {
   id: string
   state: 'running' | 'done' | 'failed' | 'cancelled'
   nodes: Map<string, TrackedNode>
+  /** Nodes that are not over with it: thousands report each second, so they are not counted anew each time. */
+  openNodes: number
 }
 
 export interface PreheatsOptions {
@@ -90,7 +92,13 @@ export class Preheats {
       .filter(({ hello }) => wish.zone === undefined || hello.node.zone === wish.zone)
     const count = Math.ceil((candidates.length * wish.nodesPercent) / 100)
     const chosen = candidates.sort((a, b) => order(a.peerId).compare(order(b.peerId))).slice(0, count)
-    const preheat: Preheat = { ...wish, id: randomBytes(8).toString('hex'), state: 'running', nodes: new Map() }
+    const preheat: Preheat = {
+      ...wish,
+      id: randomBytes(8).toString('hex'),
+      state: 'running',
+      nodes: new Map(),
+      openNodes: count,
+    }
     for (const { peerId, hello } of chosen) {
       const bytes = { totalBytes: 0, receivedBytes: 0, fromPeersBytes: 0, fromOriginBytes: 0 }
       const node = {
@@ -127,7 +135,7 @@ export class Preheats {
     const node = preheat?.nodes.get(peerId)
     if (preheat?.state !== 'running' || node === undefined || isOver(node.state)) return
     Object.assign(node, report, { reason: errorCode === '' ? report.reason : `${report.reason} (${errorCode})` })
-    this.#settle(preheat)
+    if (isOver(node.state)) this.#over(preheat)
   }
 
   /** A node that came back is told again: it may have been restarted. */
@@ -150,13 +158,12 @@ export class Preheats {
         const channel = connected.get(node.peerId)
         if (channel === undefined) {
           if (node.state !== 'lost') Object.assign(node, { state: 'lost', sinceMs: nowMs })
-          else if (nowMs - node.sinceMs >= LOST_AFTER_MS) this.#fail(node, 'the node is gone')
+          else if (nowMs - node.sinceMs >= LOST_AFTER_MS) this.#fail(preheat, node, 'the node is gone')
         } else if (node.state === 'ordered') {
-          if (node.tries >= MAX_TRIES) this.#fail(node, 'the node does not answer: its version may be too old')
+          if (node.tries >= MAX_TRIES) this.#fail(preheat, node, 'the node does not answer: its version may be too old')
           else this.#order(channel, preheat, nowMs)
         }
       }
-      this.#settle(preheat)
     }
   }
 
@@ -167,13 +174,20 @@ export class Preheats {
     channel.send({ type: 'preheat-order', preheatId: id, image, platform, action })
   }
 
-  #fail(node: TrackedNode, reason: string): void {
+  #fail(preheat: Preheat, node: TrackedNode, reason: string): void {
     Object.assign(node, { state: 'failed', reason })
+    this.#over(preheat)
+  }
+
+  /** A node is over with it. */
+  #over(preheat: Preheat): void {
+    preheat.openNodes--
+    this.#settle(preheat)
   }
 
   #settle(preheat: Preheat): void {
+    if (preheat.openNodes > 0) return
     const states = [...preheat.nodes.values()].map(({ state }) => state)
-    if (!states.every(isOver)) return
     preheat.state = states.includes('failed') ? 'failed' : 'done'
     this.#options.logger.info({ preheat: preheat.id, state: preheat.state }, 'a preheat is over')
   }
