@@ -138,6 +138,20 @@ test('who gives leases of one blob back comes behind others with all its blobs',
   }
 })
 
+test('news of a lease of an earlier run of the tracker ends no lease of this one', async (t) => {
+  const [old, fresh] = [setUp(t, 8), setUp(t, 8)]
+  const [agent] = channels(1) as [FakeChannel]
+  old.receive(agent, join(blob('a'), 40))
+  await turn()
+  const before = agent.take('lease-grant')
+  fresh.receive(agent, join(blob('a'), 40))
+  await turn()
+  const live = liveLeases(fresh, 'origin.test')
+  for (const grant of before) fresh.receive(agent, done(grant))
+  assert.ok(before.length > 0 && live > 0)
+  assert.equal(liveLeases(fresh, 'origin.test'), live)
+})
+
 test('when an origin asks for less, nobody is sent to it; a node that fails by itself stops nobody', async (t) => {
   const coordinator = setUp(t, 8)
   const nodes = channels(4)

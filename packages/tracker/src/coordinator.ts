@@ -1,4 +1,5 @@
 // Turns the messages of agents into entries in the books, and the books' decisions into messages.
+import { randomInt } from 'node:crypto'
 import { entryLimit, type Digest } from '@shoal/oci'
 import type { ControlChannel, ControlMessage, LeaseDone, PeerReport, TrackerJoin } from '@shoal/network'
 import { DEFAULT_PARAMETERS, type SwarmParameters } from '@shoal/swarm'
@@ -7,6 +8,7 @@ import type { Logger } from 'pino'
 import type { TrackerMetrics } from './metrics.ts'
 import { NodeBudgets } from './node-budgets.ts'
 import { OriginPace } from './origin-pace.ts'
+import { Outcasts } from './outcasts.ts'
 import { LapsedMembers } from './lapsed-members.ts'
 import type { TakesFirst } from './origin-leases.ts'
 import { RescuedMembers } from './rescued-members.ts'
@@ -16,6 +18,8 @@ import type { Lapse, Lease, Member } from './member.ts'
 import { TrackedSwarm } from './tracked-swarm.ts'
 
 const SWEEP_INTERVAL_MS = 250
+/** Numbers of leases begin below: what is counted up from there stays a safe integer. */
+const FIRST_LEASE_ID_LIMIT = 2 ** 47
 /** Members that wait for others hear at least this often that the tracker is alive. */
 const HEARTBEAT_INTERVAL_MS = 2000
 /** Neighbours that are named to a member that asks for more. */
@@ -51,8 +55,7 @@ export class Coordinator {
   /** Whom a node has reported. */
   readonly #reported = new LRUCache<string, Set<string>>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
   readonly #reports = new LRUCache<string, Set<string>>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
-  /** Peers that were caught lying by enough others. */
-  readonly #outcasts = new LRUCache<string, true>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
+  readonly #outcasts = new Outcasts(REPORT_TTL_MS)
   /** In all swarms together: who bans others does so for all blobs. */
   readonly #rescued = new RescuedMembers()
   readonly #lapses = new LapsedMembers()
@@ -63,7 +66,8 @@ export class Coordinator {
   /** Origins that have room for more leases. */
   readonly #freed = new Set<string>()
   #granting = false
-  #nextLeaseId = 1
+  /** Not the numbers of an earlier run: its leases may still be out, and news of them would be taken for news of these. */
+  #nextLeaseId = randomInt(FIRST_LEASE_ID_LIMIT)
   #heartbeatMs = 0
 
   constructor(options: CoordinatorOptions) {
@@ -105,7 +109,7 @@ export class Coordinator {
   receive(channel: ControlChannel, message: ControlMessage): void {
     const now = performance.now()
     this.#options.metrics.messages.inc({ type: message.type })
-    if (this.#outcasts.has(channel.peerId)) return
+    if (this.#outcasts.isOutcast(channel)) return
     switch (message.type) {
       case 'tracker-join':
         this.#join(channel, message, now)
@@ -222,16 +226,18 @@ export class Coordinator {
   }
 
   /**
-   * Two members of a swarm say that a third sent them wrong bytes or hashes: it is no member of anything for a while.
-   * Nobody is named to it or it to others, it gets no lease, and what only it has counts as not there.
+   * Two members say that a third sent them wrong bytes or hashes: it is no member of anything for a while.
+   * Nobody is named to it or it to others, it gets no lease, and what only it has counts as not there. In a swarm of two the word
+   * of one is all there is: it counts for that swarm alone.
    */
   #report(reporter: string, { digest, peerId, reason }: PeerReport, nowMs: number): void {
     const swarm = this.swarms.ofMember(digest, reporter)
-    const members = swarm?.members
-    if (members?.has(peerId) !== true || reporter === peerId) return
+    const about = swarm?.members.get(peerId)
+    if (swarm === undefined || about === undefined || reporter === peerId) return
+    const needed = Math.min(REPORTS_NEEDED, swarm.members.size - 1)
     if (!this.#mayReport(reporter, peerId)) return
     if (reason === UNDELIVERED) {
-      if (swarm?.complaint(reporter, peerId, Math.min(REPORTS_NEEDED, members.size - 1)) !== true) return
+      if (!swarm.complaint(reporter, peerId, needed)) return
       this.#fault(peerId, UNDELIVERED, { digest }, 'a peer does not deliver what it says it has')
       this.#grantSoon(swarm)
       return
@@ -244,8 +250,11 @@ export class Coordinator {
     reporters.add(reporter)
     this.#options.metrics.reports.inc()
     this.#options.logger.warn({ peer: peerId, reporter, reason, reporters: reporters.size }, 'a peer was reported')
-    if (reporters.size < Math.min(REPORTS_NEEDED, members.size - 1)) return
-    this.#outcasts.set(peerId, true)
+    if (reporters.size < REPORTS_NEEDED) {
+      if (swarm.complaint(reporter, peerId, needed)) this.#grantSoon(swarm)
+      return
+    }
+    this.#outcasts.add(about.channel, nowMs)
     this.#fault(peerId, 'reported', { reason }, 'a peer is left out of all swarms')
     for (const swarm of this.swarms) if (swarm.members.has(peerId)) this.#leave(swarm, peerId, nowMs)
   }
@@ -415,5 +424,11 @@ export class Coordinator {
       for (const member of swarm.members.values()) if (!member.complete) this.#sendPeers(swarm, member, new Set(), 0)
     }
     this.tags.expire(now)
+    // Agents tell what they have when they connect: who was not heard has to do so again.
+    for (const channel of this.#outcasts.expire(now)) this.#cut(channel)
+  }
+
+  #cut(channel: ControlChannel): void {
+    channel.close().catch((error: unknown) => this.#options.logger.debug({ err: error }, 'a channel was not closed'))
   }
 }

@@ -223,6 +223,21 @@ test('a member whose word does not count gets no lease while others wait, and al
   assert.equal(swarm.grant(id + 1, 100, 0)?.member.channel, liar)
 })
 
+test('the word of one node about another counts for the blob that only the two have, and no other', async (t) => {
+  const { coordinator } = setUp(t)
+  const [liar, victim, others] = [channel('liar'), channel('victim'), [channel('one'), channel('two')]]
+  const rollout = digestOf('rollout')
+  for (const each of [victim, ...others]) coordinator.receive(each, join(rollout, 10 * CHUNK))
+  coordinator.receive(victim, join(DIGEST, CHUNK, { complete: true }))
+  coordinator.receive(liar, join(DIGEST, CHUNK))
+  await turn()
+  assert.equal(liar.take('lease-grant').length, 0)
+  coordinator.receive(liar, report('victim', 'wrong_bytes'))
+  await turn()
+  assert.ok(coordinator.swarms.largest(rollout)?.members.has('victim'))
+  assert.ok(liar.take('lease-grant').length > 0, 'where it is true, the other has to get it elsewhere')
+})
+
 test('a node that reports everybody is not believed beyond the first few', async (t) => {
   const { coordinator, registry } = setUp(t)
   const liars = [channel('liar 1'), channel('liar 2')]
