@@ -50,13 +50,11 @@ export class Coverage {
     return true
   }
 
-  /** A member does not have a chunk any more. Returns whether that is news. */
+  /** A member does not have a chunk any more. Returns whether it was the last copy. */
   uncover(member: Member, chunk: number): boolean {
-    if (!member.chunks.delete(chunk)) return false
-    if (member.discredited) return true
-    this.#copies[chunk]!--
+    if (!member.chunks.delete(chunk) || member.discredited) return false
     this.zones.copies(member.zone, chunk, -1)
-    return true
+    return --this.#copies[chunk]! === 0
   }
 
   /** A member has the whole blob, or does not count as having it any more. */
@@ -67,9 +65,10 @@ export class Coverage {
     this.zones.complete(member.zone, complete ? 1 : -1)
   }
 
-  /** Nothing of what a member has counts any more. */
-  forget(member: Member): void {
+  /** Nothing of what a member has counts any more. Returns the chunks of which it had the last copy. */
+  forget(member: Member): number[] {
     this.setComplete(member, false)
-    for (const chunk of [...member.chunks.indices()]) this.uncover(member, chunk)
+    if (member.chunksTold === 0) return []
+    return [...member.chunks.indices()].filter((chunk) => this.uncover(member, chunk))
   }
 }

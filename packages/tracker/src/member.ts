@@ -6,7 +6,6 @@ import type { LeaseCandidate, ZoneCandidate, ZoneSource } from '@shoal/swarm'
 /** A member of a swarm. */
 export class Member implements LeaseCandidate, ZoneCandidate, ZoneSource {
   readonly channel: ControlChannel
-  readonly chunks: ChunkMap
   complete = false
   credit = 0
   granted = 0
@@ -27,12 +26,31 @@ export class Member implements LeaseCandidate, ZoneCandidate, ZoneSource {
   rescue: Lease | undefined
   /** Others could not get what it says it has: its word on that does not count any more. */
   discredited = false
-  /** Who said so. */
-  readonly complainants = new Set<string>()
+  readonly #chunkCount: number
+  /** Most members have the whole blob, and told of no chunk of it: a large cluster has millions of those. */
+  #chunks: ChunkMap | undefined
+  #complainants: Set<string> | undefined
 
   constructor(channel: ControlChannel, chunkCount: number) {
     this.channel = channel
-    this.chunks = new ChunkMap(chunkCount)
+    this.#chunkCount = chunkCount
+  }
+
+  /** Chunks that it has told of, apart from being complete. */
+  get chunks(): ChunkMap {
+    return (this.#chunks ??= new ChunkMap(this.#chunkCount))
+  }
+
+  /** How many these are. */
+  get chunksTold(): number {
+    return this.#chunks?.count ?? 0
+  }
+
+  /** Another could not get what it says it has. Returns how many say so by now. */
+  complain(complainant: string): number {
+    this.#complainants ??= new Set()
+    this.#complainants.add(complainant)
+    return this.#complainants.size
   }
 
   get address(): NodeAddress {

@@ -169,12 +169,9 @@ export class OriginLeases {
     this.#unleased.delete(chunk)
   }
 
-  /** Chunks may have lost their last copy. */
-  recompute(): void {
-    const { coverage } = this.#options
-    for (let chunk = 0; chunk < coverage.chunkCount; chunk++) {
-      if (!coverage.hasCopy(chunk) && !this.#isLeased(chunk)) this.#unleased.add(chunk)
-    }
+  /** A chunk has lost its last copy. */
+  uncovered(chunk: number): void {
+    if (!this.#isLeased(chunk)) this.#unleased.add(chunk)
   }
 
   #grantRegular(id: number, usualChunkMs: number, nowMs: number, mayTake: TakesFirst): Lease | undefined {

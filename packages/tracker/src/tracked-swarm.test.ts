@@ -6,7 +6,7 @@ import { ChunkMap } from '@shoal/store'
 import { DEFAULT_PARAMETERS } from '@shoal/swarm'
 import fc from 'fast-check'
 import { FakeChannel } from '@shoal/swarm/testing'
-import type { Lease } from './member.ts'
+import { Member, type Lease } from './member.ts'
 import { LapsedMembers } from './lapsed-members.ts'
 import { RescuedMembers } from './rescued-members.ts'
 import { TrackedSwarm } from './tracked-swarm.ts'
@@ -391,4 +391,17 @@ test('no chunk ever has two leases but where the first is late, none that is the
     }),
     { numRuns: 300 },
   )
+})
+
+test('a member that has the whole blob costs no map of its chunks, coming or going', (t) => {
+  const { swarm, join, grant } = setUp(4)
+  const read = t.mock.getter(Member.prototype, 'chunks')
+  join(0, [], 0, { complete: true, leaseCredit: 0 })
+  join(1, [], 0, { complete: true, leaseCredit: 0 })
+  swarm.leave('peer0', 0)
+  assert.equal(read.mock.callCount(), 0)
+  swarm.leave('peer1', 0)
+  assert.equal(read.mock.callCount(), 0)
+  join(2)
+  assert.ok(grant())
 })

@@ -149,9 +149,8 @@ export class TrackedSwarm {
     this.#pool.delete(member)
     this.#originLeases.left(member)
     this.#zoneLeases.left(member, nowMs)
-    this.#coverage.forget(member)
+    this.#forget(member)
     this.#coverage.zones.leaves(member.zone)
-    this.#originLeases.recompute()
     if (this.members.size === 0) this.emptySinceMs = nowMs
   }
 
@@ -245,16 +244,20 @@ export class TrackedSwarm {
   complaint(complainant: string, about: string, needed: number): boolean {
     const member = this.members.get(about)
     if (member === undefined || member.discredited || !this.members.has(complainant)) return false
-    member.complainants.add(complainant)
-    if (member.complainants.size < needed) return false
-    this.#coverage.forget(member)
+    if (member.complain(complainant) < needed) return false
+    this.#forget(member)
     member.discredited = true
-    this.#originLeases.recompute()
     return true
   }
 
-  #mapOf({ chunks, complete }: TrackerJoin | TrackerProgress): ChunkMap {
-    if (complete || chunks.length === 0) return new ChunkMap(this.chunkCount)
+  /** Nothing of what a member has counts any more. */
+  #forget(member: Member): void {
+    for (const chunk of this.#coverage.forget(member)) this.#originLeases.uncovered(chunk)
+  }
+
+  /** Undefined for a map without chunks. */
+  #mapOf({ chunks, complete }: TrackerJoin | TrackerProgress): ChunkMap | undefined {
+    if (complete || chunks.length === 0) return undefined
     try {
       return ChunkMap.fromBytes(this.chunkCount, chunks)
     } catch (error) {
@@ -262,23 +265,23 @@ export class TrackedSwarm {
     }
   }
 
-  #update(member: Member, message: TrackerJoin | TrackerProgress, map: ChunkMap, nowMs: number): void {
+  #update(member: Member, message: TrackerJoin | TrackerProgress, map: ChunkMap | undefined, nowMs: number): void {
     if (!member.discredited) this.#coverage.setComplete(member, message.complete)
     this.#originLeases.setCredit(member, message.leaseCredit)
     if (message.complete) {
       this.#originLeases.fed(member)
       return
     }
-    let lost = false
-    for (let word = 0; word < map.words.length; word++) {
-      if (map.words[word] === member.chunks.words[word]) continue
+    if (map === undefined && member.chunksTold === 0) return
+    const words = map?.words
+    for (let word = 0; word < member.chunks.words.length; word++) {
+      if ((words?.[word] ?? 0) === member.chunks.words[word]) continue
       for (let chunk = word * 32; chunk < Math.min(word * 32 + 32, this.chunkCount); chunk++) {
-        if (map.has(chunk)) this.#cover(member, chunk, nowMs)
-        else if (this.#coverage.uncover(member, chunk)) lost = true
+        if (map?.has(chunk) === true) this.#cover(member, chunk, nowMs)
+        else if (this.#coverage.uncover(member, chunk)) this.#originLeases.uncovered(chunk)
       }
     }
-    if (map.count > 0 && nowMs - member.starvedSaidMs > STARVED_SAID_MS) this.#originLeases.fed(member)
-    if (lost) this.#originLeases.recompute()
+    if ((map?.count ?? 0) > 0 && nowMs - member.starvedSaidMs > STARVED_SAID_MS) this.#originLeases.fed(member)
   }
 
   #cover(member: Member, chunk: number, nowMs: number): void {

@@ -72,3 +72,26 @@ test('a zone wants what another has and nobody of its own has or is bringing, wh
     { numRuns: 300 },
   )
 })
+
+test('however often what is whole where changes, chunks are looked at once, when somebody asks', () => {
+  const books = new ZoneBooks(100)
+  for (const zone of ['a', 'b']) books.joins(zone)
+  const wanted = books.wanted('a')
+  let looks = 0
+  for (const change of ['add', 'delete'] as const) {
+    const honest = wanted[change].bind(wanted)
+    wanted[change] = (chunk) => {
+      looks++
+      return honest(chunk)
+    }
+  }
+  for (let round = 0; round < 10; round++) {
+    books.complete('b', 1)
+    books.complete('b', -1)
+  }
+  books.complete('b', 1)
+  assert.equal(looks, 0)
+  assert.deepEqual(books.lacking(), ['a'])
+  assert.equal(books.wanted('a').count, 100)
+  assert.equal(looks, 100)
+})

@@ -17,6 +17,10 @@ interface ZoneBook {
 export class ZoneBooks {
   readonly #chunkCount: number
   readonly #zones = new Map<string, ZoneBook>()
+  /** All chunks are to be judged anew: once before the next look, however often zones or what is whole there change until then. */
+  #isStale = false
+  /** Of a zone that is empty now: a member that goes and comes for ever would have new ones made each time. */
+  #spare: ZoneBook | undefined
 
   constructor(chunkCount: number) {
     this.#chunkCount = chunkCount
@@ -30,15 +34,16 @@ export class ZoneBooks {
   joins(zone: string): void {
     let book = this.#zones.get(zone)
     if (book === undefined) {
-      book = {
+      book = this.#spare ?? {
         members: 0,
         completeMembers: 0,
         copies: new Uint32Array(this.#chunkCount),
         promised: new Uint16Array(this.#chunkCount),
         wanted: new ChunkMap(this.#chunkCount),
       }
+      this.#spare = undefined
       this.#zones.set(zone, book)
-      this.#judgeAll()
+      this.#isStale = true
     }
     book.members++
   }
@@ -48,6 +53,7 @@ export class ZoneBooks {
     const book = this.#book(zone)
     if (--book.members > 0) return
     this.#zones.delete(zone)
+    this.#spare = book
   }
 
   /** A member has a chunk (`by` 1), or has it no longer (-1). */
@@ -64,7 +70,7 @@ export class ZoneBooks {
     const book = this.#book(zone)
     const before = book.completeMembers
     book.completeMembers = before + by
-    if (before === 0 || book.completeMembers === 0) this.#judgeAll()
+    if (before === 0 || book.completeMembers === 0) this.#isStale = true
   }
 
   /** A member fetches a chunk under a lease (`by` 1), or the lease is over (-1). */
@@ -80,11 +86,14 @@ export class ZoneBooks {
 
   /** Zones that lack something which another has. */
   lacking(): string[] {
+    if (this.#zones.size < 2) return []
+    this.#refresh()
     return [...this.#zones].filter(([, { wanted }]) => wanted.count > 0).map(([zone]) => zone)
   }
 
   /** Chunks that another zone has, this one has not, and nobody of this one is fetching under a lease. */
   wanted(zone: string): ChunkMap {
+    this.#refresh()
     return this.#book(zone).wanted
   }
 
@@ -100,7 +109,10 @@ export class ZoneBooks {
     return book
   }
 
-  #judgeAll(): void {
+  #refresh(): void {
+    // A single zone lacks nothing that another has.
+    if (!this.#isStale || this.#zones.size < 2) return
+    this.#isStale = false
     for (let chunk = 0; chunk < this.#chunkCount; chunk++) this.#judge(chunk)
   }
 
