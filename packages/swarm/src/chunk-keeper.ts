@@ -43,6 +43,8 @@ export class ChunkKeeper {
   fromOriginBytes = 0
   readonly #options: ChunkKeeperOptions
   readonly #disputes: Disputes
+  /** Chunks that were not here when a peer's copy came: of two that come at the same time one is counted. */
+  readonly #missing = new Set<number>()
   /** Chunks of an earlier run: who vouched for them then is not known any more. */
   #resumed: number[]
 
@@ -72,6 +74,7 @@ export class ChunkKeeper {
       await this.#drop([chunk])
       hash = await partial.writeChunk(chunk, data)
     }
+    this.#missing.delete(chunk)
     this.fromOriginBytes += data.length
     context.metrics.received.inc({ source: 'origin' }, data.length)
     const { contradicted } = book.vouch([chunk], hash)
@@ -93,13 +96,13 @@ export class ChunkKeeper {
     const isCurrent = () => Buffer.compare(book.hash(chunk) ?? EMPTY, hash) === 0
     if (!isCurrent()) return false
     try {
-      const isNew = !partial.chunks.has(chunk)
+      if (!partial.chunks.has(chunk)) this.#missing.add(chunk)
       await partial.writeChunk(chunk, data, hash)
       if (!isCurrent()) {
         await this.#discardStale(chunk, hash)
         return false
       }
-      if (isNew) {
+      if (this.#missing.delete(chunk)) {
         this.fromPeersBytes += data.length
         context.metrics.received.inc({ source: 'peer' }, data.length)
       }

@@ -1,5 +1,6 @@
 // Nodes that share a blob while it is still arriving, and clients that read along.
 import assert from 'node:assert/strict'
+import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import test from 'node:test'
 import { until, meetAll, readAll, startNode, startNodes } from './testing/cluster.ts'
@@ -157,4 +158,19 @@ test('many downloads leave no timer and no listener behind', async (t) => {
   const before = timers()
   await run(60)
   assert.ok(timers() <= before + 10, `${timers() - before} timers more than before`)
+})
+
+test('two copies of a chunk that come at the same time are counted as one', async (t) => {
+  const node = await startNode(t)
+  const origin = new MemoryOrigin()
+  origin.mood = () => new Promise(() => undefined)
+  const digest = origin.add(2 * MIB)
+  const { book, fromPeersBytes, keeper } = await node.download(origin, digest)
+  assert.equal(fromPeersBytes, 0)
+  const data = origin.content(digest).subarray(0, 256 * 1024)
+  const hash = createHash('sha256').update(data).digest()
+  book.vouch([0], hash)
+  const giver = { peerId: 'peer', withdraws: () => undefined, strike: () => false }
+  await Promise.all([1, 2].map(() => keeper.keepFromPeer(giver, 0, data, hash)))
+  assert.equal(keeper.fromPeersBytes, data.length)
 })
