@@ -86,6 +86,7 @@ export class ZoneBooks {
 
   /** Zones that lack something which another has. */
   lacking(): string[] {
+    // A single zone lacks nothing that another has.
     if (this.#zones.size < 2) return []
     this.#refresh()
     return [...this.#zones].filter(([, { wanted }]) => wanted.count > 0).map(([zone]) => zone)
@@ -110,8 +111,7 @@ export class ZoneBooks {
   }
 
   #refresh(): void {
-    // A single zone lacks nothing that another has.
-    if (!this.#isStale || this.#zones.size < 2) return
+    if (!this.#isStale) return
     this.#isStale = false
     for (let chunk = 0; chunk < this.#chunkCount; chunk++) this.#judge(chunk)
   }
