@@ -94,7 +94,9 @@ test('content that is put is stored though who was fetching it gives it up meanw
   const blob = testBlob(600_000)
   const partial = await store.openPartial(blob.digest, blob.size)
   let closing: Promise<void> | undefined
-  partial.onChunk(() => (closing ??= partial.close(new Error('the origin failed'))))
+  partial.onChunk(() => {
+    closing ??= partial.close(new Error('the origin failed'))
+  })
   await store.put(blob.digest, blob.content)
   await closing
   assert.equal(store.has(blob.digest), true)
