@@ -2,7 +2,7 @@
 // may be a lie, so it is remembered who said it, and it is forgotten when the content cannot be got with it. A manifest may
 // name a wrong size for a layer of other images: where two differ the origin is asked, and its word stays.
 import { setTimeout as delay } from 'node:timers/promises'
-import { digestAlgorithm, digestOf, entryLimit, type Digest } from '@shoal/oci'
+import { entryLimit, isDigestOfNothing, type Digest } from '@shoal/oci'
 import type { Swarm } from '@shoal/swarm'
 import { UpstreamError } from '@shoal/upstream'
 import { LRUCache } from 'lru-cache'
@@ -196,7 +196,7 @@ export class Descriptors {
 
 /** Nothing has a digest of its own: whatever has another one has bytes, and a blob of 0 bytes is complete at once, unchecked. */
 function isPossible(digest: Digest, sizeBytes: number): boolean {
-  return sizeBytes > 0 || digest === digestOf('', digestAlgorithm(digest))
+  return sizeBytes > 0 || isDigestOfNothing(digest)
 }
 
 /** Only an answer counts: that nobody knows is no reason to stop asking elsewhere. */

@@ -4,20 +4,20 @@ import {
   formatPlatform,
   HostileJsonError,
   isForeignLayer,
+  isPlatformFor,
   manifestReference,
   MAX_MANIFEST_BYTES,
   MAX_MANIFEST_DEPTH,
   MEDIA_TYPE_DOCKER_CONFIG,
   MEDIA_TYPE_OCI_CONFIG,
-  MEDIA_TYPE_OCI_INDEX,
   OciError,
   parseBoundedJson,
   parseManifest,
   parsePlatform,
   parseReference,
+  platformOfConfig,
   selectPlatform,
   type Digest,
-  type ImageIndex,
   type ImageManifest,
   type Manifest,
   type Platform,
@@ -216,37 +216,21 @@ async function checkPlatform(
   } finally {
     blob.release()
   }
-  const actual = platformOf(Buffer.concat(pieces))
-  if (actual === undefined) return
-  // An image that names no variant is for all of them.
-  const { os, architecture } = wanted
-  const asked = actual.variant === undefined ? { os, architecture } : wanted
-  // By the rule for an index that names nothing else.
-  const index: ImageIndex = {
-    kind: 'index',
-    schemaVersion: 2,
-    mediaType: MEDIA_TYPE_OCI_INDEX,
-    manifests: [{ ...config, platform: actual }],
-  }
-  if (selectPlatform(index, asked) !== undefined) return
+  const actual = platformOfConfig(readConfig(Buffer.concat(pieces)))
+  if (actual === undefined || isPlatformFor(actual, wanted)) return
   const message = `the image is for ${formatPlatform(actual)} only, not for ${formatPlatform(wanted)}`
   throw new OciError('MANIFEST_UNKNOWN', message)
 }
 
-/** For what an image is, by its configuration; undefined where that does not say. */
-function platformOf(config: Uint8Array): Platform | undefined {
-  let fields: Record<string, unknown> | null
+/** What a configuration says; nothing where it cannot be read. */
+function readConfig(bytes: Uint8Array): Record<string, unknown> {
   try {
     const limits = { maxBytes: MAX_MANIFEST_BYTES, maxDepth: MAX_MANIFEST_DEPTH }
-    fields = parseBoundedJson(config, limits) as Record<string, unknown> | null
+    return (parseBoundedJson(bytes, limits) as Record<string, unknown> | null) ?? {}
   } catch (error) {
-    if (error instanceof HostileJsonError) return undefined
+    if (error instanceof HostileJsonError) return {}
     throw error
   }
-  const { os, architecture, variant } = fields ?? {}
-  const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
-  if (!isText(os) || !isText(architecture)) return undefined
-  return isText(variant) ? { os, architecture, variant } : { os, architecture }
 }
 
 function machinePlatform(): Platform {

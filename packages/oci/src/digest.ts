@@ -59,6 +59,11 @@ export function digestFromBytes(bytes: Uint8Array, algorithm?: DigestAlgorithm):
   return parseDigest(`${found}:${hex}`)
 }
 
+/** Whether this is the digest of no bytes at all: nothing else has a size of 0, whoever says so. */
+export function isDigestOfNothing(digest: Digest): boolean {
+  return digest === digestOf('', digestAlgorithm(digest))
+}
+
 /** The digest of a content that is in memory. */
 export function digestOf(content: Uint8Array | string, algorithm: DigestAlgorithm = 'sha256'): Digest {
   return `${algorithm}:${createHash(algorithm).update(content).digest('hex')}`

@@ -4,7 +4,15 @@ import fc from 'fast-check'
 import { digestOf } from './digest.ts'
 import type { ImageIndex } from './manifest.ts'
 import { MEDIA_TYPE_OCI_INDEX, MEDIA_TYPE_OCI_MANIFEST } from './media-types.ts'
-import { formatPlatform, InvalidPlatformError, normalizePlatform, parsePlatform, selectPlatform } from './platform.ts'
+import {
+  formatPlatform,
+  InvalidPlatformError,
+  isPlatformFor,
+  normalizePlatform,
+  parsePlatform,
+  platformOfConfig,
+  selectPlatform,
+} from './platform.ts'
 
 function indexOf(...platforms: (string | undefined)[]): ImageIndex {
   return {
@@ -89,4 +97,23 @@ test('a text is either a platform that can be written and read again, or refused
       }
     }),
   )
+})
+
+test('an image is for what its configuration says, if it says so, and for what runs that', () => {
+  const cases: [config: Record<string, unknown>, wanted: string, expected: boolean | undefined][] = [
+    [{ os: 'linux', architecture: 'amd64' }, 'linux/amd64', true],
+    [{ os: 'linux', architecture: 'amd64' }, 'linux/amd64/v3', true],
+    [{ os: 'linux', architecture: 'amd64' }, 'linux/arm64', false],
+    [{ os: 'windows', architecture: 'amd64' }, 'linux/amd64', false],
+    [{ os: 'linux', architecture: 'arm', variant: 'v7' }, 'linux/arm64', true],
+    [{ os: 'linux', architecture: 'arm', variant: 'v7' }, 'linux/arm/v6', false],
+    [{ os: 'linux', architecture: 'arm' }, 'linux/arm/v6', true],
+    [{ os: 'linux' }, 'linux/amd64', undefined],
+    [{ os: 1, architecture: '' }, 'linux/amd64', undefined],
+  ]
+  for (const [config, wanted, expected] of cases) {
+    const platform = platformOfConfig(config)
+    const found = platform && isPlatformFor(platform, parsePlatform(wanted))
+    assert.equal(found, expected, `${JSON.stringify(config)} ${wanted}`)
+  }
 })

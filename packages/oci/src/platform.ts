@@ -72,6 +72,27 @@ export function normalizePlatform(platform: Platform): Platform {
   return normal
 }
 
+/** For what an image is, by its configuration; undefined where that does not say. */
+export function platformOfConfig(config: Readonly<Record<string, unknown>>): Platform | undefined {
+  const { os, architecture, variant } = config
+  const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
+  if (!isText(os) || !isText(architecture)) return undefined
+  return isText(variant) ? { os, architecture, variant } : { os, architecture }
+}
+
+/** Whether a machine runs an image that is for `actual`, by the rule for the children of an index. */
+export function isPlatformFor(actual: Platform, wanted: Platform): boolean {
+  // An image that names no variant is for all of them.
+  const { os, architecture } = wanted
+  const machine = normalizePlatform(actual.variant === undefined ? { os, architecture } : wanted)
+  const platform = normalizePlatform(actual)
+  return platform.os === machine.os && runnable(machine).includes(runKey(platform))
+}
+
+function runKey({ architecture, variant = '' }: Platform): string {
+  return `${architecture}/${variant}`
+}
+
 /** What a machine can run, best first, as `architecture/variant`. */
 function runnable(platform: Platform): string[] {
   const { architecture } = platform
@@ -102,7 +123,7 @@ export function selectPlatform(index: ImageIndex, wanted: Platform): Descriptor 
     if (child.platform === undefined) continue
     const platform = normalizePlatform(child.platform)
     if (platform.os !== machine.os) continue
-    const place = order.indexOf(`${platform.architecture}/${platform.variant ?? ''}`)
+    const place = order.indexOf(runKey(platform))
     if (place === -1) continue
     const sameVersion = machine.osVersion === undefined || platform.osVersion === machine.osVersion
     const rank = place * 2 + (sameVersion ? 0 : 1)

@@ -1,6 +1,6 @@
 // Handlers of the reading half of the OCI distribution specification 1.1.
 import type { BlobAnswer, ContentSource } from './backend.ts'
-import { digestAlgorithm, digestOf, OciError, type Digest } from '@shoal/oci'
+import { isDigestOfNothing, OciError, type Digest } from '@shoal/oci'
 import { sendBlobBody, type BlobBodyOptions, type BlobBodyResult } from './blob-body.ts'
 import { sendBlobFile } from './blob-file.ts'
 import { queryText, type Call } from './call.ts'
@@ -49,7 +49,7 @@ export async function getBlob(call: Call, name: string, digest: Digest): Promise
   const head = request.method === 'HEAD'
   const answer = await settings.backend.blob(context, name, digest, head)
   const { sizeBytes } = answer
-  if (sizeBytes === 0 && digest !== digestOf('', digestAlgorithm(digest))) {
+  if (sizeBytes === 0 && !isDigestOfNothing(digest)) {
     // An answer without a body would be taken for the blob.
     throw new OciError('BLOB_UNKNOWN', 'the size of the blob that is known here is wrong: it is not empty')
   }

@@ -1,6 +1,6 @@
 // Blobs of an origin, whole or in part. Origins differ in how they treat Range; what comes out here is always said
 // exactly: where the bytes begin, and how long the blob is.
-import { digestAlgorithm, digestOf, isDigest, mediaTypeOf, type Digest } from '@shoal/oci'
+import { digestAlgorithm, isDigest, isDigestOfNothing, mediaTypeOf, type Digest } from '@shoal/oci'
 import { CheckedBody, readStart } from './body.ts'
 import type { Place } from './manifests.ts'
 import { contentLength, type HttpAnswer } from './sender.ts'
@@ -71,7 +71,7 @@ function sizeIn(answer: HttpAnswer, { settings, what }: RegistryRequest, digest:
   const total = /\/([0-9]{1,16})$/.exec(answer.header('content-range') ?? '')?.[1]
   const sizeBytes = contentLength(answer.status === 200 ? answer.header('content-length') : total)
   // Servers that give HEAD no body say that it has 0 bytes.
-  return sizeBytes === 0 && digest !== digestOf('', digestAlgorithm(digest)) ? undefined : sizeBytes
+  return sizeBytes === 0 && !isDigestOfNothing(digest) ? undefined : sizeBytes
 }
 
 export async function openBlob(

@@ -1,11 +1,11 @@
 // `shoal image inspect`: what an image is, without pulling it.
-import { formatPlatform, manifestReference, type Descriptor, type Manifest } from '@shoal/oci'
+import { formatPlatform, manifestReference, platformOfConfig, type Descriptor, type Manifest } from '@shoal/oci'
 import { platformsOf, type ImageSource, type ImageTree, type TreeManifest } from '@shoal/origin/images'
 import { CommandError } from '../../exit-codes.ts'
 import { plainText, showSize, showTable } from '../../people.ts'
 import type { Output } from '../../program.ts'
 import { openRegistryImage } from '../../registry-image.ts'
-import { platformOf, readConfig, readImage } from './read-image.ts'
+import { readConfig, readImage } from './read-image.ts'
 import { readPlatform, readReference, showReference, withRegistry, type ConnectionOptions } from './session.ts'
 
 export interface InspectOptions extends ConnectionOptions {
@@ -76,7 +76,7 @@ async function describe(
   }
   const config = await readConfig(source, manifest, signal)
   const { created, config: run } = config as Config
-  const platform = platformOf(config)
+  const platform = platformOfConfig(config)
   if (summary.platform === '' && platform !== undefined) summary.platform = formatPlatform(platform)
   if (created !== undefined) summary.created = created
   if (run?.Entrypoint) summary.entrypoint = run.Entrypoint

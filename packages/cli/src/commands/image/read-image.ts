@@ -3,12 +3,11 @@ import {
   digestAlgorithm,
   digestOf,
   formatPlatform,
+  isPlatformFor,
   MEDIA_TYPE_DOCKER_CONFIG,
   MEDIA_TYPE_OCI_CONFIG,
-  MEDIA_TYPE_OCI_INDEX,
-  selectPlatform,
+  platformOfConfig,
   type Descriptor,
-  type ImageIndex,
   type ImageManifest,
   type Platform,
 } from '@shoal/oci'
@@ -37,33 +36,14 @@ export async function readImage(
 
 async function checkPlatform(
   source: ImageSource,
-  { descriptor, manifest }: TreeManifest,
+  { manifest }: TreeManifest,
   wanted: Platform,
   signal: AbortSignal,
 ): Promise<void> {
   if (manifest.kind !== 'image') return
-  const actual = platformOf(await readConfig(source, manifest, signal))
-  if (actual === undefined) return
-  // An image that names no variant is for all of them.
-  const { os, architecture } = wanted
-  const asked = actual.variant === undefined ? { os, architecture } : wanted
-  // By the rule for an index that names nothing else.
-  const index: ImageIndex = {
-    kind: 'index',
-    schemaVersion: 2,
-    mediaType: MEDIA_TYPE_OCI_INDEX,
-    manifests: [{ ...descriptor, platform: actual }],
-  }
-  if (selectPlatform(index, asked) !== undefined) return
+  const actual = platformOfConfig(await readConfig(source, manifest, signal))
+  if (actual === undefined || isPlatformFor(actual, wanted)) return
   throw new ImageError(`${source.name} is for ${formatPlatform(actual)} only, not for ${formatPlatform(wanted)}`)
-}
-
-/** For what an image is, by its configuration; undefined where that does not say. */
-export function platformOf(config: Record<string, unknown>): Platform | undefined {
-  const { os, architecture, variant } = config
-  const isText = (value: unknown): value is string => typeof value === 'string' && value !== ''
-  if (!isText(os) || !isText(architecture)) return undefined
-  return isText(variant) ? { os, architecture, variant } : { os, architecture }
 }
 
 /**
