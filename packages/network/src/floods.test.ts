@@ -175,11 +175,16 @@ suite('nonsense in the DHT', () => {
     await liar.dial(addressesOf(honest))
     await until(() => asker.routingTableSize() >= 2 && honest.routingTableSize() >= 2, 'all know each other')
     await honest.provide(DIGEST, patience())
-    const found: string[] = []
-    for await (const { peerId } of asker.findProviders(DIGEST, patience())) found.push(peerId)
-    assert.ok(found.includes(honest.peerId), 'the true provider was not found')
-    const lies = found.filter((peerId) => fakes.some((fake) => fake.peerId === peerId))
-    assert.ok(lies.length >= 1 && lies.length <= 20, `${lies.length} false providers`)
+    const deadline = patience()
+    let found: string[] = []
+    // A search ends with twenty names, and the liar may answer before the honest node's word has come: downloads ask again.
+    while (!found.includes(honest.peerId)) {
+      deadline.throwIfAborted()
+      found = []
+      for await (const { peerId } of asker.findProviders(DIGEST, deadline)) found.push(peerId)
+      const lies = found.filter((peerId) => fakes.some((fake) => fake.peerId === peerId))
+      assert.ok(lies.length >= 1 && lies.length <= 20, `${lies.length} false providers`)
+    }
   })
 })
 
