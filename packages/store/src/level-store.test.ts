@@ -1,20 +1,10 @@
 import assert from 'node:assert/strict'
-import { fork } from 'node:child_process'
+import { spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { test } from 'node:test'
-import { fileURLToPath } from 'node:url'
 import { BlobSizeError, DigestMismatchError, StoreClosedError, StoreLockedError } from './errors.ts'
 import { openStore } from './open-store.ts'
-import {
-  assertBytes,
-  patternBlob,
-  readAll,
-  storeBlob,
-  temporaryFolder,
-  testBlob,
-  testStore,
-  writeAll,
-} from './store-fixture.ts'
+import { assertBytes, readAll, storeBlob, temporaryFolder, testBlob, testStore, writeAll } from './store-fixture.ts'
 import { verifyStore } from './verify-store.ts'
 
 test('a store that another one has open is refused by name', async (t) => {
@@ -27,9 +17,15 @@ test('a store that another one has open is refused by name', async (t) => {
   })
   await store.close()
   await (await openStore({ directory })).close()
-  const script = fileURLToPath(new URL('./crash-writer.ts', import.meta.url))
-  const child = fork(script, [directory, String(patternBlob(40 * 256 * 1024).size)], { stdio: 'ignore' })
-  await once(child, 'message')
+  const room = JSON.stringify(new URL('./open-store.ts', import.meta.url).href)
+  // Until it is killed: one that has something to do may have ended before it is looked at.
+  const program = `import { openStore } from ${room}
+    await openStore({ directory: ${JSON.stringify(directory)} })
+    console.log('open')
+    setInterval(() => undefined, 1e9)`
+  const stdio = ['ignore', 'pipe', 'inherit'] as const
+  const child = spawn(process.execPath, ['--input-type=module', '--eval', program], { stdio: [...stdio] })
+  await once(child.stdout, 'data')
   await assert.rejects(openStore({ directory }), StoreLockedError)
   const exited = once(child, 'exit')
   child.kill('SIGKILL')
