@@ -1,5 +1,5 @@
 // An open file that several users share: it is closed when the last of them has let go.
-import { open, type FileHandle } from 'node:fs/promises'
+import { access, open, type FileHandle } from 'node:fs/promises'
 import { asStoreError, StoreClosedError, StoreFailedError } from './errors.ts'
 
 export class BlobFile {
@@ -102,6 +102,14 @@ export async function writeDurably(path: string, bytes: Uint8Array): Promise<voi
   } finally {
     await file.release()
   }
+}
+
+/** Whether there is something at a path, as far as this process may look. */
+export async function isThere(path: string): Promise<boolean> {
+  return await access(path).then(
+    () => true,
+    () => false,
+  )
 }
 
 /** Waits until what was made, moved or removed in a folder is so on the disk. @throws the system's error */

@@ -2,10 +2,11 @@
 // blocks when it reads them, and some damage it meets with an assertion or by reading past an end: that ends the process, and
 // would do so at every start. So another process reads first what the disk may have harmed.
 import { fork } from 'node:child_process'
-import { access, rename, rm } from 'node:fs/promises'
+import { rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Logger } from 'pino'
+import { isThere } from './blob-file.ts'
 import { DAMAGED_EXIT_CODE } from './level-damage.ts'
 
 const READER = fileURLToPath(new URL('./level-reader.ts', import.meta.url))
@@ -33,13 +34,8 @@ interface Reading {
  * @throws the system's error when it cannot be moved
  */
 export async function moveAsideIfDeadly(location: string, log: Logger): Promise<boolean> {
-  if (
-    !(await access(join(location, 'CURRENT')).then(
-      () => true,
-      () => false,
-    ))
-  )
-    return false
+  // Without this file there is no database yet.
+  if (!(await isThere(join(location, 'CURRENT')))) return false
   let reading = await readElsewhere(location, 'read')
   if (reading.result === 'damaged') {
     log.warn({ database: location, reason: reading.output }, 'a database is damaged: what can be read of it is kept')

@@ -80,10 +80,11 @@ export class Session {
 
   constructor(parts: SessionParts) {
     this.#parts = parts
-    const clock = { perf: { now: parts.now }, ttlResolution: 0 }
     this.#refusedLogins = new LRUCache({
       ...entryLimit(MAX_REMEMBERED_REGISTRIES),
-      ...{ ttl: REFUSED_LOGIN_MEMORY_MS, ...clock },
+      ttl: REFUSED_LOGIN_MEMORY_MS,
+      perf: { now: parts.now },
+      ttlResolution: 0,
     })
   }
 
