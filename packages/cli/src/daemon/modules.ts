@@ -44,7 +44,7 @@ export const DAEMONS: Record<DaemonName, DaemonModule> = {
   tracker: {
     summary: 'run a tracker: it knows who has and who wants what',
     checks: async () => [
-      ...((await import('./tracker-checks.ts')).trackerChecks as DaemonCheck[]),
+      ...((await import('@shoal/tracker/config-mistakes')).trackerChecks as DaemonCheck[]),
       endpointCheck('bootstrapPeers'),
       portCheck(['p2p', 'http']),
     ],
