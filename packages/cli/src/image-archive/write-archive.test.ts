@@ -27,7 +27,7 @@ async function save(file: string, app: TestImage, open?: ImageSource['open']): P
   const source = sourceOf(app, open)
   const tree = await readTree(source, app.root, undefined, signal)
   const names = { full: 'registry.example/team/app:1', docker: undefined, tag: '1' }
-  await writeArchive(file, tree, source, names, MACHINE, () => undefined, signal)
+  await writeArchive(file, { tree, source, names, machine: MACHINE }, () => undefined, signal)
 }
 
 function isRefusal(file: string): (error: unknown) => boolean {
@@ -75,6 +75,11 @@ test('entries that wait for their turn when the file cannot be written', async (
     }
   })
   const names = { full: 'registry.example/team/app:1', docker: undefined, tag: '1' }
-  const writing = writeArchive(file, { root, manifests }, source, names, MACHINE, () => undefined, signal)
+  const writing = writeArchive(
+    file,
+    { tree: { root, manifests }, source, names, machine: MACHINE },
+    () => undefined,
+    signal,
+  )
   await assert.rejects(writing, isRefusal(file))
 })

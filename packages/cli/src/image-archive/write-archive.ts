@@ -26,6 +26,15 @@ export interface SaveNames {
   tag: string | undefined
 }
 
+/** What an archive is made of. */
+export interface ImageToSave {
+  tree: ImageTree
+  source: ImageSource
+  names: SaveNames
+  /** For which docker's part of the archive is, where the image is an index. */
+  machine: Platform
+}
+
 /** Told of each blob how much of it was written. */
 export type OnBlobBytes = (blob: Descriptor, bytes: number) => void
 
@@ -35,17 +44,14 @@ export type OnBlobBytes = (blob: Descriptor, bytes: number) => void
  */
 export async function writeArchive(
   file: string,
-  tree: ImageTree,
-  source: ImageSource,
-  names: SaveNames,
-  machine: Platform,
+  image: ImageToSave,
   onBytes: OnBlobBytes,
   signal: AbortSignal,
 ): Promise<void> {
   const partial = `${file}.partial-${process.pid}`
   try {
     const destination = createWriteStream(partial, { flags: 'wx' })
-    await streamArchive(destination, tree, source, names, machine, onBytes, signal)
+    await streamArchive(destination, image, onBytes, signal)
     const handle = await open(partial, 'r+')
     await handle.sync().finally(() => handle.close())
     await rename(partial, file)
@@ -67,10 +73,7 @@ export async function writeArchive(
  */
 export async function streamArchive(
   destination: Writable,
-  tree: ImageTree,
-  source: ImageSource,
-  names: SaveNames,
-  machine: Platform,
+  image: ImageToSave,
   onBytes: OnBlobBytes,
   signal: AbortSignal,
 ): Promise<void> {
@@ -84,7 +87,7 @@ export async function streamArchive(
     broken.abort(error)
   })
   try {
-    await fill(archive, tree, source, names, machine, onBytes, AbortSignal.any([signal, broken.signal]))
+    await fill(archive, image, onBytes, AbortSignal.any([signal, broken.signal]))
     archive.finalize()
     await writing
   } catch (error) {
@@ -95,15 +98,8 @@ export async function streamArchive(
   }
 }
 
-async function fill(
-  archive: Pack,
-  tree: ImageTree,
-  source: ImageSource,
-  names: SaveNames,
-  machine: Platform,
-  onBytes: OnBlobBytes,
-  signal: AbortSignal,
-): Promise<void> {
+async function fill(archive: Pack, image: ImageToSave, onBytes: OnBlobBytes, signal: AbortSignal): Promise<void> {
+  const { tree, source, names, machine } = image
   const written = new Set<Digest>()
   addBytes(archive, 'oci-layout', JSON.stringify({ imageLayoutVersion: '1.0.0' }))
   for (const { descriptor, bytes, blobs } of tree.manifests) {
@@ -120,13 +116,13 @@ async function fill(
   const { mediaType, digest, size } = tree.root.descriptor
   const index = { schemaVersion: 2, manifests: [{ mediaType, digest, size, annotations }] }
   addBytes(archive, 'index.json', JSON.stringify(index))
-  const image = imageFor(tree, machine)
+  const chosen = imageFor(tree, machine)
   // An image for other machines only cannot be loaded by docker here; everybody else takes the layout.
-  if (image?.manifest.kind !== 'image') return
+  if (chosen?.manifest.kind !== 'image') return
   const docker = {
-    Config: pathOf(image.manifest.config),
+    Config: pathOf(chosen.manifest.config),
     RepoTags: names.docker === undefined ? null : [names.docker],
-    Layers: image.manifest.layers.map(pathOf),
+    Layers: chosen.manifest.layers.map(pathOf),
   }
   addBytes(archive, 'manifest.json', JSON.stringify([docker]))
 }

@@ -43,13 +43,13 @@ export async function saveCommand(
     const docker = name.tag === undefined ? undefined : formatReference(tagged)
     const names = { full: formatReference(name), docker, tag: name.tag }
     try {
-      const machine = platform ?? machinePlatform()
+      const image = { tree, source, names, machine: platform ?? machinePlatform() }
       const onBytes = (blob: Descriptor, bytes: number): void => {
         if (bytes === blob.size) display.done(blob, 'saved')
         else display.progress(blob, bytes)
       }
-      if (isStreamed) await streamArchive(process.stdout, tree, source, names, machine, onBytes, signal)
-      else await writeArchive(file, tree, source, names, machine, onBytes, signal)
+      if (isStreamed) await streamArchive(process.stdout, image, onBytes, signal)
+      else await writeArchive(file, image, onBytes, signal)
     } finally {
       display.close()
     }
