@@ -9,6 +9,7 @@ import { contentGone } from './blob-steps.ts'
 import { Retention } from './collection/retention.ts'
 import * as layout from './layout.ts'
 import type { Charge } from './quotas.ts'
+import { RepositoryNames } from './repository-names.ts'
 import type { ObjectStat, StorageDriver } from './storage/driver.ts'
 import { REQUESTS_AT_ONCE, sideBySide } from './storage/side-by-side.ts'
 
@@ -45,9 +46,6 @@ interface ReliedOn {
   digest: Digest
 }
 
-/** How long the list of repositories is believed, once it was read, where other processes add to it. */
-const SHARED_NAMES_FRESH_MS = 10_000
-
 /** Bytes of manifests that are kept in memory: they never change. */
 const MANIFEST_CACHE_BYTES = 64 * 1024 * 1024
 
@@ -70,14 +68,13 @@ export class Repositories {
   })
   /** What adds and removes manifests and links of one repository must not overlap. */
   readonly #lock = new KeyedLock<string>()
-  /** All repositories, and whether they show a manifest; read when first needed. */
-  #names: Promise<Map<string, boolean>> | undefined
-  #namesReadMs = 0
+  readonly #names: RepositoryNames
 
   constructor(options: RepositoriesOptions) {
     this.#driver = options.driver
     this.allowSparseIndexes = options.allowSparseIndexes ?? false
     this.#retention = options.retention ?? new Retention(options.driver)
+    this.#names = new RepositoryNames(options.driver, (name) => this.exists(name))
   }
 
   // Blobs
@@ -101,7 +98,7 @@ export class Repositories {
   async linkBlob(name: string, digest: Digest): Promise<boolean> {
     if (!(await this.#retention.use(layout.blobPath(digest)))) return false
     await this.#retention.write(layout.blobLinkPath(name, digest), Buffer.from(digest))
-    this.#noteName(name)
+    this.#names.note(name)
     return true
   }
 
@@ -177,7 +174,7 @@ export class Repositories {
         await this.#writeManifestLink(name, digest, link)
       }
       this.#manifestBytes.set(digest, bytes)
-      this.#noteName(name, true)
+      this.#names.note(name, true)
       const { mediaType } = manifest
       return subject === undefined ? { digest, mediaType } : { digest, mediaType, subject }
     })
@@ -198,7 +195,7 @@ export class Repositories {
       // Another process may have tied one meanwhile: see putManifest.
       if (this.#driver.isShared) await this.#removeTagsOf(name, reference)
       if (link.subject) await this.#driver.remove(layout.referrerPath(name, link.subject, reference))
-      this.#noteName(name, await this.exists(name))
+      this.#names.note(name, await this.exists(name))
     })
   }
 
@@ -218,7 +215,7 @@ export class Repositories {
   async manifestDigests(name: string): Promise<Digest[]> {
     return this.#lock.run(name, async () => {
       const entries = await this.#driver.list(layout.manifestLinkFolder(name))
-      this.#noteName(name, entries.length > 0)
+      this.#names.note(name, entries.length > 0)
       return entries.flatMap((entry) => layout.digestOfFileName(entry.name) ?? [])
     })
   }
@@ -246,7 +243,7 @@ export class Repositories {
   /** For garbage collection: takes a removal back, for something that needs the manifest and came meanwhile. */
   async restoreManifest(name: string, digest: Digest, link: ManifestLink): Promise<void> {
     await this.#lock.run(name, () => this.#writeManifestLink(name, digest, link))
-    this.#noteName(name, true)
+    this.#names.note(name, true)
   }
 
   // Lists
@@ -281,14 +278,14 @@ export class Repositories {
 
   /** Names of all repositories that show a manifest, in ASCII order. */
   async names(): Promise<string[]> {
-    const known = await this.#knownNames()
+    const known = await this.#names.known()
     return [...known].flatMap(([name, shown]) => (shown ? [name] : [])).sort()
   }
 
   /** A repository among those that `allowed` lets through that shows the blob; looks into `limit` of them. */
   async findBlob(digest: Digest, allowed: (name: string) => boolean, limit: number): Promise<string | undefined> {
     if (!(await this.#driver.stat(layout.blobPath(digest)))) return undefined
-    const names = [...(await this.#knownNames()).keys()].filter(allowed).slice(0, limit)
+    const names = [...(await this.#names.known()).keys()].filter(allowed).slice(0, limit)
     for (let at = 0; at < names.length; at += REQUESTS_AT_ONCE) {
       const some = names.slice(at, at + REQUESTS_AT_ONCE)
       const links = await sideBySide(some, (name) => this.#driver.stat(layout.blobLinkPath(name, digest)))
@@ -296,41 +293,6 @@ export class Repositories {
       if (found !== -1) return some[found]
     }
     return undefined
-  }
-
-  /** Keeps the list of names right, if it was read. */
-  #noteName(name: string, shown?: boolean): void {
-    this.#names?.then((names) => names.set(name, shown ?? names.get(name) ?? false)).catch(() => undefined)
-  }
-
-  #knownNames(): Promise<Map<string, boolean>> {
-    if (this.#driver.isShared && Date.now() - this.#namesReadMs > SHARED_NAMES_FRESH_MS) this.#names = undefined
-    this.#names ??= this.#readNames().catch((error: unknown) => {
-      this.#names = undefined
-      throw error
-    })
-    return this.#names
-  }
-
-  async #readNames(): Promise<Map<string, boolean>> {
-    // However long it takes, it is not begun anew before it has ended.
-    this.#namesReadMs = Infinity
-    const names: string[] = []
-    for (let level = ['']; level.length > 0;) {
-      const folders = await sideBySide(level, (name) => this.#driver.list(repositoryFolder(name)))
-      const next: string[] = []
-      for (const [at, entries] of folders.entries()) {
-        const name = level[at] as string
-        const inside = entries.filter((entry) => entry.isFolder).map((entry) => entry.name)
-        if (inside.some((folder) => folder.startsWith('_'))) names.push(name)
-        const parts = inside.filter((folder) => !folder.startsWith('_'))
-        next.push(...parts.map((part) => (name === '' ? part : `${name}/${part}`)))
-      }
-      level = next
-    }
-    const shown = await sideBySide(names, (name) => this.exists(name))
-    this.#namesReadMs = Date.now()
-    return new Map(names.map((name, at) => [name, shown[at] as boolean]))
   }
 
   async #tagNames(name: string): Promise<string[]> {
@@ -412,11 +374,6 @@ export class Repositories {
       if (!(await this.#driver.stat(path))) throw contentGone(digest)
     })
   }
-}
-
-/** @param name - a repository, or the first parts of some; empty for that of all */
-function repositoryFolder(name: string): string {
-  return name === '' ? layout.repositoriesFolder() : `${layout.repositoriesFolder()}/${name}`
 }
 
 function readManifest(bytes: Buffer, contentType: string | undefined): Manifest {
