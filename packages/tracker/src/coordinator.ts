@@ -1,9 +1,8 @@
 // Turns the messages of agents into entries in the books, and the books' decisions into messages.
 import { randomInt } from 'node:crypto'
-import { entryLimit, type Digest } from '@shoal/oci'
+import type { Digest } from '@shoal/oci'
 import type { ControlChannel, ControlMessage, LeaseDone, PeerReport, TrackerJoin } from '@shoal/network'
 import { DEFAULT_PARAMETERS, type SwarmParameters } from '@shoal/swarm'
-import { LRUCache } from 'lru-cache'
 import type { Logger } from 'pino'
 import type { TrackerMetrics } from './metrics.ts'
 import { NodeBudgets } from './node-budgets.ts'
@@ -11,6 +10,7 @@ import { OriginPace } from './origin-pace.ts'
 import { Outcasts } from './outcasts.ts'
 import { LapsedMembers } from './lapsed-members.ts'
 import type { TakesFirst } from './origin-leases.ts'
+import { PeerReports } from './peer-reports.ts'
 import { RescuedMembers } from './rescued-members.ts'
 import { SwarmTable } from './swarm-table.ts'
 import { TagTable } from './tag-table.ts'
@@ -30,8 +30,6 @@ const FORGET_AFTER_MS = 60_000
 const REPORT_TTL_MS = 600_000
 /** Reports by so many different nodes are needed for it. */
 const REPORTS_NEEDED = 2
-/** Peers that one node may report within that time: who reports more is not believed. */
-const REPORTS_PER_NODE = 8
 /** What agents report of peers that do not deliver what they say they have: that is no proof of a lie. */
 const UNDELIVERED = 'undelivered'
 
@@ -52,9 +50,7 @@ export class Coordinator {
   readonly #parameters: SwarmParameters
   readonly #origins: OriginPace
   readonly #budgets: NodeBudgets
-  /** Whom a node has reported. */
-  readonly #reported = new LRUCache<string, Set<string>>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
-  readonly #reports = new LRUCache<string, Set<string>>({ ...entryLimit(10_000), ttl: REPORT_TTL_MS })
+  readonly #reports = new PeerReports(REPORT_TTL_MS)
   readonly #outcasts = new Outcasts(REPORT_TTL_MS)
   /** In all swarms together: who bans others does so for all blobs. */
   readonly #rescued = new RescuedMembers()
@@ -235,22 +231,20 @@ export class Coordinator {
     const about = swarm?.members.get(peerId)
     if (swarm === undefined || about === undefined || reporter === peerId) return
     const needed = Math.min(REPORTS_NEEDED, swarm.members.size - 1)
-    if (!this.#mayReport(reporter, peerId)) return
+    if (!this.#reports.mayReport(reporter, peerId)) {
+      this.#options.metrics.refused.inc({ reason: 'reports' })
+      return
+    }
     if (reason === UNDELIVERED) {
       if (!swarm.complaint(reporter, peerId, needed)) return
       this.#fault(peerId, UNDELIVERED, { digest }, 'a peer does not deliver what it says it has')
       this.#grantSoon(swarm)
       return
     }
-    let reporters = this.#reports.get(peerId)
-    if (reporters === undefined) {
-      reporters = new Set()
-      this.#reports.set(peerId, reporters)
-    }
-    reporters.add(reporter)
+    const reporters = this.#reports.note(reporter, peerId)
     this.#options.metrics.reports.inc()
-    this.#options.logger.warn({ peer: peerId, reporter, reason, reporters: reporters.size }, 'a peer was reported')
-    if (reporters.size < REPORTS_NEEDED) {
+    this.#options.logger.warn({ peer: peerId, reporter, reason, reporters }, 'a peer was reported')
+    if (reporters < REPORTS_NEEDED) {
       if (swarm.complaint(reporter, peerId, needed)) this.#grantSoon(swarm)
       return
     }
@@ -268,15 +262,6 @@ export class Coordinator {
   #fault(peer: string, reason: string, more: object, text: string): void {
     this.#options.metrics.fault(peer, reason)
     this.#options.logger.warn({ peer, ...more }, text)
-  }
-
-  #mayReport(reporter: string, peerId: string): boolean {
-    const reported = this.#reported.get(reporter) ?? new Set()
-    this.#reported.set(reporter, reported)
-    if (reported.size < REPORTS_PER_NODE) reported.add(peerId)
-    if (reported.has(peerId)) return true
-    this.#options.metrics.refused.inc({ reason: 'reports' })
-    return false
   }
 
   // ---- leases ---------------------------------------------------------------------------------------------------
