@@ -14,6 +14,7 @@ import { lengthPrefix } from './frames.ts'
 import { createIdentity } from './identity.ts'
 import { createHost, type Host } from './libp2p-host.ts'
 import type { ControlMessage } from './messages.ts'
+import type { ChunkHandler } from './network.ts'
 import { nextChannel, patience, startPlane, testKeys, until } from './testing/planes.ts'
 import {
   addressOf,
@@ -191,13 +192,9 @@ suite('nonsense in the DHT', () => {
 suite('floods on the transfer plane', () => {
   type Told = [peerId: string, offence: Offence]
 
-  test('a flood of requests is read at a bounded rate, and told of', async (t) => {
+  /** Sends frames as fast as it goes to a server that takes a hundred requests a second, until that tells of a flood. */
+  async function flood(t: TestContext, handler: ChunkHandler, frameOf: (request: number) => Buffer): Promise<number> {
     const told: Told[] = []
-    let asked = 0
-    const handler = () => {
-      asked += 1
-      return { status: 'missing' } as const
-    }
     const server = await startNode(t, handler, {
       limits: { requestsPerSecond: 100, floodAfterMs: 200 },
       onOffence: (peerId, offence) => told.push([peerId, offence]),
@@ -207,33 +204,31 @@ suite('floods on the transfer plane', () => {
     raw.resume()
     raw.write(ownHello(raw, 'client', { identity, swarmKeys: testKeys }))
     const startedMs = performance.now()
+    const deadline = patience()
     for (let request = 1; told.length === 0; request++) {
-      raw.write(encodeRequest(request, { digest: DIGEST, index: 0, requestId: '' }))
-      if (request % 100 === 0) await new Promise((resolve) => setTimeout(resolve, 1))
+      deadline.throwIfAborted()
+      raw.write(frameOf(request))
+      if (request % 100 === 0) await turn()
     }
     assert.deepEqual(told[0], [identity.peerId, 'flood'])
-    const tookMs = performance.now() - startedMs
+    return performance.now() - startedMs
+  }
+
+  test('a flood of requests is read at a bounded rate, and told of', async (t) => {
+    let asked = 0
+    const handler = () => {
+      asked += 1
+      return { status: 'missing' } as const
+    }
+    const tookMs = await flood(t, handler, (request) =>
+      encodeRequest(request, { digest: DIGEST, index: 0, requestId: '' }),
+    )
     // One read holds 64 KiB at most, thus some thousand requests.
     assert.ok(asked <= 400 + tookMs / 10 + 1500, `${asked} requests were taken in ${tookMs} ms`)
   })
 
   test('a flood of cancels is one, too', async (t) => {
-    const told: Told[] = []
-    const server = await startNode(t, () => ({ status: 'missing' }), {
-      limits: { requestsPerSecond: 100, floodAfterMs: 200 },
-      onOffence: (peerId, offence) => told.push([peerId, offence]),
-    })
-    const identity = await createIdentity()
-    const raw = await dialRaw(t, server.plane.port)
-    raw.resume()
-    raw.write(ownHello(raw, 'client', { identity, swarmKeys: testKeys }))
-    const deadline = patience()
-    for (let request = 1; told.length === 0; request++) {
-      deadline.throwIfAborted()
-      raw.write(frame(FRAME.cancel, request))
-      if (request % 100 === 0) await turn()
-    }
-    assert.deepEqual(told[0], [identity.peerId, 'flood'])
+    await flood(t, missing, (request) => frame(FRAME.cancel, request))
   })
 
   test('who asks for a chunk and does not take it loses its upload slot, and is told of', async (t) => {
