@@ -1,5 +1,5 @@
-// A registry with a disk of its own is killed at random moments of pushes. Whatever the moment, its tags show whole
-// images, nothing else is visible, and garbage collection leaves exactly what they need.
+// A registry with a disk of its own is killed at random moments of pushes. Whatever the moment, its tags and digests show
+// whole images, its catalog the repositories that show one, and garbage collection leaves exactly what the tags need.
 import assert from 'node:assert/strict'
 import { execFile } from 'node:child_process'
 import { randomInt } from 'node:crypto'
@@ -41,6 +41,8 @@ interface Target {
   tag: string
   acknowledged: boolean
   possible: Map<string, Image>
+  /** All that were ever pushed under it: one that was cut off just before its tag is shown by its digest alone. */
+  pushed: Image[]
 }
 
 let started = 0
@@ -72,21 +74,42 @@ async function listOf(url: string, key: string): Promise<string[]> {
   return (JSON.parse(answer.body.toString()) as Record<string, string[]>)[key] ?? []
 }
 
+async function checkWhole(url: string, repository: string, image: Image): Promise<void> {
+  for (const blob of image.blobs) {
+    const body = await fetchAll(`${url}/v2/${repository}/blobs/${blob.digest}`, { idleLimitMs: ANSWER_LIMIT_MS })
+    assert.equal(body.status, 200)
+    assert.equal(sha256(body.body), blob.digest)
+  }
+}
+
+/** Whether any image answers by its digest, tagged or not; each of `unchecked` that does must be whole. */
+async function showsByDigest(url: string, target: Target, unchecked: ReadonlyMap<string, Image>): Promise<boolean> {
+  let shows = false
+  for (const image of target.pushed) {
+    const address = `${url}/v2/${target.repository}/manifests/${image.digest}`
+    const { status, body } = await fetchAll(address, { idleLimitMs: ANSWER_LIMIT_MS })
+    if (status === 404) continue
+    assert.equal(status, 200)
+    assert.equal(sha256(body), image.digest)
+    if (unchecked.has(image.digest)) await checkWhole(url, target.repository, image)
+    shows = true
+  }
+  return shows
+}
+
 /** Checks all that can be seen, and gives back the image that each tag shows. */
 async function checkVisible(url: string, targets: readonly Target[]): Promise<Map<Target, Image>> {
   const shown = new Map<Target, Image>()
+  const withManifests = new Set<string>()
   for (const target of targets) {
     const { repository, tag } = target
+    if (await showsByDigest(url, target, target.possible)) withManifests.add(repository)
     const answer = await fetchAll(`${url}/v2/${repository}/manifests/${tag}`, { idleLimitMs: ANSWER_LIMIT_MS })
     if (answer.status === 404 && !target.acknowledged) continue
     assert.equal(answer.status, 200, `${repository}:${tag} was acknowledged and is gone`)
     const image = target.possible.get(sha256(answer.body))
     assert.ok(image, `${repository}:${tag} shows an image that it never got, or one before that`)
-    for (const blob of image.blobs) {
-      const body = await fetchAll(`${url}/v2/${repository}/blobs/${blob.digest}`, { idleLimitMs: ANSWER_LIMIT_MS })
-      assert.equal(body.status, 200)
-      assert.equal(sha256(body.body), blob.digest)
-    }
+    await checkWhole(url, repository, image)
     // From here on it may show this one, or one that is pushed later.
     target.possible = new Map([[image.digest, image]])
     shown.set(target, image)
@@ -96,8 +119,7 @@ async function checkVisible(url: string, targets: readonly Target[]): Promise<Ma
     const tags = seen.flatMap((target) => (target.repository === repository ? [target.tag] : []))
     assert.deepEqual(await listOf(`${url}/v2/${repository}/tags/list`, 'tags'), tags.sort())
   }
-  const repositories = [...new Set(seen.map(({ repository }) => repository))].sort()
-  assert.deepEqual(await listOf(`${url}/v2/_catalog`, 'repositories'), repositories)
+  assert.deepEqual(await listOf(`${url}/v2/_catalog`, 'repositories'), [...withManifests].sort())
   return shown
 }
 
@@ -123,7 +145,7 @@ test(`kill -9 of the registry at random moments of pushes (seed ${SEED})`, async
     removeUntagged: true,
   })
   const targets = REPOSITORIES.flatMap((repository) =>
-    TAGS.map((tag): Target => ({ repository, tag, acknowledged: false, possible: new Map() })),
+    TAGS.map((tag): Target => ({ repository, tag, acknowledged: false, possible: new Map(), pushed: [] })),
   )
   const endMs = performance.now() + TIME_LIMIT_MS
   let [begun, whole, cutOff, kills] = [0, 0, 0, 0]
@@ -139,6 +161,7 @@ test(`kill -9 of the registry at random moments of pushes (seed ${SEED})`, async
           begun++
           const image = randomImage(random)
           target.possible.set(image.digest, image)
+          target.pushed.push(image)
           try {
             await pushImage(url, target.repository, target.tag, image)
           } catch (error) {
