@@ -43,7 +43,7 @@ interface Target {
   possible: Map<string, Image>
   /** All that were ever pushed under it: one that was cut off just before its tag is shown by its digest alone. */
   pushed: Image[]
-  /** Of these, what was not yet looked through. */
+  /** Those of `pushed` whose blobs were not looked through yet. */
   unchecked: Set<Image>
 }
 
@@ -84,7 +84,7 @@ async function checkWhole(url: string, repository: string, image: Image): Promis
   }
 }
 
-/** Whether any image answers by its digest, tagged or not; each that does must be whole. */
+/** Whether any image answers by its digest, tagged or not. Each that does so for the first time must be whole. */
 async function showsByDigest(url: string, target: Target): Promise<boolean> {
   let shows = false
   for (const image of target.pushed) {
