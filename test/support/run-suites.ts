@@ -125,6 +125,10 @@ async function runSuite(name: string, suite: Suite, only: { file?: string; name?
   return counts
 }
 
+function sum({ passed, failed, skipped }: Counts): number {
+  return passed + failed + skipped
+}
+
 async function main(): Promise<number> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
@@ -165,6 +169,11 @@ async function main(): Promise<number> {
       ...(values.file === undefined ? {} : { file: values.file }),
       ...(values.only === undefined ? {} : { name: values.only }),
     })
+    // A pattern may be about another part; without one a part that runs nothing has lost its tests.
+    if (!narrowed && sum(counts) === 0) {
+      counts.failed++
+      counts.failedNames.push(`${name}: no test was found`)
+    }
     total.passed += counts.passed
     total.failed += counts.failed
     total.skipped += counts.skipped
@@ -172,6 +181,10 @@ async function main(): Promise<number> {
     total.failedNames.push(...counts.failedNames)
   }
 
+  if (sum(total) === 0) {
+    total.failed++
+    total.failedNames.push('no test was found that the patterns fit')
+  }
   process.stdout.write('\n')
   for (const name of total.skippedNames) process.stdout.write(`skipped: ${name}\n`)
   for (const name of total.failedNames) process.stdout.write(`failed: ${name}\n`)
