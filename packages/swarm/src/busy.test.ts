@@ -66,6 +66,28 @@ test('the tracker is told of who only ever says busy', async (t) => {
   await assert.doesNotReject(download.close(new Error('the test is over')))
 })
 
+test('a manifest that a peer only ever says busy for: the tracker is told in half a second, without a second try', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(1000)
+  let lastAskedMs = 0
+  const handler = () => () => {
+    lastAskedMs = performance.now()
+    return { status: 'busy', retryAfterMs: 10 } as const
+  }
+  const liar = await startNode(t, { handler })
+  await liar.fetch(origin, digest)
+  const tracker = new FakeTracker([liar.address])
+  const timings = { trackerSilenceMs: 60_000 }
+  const node = await startNode(t, { trackers: ['tracker'], timings, control: (honest) => tracker.knownTo(honest) })
+  await until(() => node.swarm.trackers.status()[0]!.connected, 'the tracker is connected')
+  const download = await node.download(origin, digest)
+  await until(() => tracker.sent.some(({ type }) => type === 'peer-report'), 'the tracker is told')
+  // A second try comes a second after the first at the earliest: by then it would have been asked again.
+  assert.ok(performance.now() - lastAskedMs < 1000)
+  assert.equal(download.neighbourhood.has(liar.control.peerId), false)
+  await assert.doesNotReject(download.close(new Error('the test is over')))
+})
+
 test('what a peer has that only says busy does not count until it gives a chunk', () => {
   const board = new ChunkBoard(new ChunkMap(2))
   const digest = digestOf('blob')

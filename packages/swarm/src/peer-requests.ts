@@ -9,10 +9,10 @@ import {
   chooseRequest,
   chunksAcross,
   chunksToBring,
-  isBusyInVain,
   isCheapElsewhere,
   isStalled,
   isTrickling,
+  judgeBusy,
   textHash,
 } from './policy/index.ts'
 
@@ -152,19 +152,20 @@ export class PeerRequests {
   /** Who only ever says busy must not keep this node from the origin, or the tracker from granting leases. */
   #judgeBusy(neighbour: Neighbour, nowMs: number): void {
     neighbour.busySinceMs ??= nowMs
-    const { hasDelivered, busySinceMs } = neighbour
-    const silentMs = this.#download.silentMs(nowMs)
-    const { usualMs } = this.#download.board
-    if (!isBusyInVain({ hasDelivered, busyForMs: nowMs - busySinceMs, silentMs, usualMs })) return
+    const { hasDelivered, busySinceMs, peerId } = neighbour
+    const { board, context, digest, partial } = this.#download
+    const record = { hasDelivered, busyForMs: nowMs - busySinceMs, silentMs: this.#download.silentMs(nowMs) }
+    const verdict = judgeBusy({ ...record, usualMs: board.usualMs, sizeBytes: partial.sizeBytes })
+    if (verdict === 'in order') return
+    const isTracked = this.#download.isTracked(nowMs)
     // Without a tracker it is enough that its chunks do not count: there is nobody to tell, and it may be all there is.
-    if (neighbour.isPutOff && !this.#download.isTracked(nowMs)) return
-    const { peerId } = neighbour
+    if (neighbour.isPutOff && !isTracked) return
     if (!neighbour.isPutOff) {
-      const { context, digest } = this.#download
       context.metrics.givenUp(peerId, 'busy')
       context.logger.warn({ peer: peerId, digest }, 'a peer that only says busy is not counted on')
     }
-    if (neighbour.putOff(nowMs)) this.#download.giveUp(peerId, 'undelivered')
+    const isLeft = neighbour.putOff(nowMs) || (verdict === 'to be left' && isTracked)
+    if (isLeft) this.#download.giveUp(peerId, 'undelivered')
   }
 
   #failed(neighbour: Neighbour, startedMs: number, error: unknown): void {

@@ -180,6 +180,8 @@ export class Coordinator {
       leaseIdleMs: this.#options.leaseIdleMs,
       random: Math.random,
       onLapse: (lease, how) => this.#lapsed(digest, lease, how),
+      onWithheld: (peerId) =>
+        this.#fault(peerId, 'withheld', { digest }, 'nobody gets what a node has fetched under leases'),
       rescued: this.#rescued,
       lapsed: this.#lapses,
       onCount: (peerId, by) => this.#outstandingChanged(swarm.originHost, peerId, by),

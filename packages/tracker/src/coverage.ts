@@ -36,6 +36,11 @@ export class Coverage {
     return this.#copies[chunk]! > 0
   }
 
+  /** How many members that are not complete have the chunk. */
+  copiesOf(chunk: number): number {
+    return this.#copies[chunk]!
+  }
+
   /** When the chunk got its first copy last, in milliseconds. */
   coveredMs(chunk: number): number {
     return this.#coveredMs[chunk]!

@@ -51,7 +51,7 @@ export function createTrackerMetrics(
     fault: countByPeer(
       registry,
       'shoal_tracker_peer_faults',
-      'Leases that a node lost, and what others found it at, by node and reason; the last 100.',
+      'Leases that a node lost, what others found it at, and what it withheld, by node and reason; the last 100.',
     ),
     refused: new Counter({
       name: 'shoal_tracker_refused_total',

@@ -131,6 +131,12 @@ export class OriginLeases {
     return isHoarding(lease.member.channel.peerId, nowMs) ? 'hoarded' : undefined
   }
 
+  /** Whether a member holds a lease of a chunk. */
+  isFetching(member: Member, chunk: number): boolean {
+    for (const lease of this.live.values()) if (lease.member === member && includes(lease, chunk)) return true
+    return false
+  }
+
   /** A member is gone: what it held, and what it alone had, is free again. */
   left(member: Member): void {
     for (const lease of [...this.live.values()]) if (lease.member === member) this.end(lease)
@@ -284,9 +290,13 @@ export class OriginLeases {
   }
 
   #isLeased(chunk: number): boolean {
-    for (const { first, count } of this.live.values()) if (chunk >= first && chunk < first + count) return true
+    for (const lease of this.live.values()) if (includes(lease, chunk)) return true
     return false
   }
+}
+
+function includes({ first, count }: Lease, chunk: number): boolean {
+  return chunk >= first && chunk < first + count
 }
 
 function chunksOf({ first, count }: Lease): number[] {

@@ -12,6 +12,7 @@ import {
 import { ChunkMap, chunkCountFor } from '@shoal/store'
 import { chooseNeighbours, isBrought, MemberPool, usualTime, type Random, type SwarmParameters } from '@shoal/swarm'
 import { Coverage } from './coverage.ts'
+import { FirstCopies } from './first-copies.ts'
 import { Member, noteProgress, type Lapse, type Lease, type ZoneLease } from './member.ts'
 import { OriginLeases, STARVED_SAID_MS, type TakesFirst } from './origin-leases.ts'
 import type { LapsedMembers } from './lapsed-members.ts'
@@ -27,6 +28,8 @@ export interface TrackedSwarmOptions {
   random: Random
   /** A member has lost a lease at the origin. */
   onLapse?: ((lease: Lease, how: Lapse) => void) | undefined
+  /** A member gives nobody what it fetches under leases: its word does not count any more. */
+  onWithheld?: ((peerId: string) => void) | undefined
   /** Members that had to be rescued, in any swarm. */
   rescued: RescuedMembers
   /** Members that did not use their leases, in any swarm. */
@@ -55,6 +58,7 @@ export class TrackedSwarm {
   readonly #options: TrackedSwarmOptions
   readonly #pool = new MemberPool<Member>()
   readonly #coverage: Coverage
+  readonly #firstCopies = new FirstCopies()
   readonly #originLeases: OriginLeases
   readonly #zoneLeases: ZoneLeases
 
@@ -150,6 +154,7 @@ export class TrackedSwarm {
     this.#originLeases.left(member)
     this.#zoneLeases.left(member, nowMs)
     this.#forget(member)
+    this.#firstCopies.left(member)
     this.#coverage.zones.leaves(member.zone)
     if (this.members.size === 0) this.emptySinceMs = nowMs
   }
@@ -211,6 +216,7 @@ export class TrackedSwarm {
       // Chunks of a lease that was given to another meanwhile are there all the same.
       for (const chunk of message.fetched) if (chunk < this.chunkCount) this.#cover(member, chunk, nowMs)
     }
+    if (lease !== undefined && lease.member === member) this.#noteFirstCopies(lease, message.fetched, nowMs)
     const crossing = this.zoneLeases.get(message.leaseId)
     if (crossing !== undefined && crossing.member === member) {
       const failed = message.failed || !message.fetched.includes(crossing.chunk)
@@ -234,6 +240,10 @@ export class TrackedSwarm {
    */
   expire(nowMs: number, usualChunkMs = 0): number {
     this.#zoneLeases.expire(nowMs)
+    for (const member of this.#firstCopies.withholders(nowMs, usualChunkMs)) {
+      this.#discredit(member)
+      this.#options.onWithheld?.(member.channel.peerId)
+    }
     return this.#originLeases.expire(nowMs, usualChunkMs)
   }
 
@@ -245,14 +255,39 @@ export class TrackedSwarm {
     const member = this.members.get(about)
     if (member === undefined || member.discredited || !this.members.has(complainant)) return false
     if (member.complain(complainant) < needed) return false
+    this.#discredit(member)
+    return true
+  }
+
+  #discredit(member: Member): void {
     this.#forget(member)
     member.discredited = true
-    return true
+  }
+
+  /** It was wrong not to count on a member: what it says next counts again. */
+  #clear(member: Member): void {
+    member.discredited = false
+    for (const chunk of [...member.chunks.indices()]) member.chunks.delete(chunk)
   }
 
   /** Nothing of what a member has counts any more. */
   #forget(member: Member): void {
-    for (const chunk of this.#coverage.forget(member)) this.#originLeases.uncovered(chunk)
+    for (const chunk of this.#coverage.forget(member)) this.#uncovered(chunk)
+  }
+
+  /** A chunk has lost its last copy. */
+  #uncovered(chunk: number): void {
+    this.#firstCopies.uncovered(chunk)
+    this.#originLeases.uncovered(chunk)
+  }
+
+  #noteFirstCopies({ member, first, count, kind }: Lease, fetched: readonly number[], nowMs: number): void {
+    // What a rescued member fetches others have already.
+    if (member.discredited || kind !== 'regular') return
+    for (const chunk of fetched) {
+      const isOnlyThere = chunk >= first && chunk < first + count && this.#coverage.copiesOf(chunk) === 1
+      if (isOnlyThere) this.#firstCopies.brought(chunk, member, nowMs)
+    }
   }
 
   /** Undefined for a map without chunks. */
@@ -266,7 +301,7 @@ export class TrackedSwarm {
   }
 
   #update(member: Member, message: TrackerJoin | TrackerProgress, map: ChunkMap | undefined, nowMs: number): void {
-    if (!member.discredited) this.#coverage.setComplete(member, message.complete)
+    if (!member.discredited) this.#setComplete(member, message.complete, nowMs)
     this.#originLeases.setCredit(member, message.leaseCredit)
     if (message.complete) {
       this.#originLeases.fed(member)
@@ -278,15 +313,27 @@ export class TrackedSwarm {
       if ((words?.[word] ?? 0) === member.chunks.words[word]) continue
       for (let chunk = word * 32; chunk < Math.min(word * 32 + 32, this.chunkCount); chunk++) {
         if (map?.has(chunk) === true) this.#cover(member, chunk, nowMs)
-        else if (this.#coverage.uncover(member, chunk)) this.#originLeases.uncovered(chunk)
+        else if (this.#coverage.uncover(member, chunk)) this.#uncovered(chunk)
       }
     }
     if ((map?.count ?? 0) > 0 && nowMs - member.starvedSaidMs > STARVED_SAID_MS) this.#originLeases.fed(member)
   }
 
+  #setComplete(member: Member, complete: boolean, nowMs: number): void {
+    if (member.complete === complete) return
+    this.#coverage.setComplete(member, complete)
+    if (!complete) return
+    const isFetched = (chunk: number) => this.#originLeases.isFetching(member, chunk)
+    for (const cleared of this.#firstCopies.allCovered(member, isFetched, nowMs)) this.#clear(cleared)
+  }
+
   #cover(member: Member, chunk: number, nowMs: number): void {
     if (!this.#coverage.cover(member, chunk, nowMs)) return
     this.#originLeases.fed(member)
-    if (!member.discredited) this.#originLeases.covered(chunk)
+    if (member.discredited) return
+    this.#originLeases.covered(chunk)
+    const isFetched = () => this.#originLeases.isFetching(member, chunk)
+    const cleared = this.#firstCopies.covered(chunk, member, isFetched, nowMs)
+    if (cleared !== undefined) this.#clear(cleared)
   }
 }

@@ -1,6 +1,6 @@
 import { strict as assert } from 'node:assert'
 import { test } from 'node:test'
-import { isBusyInVain, isCheapElsewhere, isToBeLeft } from './leave-peer.ts'
+import { isCheapElsewhere, isToBeLeft, judgeBusy } from './leave-peer.ts'
 
 test('who is silent from the beginning is left at once where its chunk is cheap to have elsewhere, everybody else after three failures in a row', () => {
   const silent = { hasDelivered: false, isSilent: true }
@@ -23,12 +23,20 @@ test('a blob of one chunk is cheap to have elsewhere, a longer one while others 
 })
 
 test('a busy counts against a peer only when it has given nothing, and for long nothing has come from anywhere', () => {
-  const vain = { hasDelivered: false, busyForMs: 2000, silentMs: 2000, usualMs: 0 }
-  assert.equal(isBusyInVain(vain), true)
-  assert.equal(isBusyInVain({ ...vain, hasDelivered: true }), false)
-  assert.equal(isBusyInVain({ ...vain, busyForMs: 1999 }), false)
-  assert.equal(isBusyInVain({ ...vain, silentMs: 1999 }), false)
+  const vain = { hasDelivered: false, busyForMs: 2000, silentMs: 2000, usualMs: 0, sizeBytes: 1024 * 1024 }
+  assert.equal(judgeBusy(vain), 'in vain')
+  assert.equal(judgeBusy({ ...vain, hasDelivered: true }), 'in order')
+  assert.equal(judgeBusy({ ...vain, busyForMs: 1999 }), 'in order')
+  assert.equal(judgeBusy({ ...vain, silentMs: 1999 }), 'in order')
   // On a slow link a slot is taken for as long.
-  assert.equal(isBusyInVain({ ...vain, usualMs: 1000 }), false)
-  assert.equal(isBusyInVain({ ...vain, usualMs: 1000, busyForMs: 4000, silentMs: 4000 }), true)
+  assert.equal(judgeBusy({ ...vain, usualMs: 1000 }), 'in order')
+  assert.equal(judgeBusy({ ...vain, usualMs: 1000, busyForMs: 4000, silentMs: 4000 }), 'in vain')
+})
+
+test('who is busy for half a second where only a manifest is asked for is left', () => {
+  const small = { hasDelivered: false, busyForMs: 500, silentMs: 500, usualMs: 0, sizeBytes: 1000 }
+  assert.equal(judgeBusy(small), 'to be left')
+  assert.equal(judgeBusy({ ...small, busyForMs: 499 }), 'in order')
+  assert.equal(judgeBusy({ ...small, silentMs: 499 }), 'in order')
+  assert.equal(judgeBusy({ ...small, hasDelivered: true }), 'in order')
 })

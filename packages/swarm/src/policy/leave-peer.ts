@@ -1,4 +1,5 @@
 // When a peer that does not deliver is left for a while.
+import { SMALL_CHUNK_BYTES } from './admit-upload.ts'
 
 /** What a node knows of a peer of which a request has just failed. */
 export interface PeerRecord {
@@ -26,6 +27,8 @@ export function isToBeLeft({ failures, hasDelivered, isSilent }: PeerRecord, che
 /** So long a peer may say busy while nothing comes from anywhere, in milliseconds, or so many times what a chunk takes. */
 const BUSY_PATIENCE_MS = 2000
 const BUSY_PATIENCE_FACTOR = 4
+/** The same for a small blob. */
+const BUSY_PATIENCE_SMALL_MS = 500
 
 /** What a node knows of a peer that has just said busy. */
 export interface BusyRecord {
@@ -36,16 +39,22 @@ export interface BusyRecord {
   readonly silentMs: number
   /** What a chunk usually takes from a peer; 0 while unknown. */
   readonly usualMs: number
+  /** Of the whole blob. */
+  readonly sizeBytes: number
 }
 
 /**
- * Whether a `busy` counts as a failure. An honest peer that many ask says it often, but then those whom it serves have
- * something to give. One that gives nothing while nothing comes from anywhere may be busy for ever, and what it says it has
- * keeps everybody from the origin.
+ * Whether a `busy` counts as a failure, and whether the peer is left for it. An honest peer that many ask says it often, but then
+ * those whom it serves have something to give. One that gives nothing while nothing comes from anywhere may be busy for ever,
+ * and what it says it has keeps everybody from the origin. A small blob (a manifest or a configuration) is sent in no time,
+ * there are more slots for it, and everything else waits for it.
  */
-export function isBusyInVain({ hasDelivered, busyForMs, silentMs, usualMs }: BusyRecord): boolean {
-  const patienceMs = Math.max(BUSY_PATIENCE_MS, usualMs * BUSY_PATIENCE_FACTOR)
-  return !hasDelivered && busyForMs >= patienceMs && silentMs >= patienceMs
+export function judgeBusy(record: BusyRecord): 'in order' | 'in vain' | 'to be left' {
+  const { hasDelivered, busyForMs, silentMs, usualMs, sizeBytes } = record
+  if (hasDelivered) return 'in order'
+  const waitedMs = Math.min(busyForMs, silentMs)
+  if (sizeBytes <= SMALL_CHUNK_BYTES) return waitedMs >= BUSY_PATIENCE_SMALL_MS ? 'to be left' : 'in order'
+  return waitedMs >= Math.max(BUSY_PATIENCE_MS, usualMs * BUSY_PATIENCE_FACTOR) ? 'in vain' : 'in order'
 }
 
 /**
