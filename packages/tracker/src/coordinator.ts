@@ -1,15 +1,12 @@
 // Turns the messages of agents into entries in the books, and the books' decisions into messages.
-import { randomInt } from 'node:crypto'
 import type { Digest } from '@shoal/oci'
-import type { ControlChannel, ControlMessage, LeaseDone, PeerReport, TrackerJoin } from '@shoal/network'
+import type { ControlChannel, ControlMessage, PeerReport, TrackerJoin } from '@shoal/network'
 import { DEFAULT_PARAMETERS, type SwarmParameters } from '@shoal/swarm'
 import type { Logger } from 'pino'
 import type { TrackerMetrics } from './metrics.ts'
 import { NodeBudgets } from './node-budgets.ts'
-import { OriginPace } from './origin-pace.ts'
 import { Outcasts } from './outcasts.ts'
-import { LapsedMembers } from './lapsed-members.ts'
-import type { TakesFirst } from './origin-leases.ts'
+import { LeaseRounds } from './lease-rounds.ts'
 import { PeerReports } from './peer-reports.ts'
 import { RescuedMembers } from './rescued-members.ts'
 import { SwarmTable } from './swarm-table.ts'
@@ -18,8 +15,6 @@ import type { Lapse, Lease, Member } from './member.ts'
 import { TrackedSwarm } from './tracked-swarm.ts'
 
 const SWEEP_INTERVAL_MS = 250
-/** Numbers of leases begin below: what is counted up from there stays a safe integer. */
-const FIRST_LEASE_ID_LIMIT = 2 ** 47
 /** Members that wait for others hear at least this often that the tracker is alive. */
 const HEARTBEAT_INTERVAL_MS = 2000
 /** Neighbours that are named to a member that asks for more. */
@@ -48,28 +43,20 @@ export class Coordinator {
   readonly tags: TagTable
   readonly #options: CoordinatorOptions
   readonly #parameters: SwarmParameters
-  readonly #origins: OriginPace
+  readonly #leases: LeaseRounds
   readonly #budgets: NodeBudgets
   readonly #reports = new PeerReports(REPORT_TTL_MS)
   readonly #outcasts = new Outcasts(REPORT_TTL_MS)
   /** In all swarms together: who bans others does so for all blobs. */
   readonly #rescued = new RescuedMembers()
-  readonly #lapses = new LapsedMembers()
   readonly #sweep: NodeJS.Timeout
-  readonly #dirty = new Set<TrackedSwarm>()
-  /** Those in which something may happen by itself. Most have nothing but members that have everything. */
-  readonly #busy = new Set<TrackedSwarm>()
-  /** Origins that have room for more leases. */
-  readonly #freed = new Set<string>()
-  #granting = false
-  /** Not the numbers of an earlier run: its leases may still be out, and news of them would be taken for news of these. */
-  #nextLeaseId = randomInt(FIRST_LEASE_ID_LIMIT)
   #heartbeatMs = 0
 
   constructor(options: CoordinatorOptions) {
     this.#options = options
     this.#parameters = { ...DEFAULT_PARAMETERS, leasesPerOrigin: options.originConcurrency }
-    this.#origins = new OriginPace(this.#parameters)
+    const { leaseIdleMs, logger, metrics } = options
+    this.#leases = new LeaseRounds({ parameters: this.#parameters, leaseIdleMs, logger, metrics })
     this.tags = new TagTable({ ttlMs: options.tagTtlMs })
     this.#budgets = new NodeBudgets((peer, reason) => {
       options.metrics.refused.inc({ reason })
@@ -90,7 +77,7 @@ export class Coordinator {
   /** Leases that are out beyond a lower number run to their end; a higher one is used at once. */
   set originConcurrency(leases: number) {
     this.#parameters.leasesPerOrigin = leases
-    for (const swarm of this.#busy) this.#grantSoon(swarm)
+    for (const swarm of this.#leases.busy) this.#leases.grantSoon(swarm)
   }
 
   /** A node is gone. */
@@ -118,7 +105,7 @@ export class Coordinator {
       case 'tracker-progress': {
         const swarm = this.swarms.ofMember(message.digest, channel.peerId)
         swarm?.progress(channel.peerId, message, now)
-        this.#grantSoon(swarm)
+        this.#leases.grantSoon(swarm)
         break
       }
       case 'tracker-peers-wanted':
@@ -130,7 +117,7 @@ export class Coordinator {
         break
       }
       case 'lease-done':
-        this.#leaseDone(channel.peerId, message, now)
+        this.#leases.done(this.swarms.ofMember(message.digest, channel.peerId), channel.peerId, message, now)
         break
       case 'tag-ask':
         this.tags.ask(channel, message, now)
@@ -166,7 +153,7 @@ export class Coordinator {
       throw error
     }
     if (!message.complete) this.#sendPeers(swarm, member, new Set(), this.#parameters.introducedNeighbours)
-    this.#grantSoon(swarm)
+    this.#leases.grantSoon(swarm)
   }
 
   /** A node is the first to tell of a blob, or of another size of one. Undefined when it has told of too many. */
@@ -183,9 +170,9 @@ export class Coordinator {
       onWithheld: (peerId) =>
         this.#fault(peerId, 'withheld', { digest }, 'nobody gets what a node has fetched under leases'),
       rescued: this.#rescued,
-      lapsed: this.#lapses,
-      onCount: (peerId, by) => this.#outstandingChanged(swarm.originHost, peerId, by),
-      isHoarding: (peerId, nowMs) => this.#origins.isHoarding(swarm.originHost, peerId, nowMs),
+      lapsed: this.#leases.lapses,
+      onCount: (peerId, by) => this.#leases.outstandingChanged(swarm.originHost, peerId, by),
+      isHoarding: (peerId, nowMs) => this.#leases.origins.isHoarding(swarm.originHost, peerId, nowMs),
     })
     this.swarms.add(swarm)
     return swarm
@@ -204,7 +191,7 @@ export class Coordinator {
     if (swarm === undefined || member === undefined) return
     swarm.starved(member, nowMs)
     this.#sendPeers(swarm, member, new Set(exclude), MORE_PEERS)
-    this.#grantSoon(swarm)
+    this.#leases.grantSoon(swarm)
   }
 
   #sendPeers(swarm: TrackedSwarm, member: Member, exclude: Set<string>, count: number): void {
@@ -220,7 +207,7 @@ export class Coordinator {
   #leave(swarm: TrackedSwarm, peerId: string, nowMs: number): void {
     if (swarm.members.has(peerId)) this.#budgets.left(peerId)
     swarm.leave(peerId, nowMs)
-    this.#grantSoon(swarm)
+    this.#leases.grantSoon(swarm)
   }
 
   /**
@@ -240,14 +227,14 @@ export class Coordinator {
     if (reason === UNDELIVERED) {
       if (!swarm.complaint(reporter, peerId, needed)) return
       this.#fault(peerId, UNDELIVERED, { digest }, 'a peer does not deliver what it says it has')
-      this.#grantSoon(swarm)
+      this.#leases.grantSoon(swarm)
       return
     }
     const reporters = this.#reports.note(reporter, peerId)
     this.#options.metrics.reports.inc()
     this.#options.logger.warn({ peer: peerId, reporter, reason, reporters }, 'a peer was reported')
     if (reporters < REPORTS_NEEDED) {
-      if (swarm.complaint(reporter, peerId, needed)) this.#grantSoon(swarm)
+      if (swarm.complaint(reporter, peerId, needed)) this.#leases.grantSoon(swarm)
       return
     }
     this.#outcasts.add(about.channel, nowMs)
@@ -266,132 +253,8 @@ export class Coordinator {
     this.#options.logger.warn({ peer, ...more }, text)
   }
 
-  // ---- leases ---------------------------------------------------------------------------------------------------
-
-  #outstandingChanged(host: string, peerId: string, by: 1 | -1): void {
-    this.#origins.count(host, peerId, by)
-    if (by > 0) return
-    this.#freed.add(host)
-    this.#scheduleGrants()
-  }
-
-  #leaseDone(peerId: string, message: LeaseDone, nowMs: number): void {
-    const swarm = this.swarms.ofMember(message.digest, peerId)
-    const outcome = swarm?.leaseDone(message, peerId, nowMs)
-    if (swarm !== undefined && outcome !== undefined) {
-      const { lease, isBrought } = outcome
-      const { leaseId, originBackoffMs } = message
-      const tookMs = nowMs - lease.grantedMs
-      this.#options.logger.debug({ lease: leaseId, isBrought, tookMs: Math.round(tookMs) }, 'lease over')
-      if (isBrought) this.#origins.took(swarm.originHost, tookMs / lease.count)
-      else if (originBackoffMs > 0) this.#origins.pause(swarm.originHost, peerId, originBackoffMs, nowMs)
-    }
-    this.#grantSoon(swarm)
-  }
-
-  /** Grants once for all messages of this turn. */
-  #grantSoon(swarm: TrackedSwarm | undefined): void {
-    if (swarm === undefined) return
-    this.#busy.add(swarm)
-    this.#dirty.add(swarm)
-    this.#scheduleGrants()
-  }
-
-  #scheduleGrants(): void {
-    if (this.#granting) return
-    this.#granting = true
-    setImmediate(() => {
-      this.#granting = false
-      // Room at the origin is room for every blob of it.
-      if (this.#freed.size > 0) {
-        for (const swarm of this.#busy) if (this.#freed.has(swarm.originHost)) this.#dirty.add(swarm)
-        this.#freed.clear()
-      }
-      const swarms = [...this.#dirty]
-      this.#dirty.clear()
-      this.#grantAll(swarms)
-    })
-  }
-
-  /**
-   * One lease for each blob in turn, so that a large blob does not keep a small one waiting. Who holds its share of an origin already,
-   * or does not use what it gets, gets what nobody else wants: else one node that tells of many blobs would have it all.
-   */
-  #grantAll(swarms: TrackedSwarm[]): void {
-    const now = performance.now()
-    // Where there is room for one lease only, it goes to the blob that has waited longest.
-    swarms.sort((one, other) => one.lastLeaseId - other.lastLeaseId)
-    const wanting = swarms.filter((swarm) => swarm.wantsLeases)
-    this.#grantInTurn(wanting, ({ originHost }, peerId) => this.#takesFirst(originHost, peerId), now)
-    for (const swarm of wanting) {
-      const { originHost } = swarm
-      if (!swarm.isAwaited((peerId) => this.#takesFirst(originHost, peerId))) continue
-      this.#origins.waits(originHost, now)
-    }
-    this.#grantInTurn(wanting, () => true, now)
-    for (const swarm of swarms) while (this.#grantAcross(swarm, now)) continue
-  }
-
-  #grantInTurn(
-    swarms: readonly TrackedSwarm[],
-    mayTake: (swarm: TrackedSwarm, peerId: string) => boolean,
-    nowMs: number,
-  ): void {
-    let wanting = swarms
-    const grant = (swarm: TrackedSwarm) => this.#grantOne(swarm, (peerId) => mayTake(swarm, peerId), nowMs)
-    while (wanting.length > 0) wanting = wanting.filter(grant)
-  }
-
-  #takesFirst(host: string, peerId: string): boolean {
-    return this.#origins.isWithinShare(host, peerId) && this.#lapses.isReliable(host, peerId)
-  }
-
-  /** A zone lease: the holder fetches from a member of another zone, the origin has no part in it. */
-  #grantAcross(swarm: TrackedSwarm, nowMs: number): boolean {
-    const lease = swarm.grantAcross(this.#nextLeaseId, nowMs)
-    if (lease === undefined) return false
-    this.#nextLeaseId++
-    this.#options.metrics.leases.inc({ kind: 'zone' })
-    const { id, member, chunk, source } = lease
-    this.#options.logger.debug(
-      { lease: id, peer: member.channel.peerId, chunk, source: source.channel.peerId },
-      'zone lease granted',
-    )
-    member.channel.send({
-      type: 'lease-grant',
-      digest: swarm.digest,
-      leaseId: id,
-      first: chunk,
-      count: 1,
-      idleLimitMs: this.#options.leaseIdleMs,
-      source: source.address,
-    })
-    return true
-  }
-
-  #grantOne(swarm: TrackedSwarm, mayTake: TakesFirst, nowMs: number): boolean {
-    if (!this.#origins.hasRoom(swarm.originHost, nowMs)) return false
-    const usualChunkMs = this.#origins.usualChunkMs(swarm.originHost)
-    const lease = swarm.grant(this.#nextLeaseId, usualChunkMs, nowMs, mayTake)
-    if (lease === undefined) return false
-    this.#nextLeaseId++
-    const { id, first, count, kind } = lease
-    this.#options.metrics.leases.inc({ kind })
-    this.#options.logger.debug({ lease: id, peer: lease.member.channel.peerId, first, count, kind }, 'lease granted')
-    lease.member.channel.send({
-      type: 'lease-grant',
-      digest: swarm.digest,
-      leaseId: lease.id,
-      first: lease.first,
-      count: lease.count,
-      idleLimitMs: this.#options.leaseIdleMs,
-      source: undefined,
-    })
-    return true
-  }
-
   #forget(swarm: TrackedSwarm): void {
-    this.#busy.delete(swarm)
+    this.#leases.rest(swarm)
     this.swarms.delete(swarm)
     this.#budgets.forgotten(swarm.digest, swarm.sizeBytes)
   }
@@ -400,13 +263,13 @@ export class Coordinator {
     const now = performance.now()
     const beat = now - this.#heartbeatMs >= HEARTBEAT_INTERVAL_MS
     if (beat) this.#heartbeatMs = now
-    for (const swarm of this.#busy) {
-      const expired = swarm.expire(now, this.#origins.usualChunkMs(swarm.originHost))
+    for (const swarm of this.#leases.busy) {
+      const expired = swarm.expire(now, this.#leases.origins.usualChunkMs(swarm.originHost))
       if (expired > 0) this.#options.metrics.expired.inc(expired)
       if (swarm.members.size === 0) {
         if (now - swarm.emptySinceMs > FORGET_AFTER_MS) this.#forget(swarm)
-      } else if (swarm.isIdle) this.#busy.delete(swarm)
-      else if (swarm.wantsLeases || swarm.wantsZoneLeases) this.#grantSoon(swarm)
+      } else if (swarm.isIdle) this.#leases.rest(swarm)
+      else if (swarm.wantsLeases || swarm.wantsZoneLeases) this.#leases.grantSoon(swarm)
       if (!beat) continue
       for (const member of swarm.members.values()) if (!member.complete) this.#sendPeers(swarm, member, new Set(), 0)
     }
