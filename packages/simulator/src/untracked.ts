@@ -15,7 +15,7 @@ const MORE_MS = 500
 /** A claim that is not told again holds for so long (the daemon's `takeoverMs`). */
 const CLAIM_MS = 2000
 /** A claim is told again this often. */
-const CLAIM_NEWS_MS = 400
+const CLAIM_NEWS_MS = 800
 
 /** Claims on the chunks of one blob, as one node has heard of them. */
 class Claims {

@@ -10,8 +10,10 @@ import type { OriginSources } from './origin-sources.ts'
 import { chooseOriginRun, textHash } from './policy/index.ts'
 import type { VoucherBook } from './voucher-book.ts'
 
-/** News of a run goes to the tracker or the neighbours at most this often, in milliseconds. */
-const NEWS_INTERVAL_MS = 400
+/** News of a lease goes to the tracker at most this often, in milliseconds. */
+const LEASE_NEWS_MS = 400
+/** A claim is told again so often before others would take it over. Each time is a message to every neighbour. */
+const CLAIMS_PER_TAKEOVER = 2.5
 const BACKOFF_MIN_MS = 250
 const BACKOFF_MAX_MS = 4000
 /** RFC 9110, section 15.5.17. */
@@ -252,18 +254,20 @@ export class OriginRuns {
   }
 
   #news(run: Run, bytes: number): void {
+    const { context } = this.#owner
     const now = performance.now()
     run.receivedBytes += bytes
     this.#runsInVain = 0
     for (const pending of run.pending.values()) pending.lastBytesMs = now
     this.#owner.progressed()
-    if (now - run.newsMs < NEWS_INTERVAL_MS) return
-    run.newsMs = now
     const { lease } = run
+    const intervalMs = lease === undefined ? context.timings.takeoverMs / CLAIMS_PER_TAKEOVER : LEASE_NEWS_MS
+    if (now - run.newsMs < intervalMs) return
+    run.newsMs = now
     if (lease === undefined) this.#owner.tellClaim([...run.pending.keys()], true)
     else {
       const { digest, leaseId } = lease
-      this.#owner.context.trackers.send(digest, {
+      context.trackers.send(digest, {
         type: 'lease-progress',
         digest,
         leaseId,
