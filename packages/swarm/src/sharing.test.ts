@@ -3,6 +3,7 @@ import assert from 'node:assert/strict'
 import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import test from 'node:test'
+import { setTimeout as delay } from 'node:timers/promises'
 import { until, meetAll, readAll, startNode, startNodes } from './testing/cluster.ts'
 import { MemoryOrigin } from './testing/origin.ts'
 
@@ -27,6 +28,34 @@ test('a node serves chunks of a blob that it is still fetching', async (t) => {
   await Promise.all([a.done, b.done])
   assert.deepEqual(await second!.bytes(digest), origin.content(digest))
   assert.equal(origin.sentBytes, origin.size(digest))
+})
+
+test('what a node fetches from a slow origin without a tracker it claims again while bytes come', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(CHUNK)
+  const [takeoverMs, pieceMs] = [100, 75]
+  const [first, second] = await startNodes(t, 2, { timings: { takeoverMs } })
+  await meetAll([first!, second!])
+  const b = await second!.download(origin, digest, false)
+  let claims = 0
+  const onClaim = b.neighbourhood.onClaim.bind(b.neighbourhood)
+  b.neighbourhood.onClaim = (channel, message) => {
+    if (message.active && message.indices.includes(0)) claims++
+    onClaim(channel, message)
+  }
+  let isMet = (): boolean => false
+  origin.mood = () => until(() => isMet(), 'the two are neighbours')
+  let heard = 0
+  // Each piece comes after the claim that the one before has brought, and late enough to bring one itself.
+  origin.pace = async (sentBytes) => {
+    if (sentBytes > 0) await until(() => claims > heard, 'the claim is told again')
+    heard = claims
+    await delay(pieceMs)
+  }
+  const a = await first!.download(origin, digest)
+  isMet = () => a.neighbourhood.size > 0 && b.neighbourhood.size > 0
+  await Promise.all([a.done, b.done])
+  assert.equal(origin.sentBytes, CHUNK)
 })
 
 test('a client that reads along gets every byte, and the end only when the digest has matched', async (t) => {
