@@ -14,26 +14,28 @@ export class FirstCopies {
   readonly #alone = new Map<number, FirstCopy>()
   readonly #withholders = new Set<Member>()
   readonly #spreadOf = new WeakMap<Member, number>()
+  readonly #isFetching: (member: Member, chunk: number) => boolean
   #spread = 0
   /** Moving average of the time until there is a second copy, in milliseconds. */
   #usualSpreadMs = 0
+
+  /** @param isFetching whether a member is fetching a chunk from the origin: then it has not got it from the first copy */
+  constructor(isFetching: (member: Member, chunk: number) => boolean) {
+    this.#isFetching = isFetching
+  }
 
   /** A member has fetched a chunk under a lease, which nobody else has. */
   brought(chunk: number, member: Member, nowMs: number): void {
     if (!this.#alone.has(chunk)) this.#alone.set(chunk, { member, sinceMs: nowMs })
   }
 
-  /**
-   * A member has a chunk by now.
-   * @param isFetched whether it has it from the origin, as far as is known
-   * @returns who has given it, if that was held for withholding until now
-   */
-  covered(chunk: number, by: Member, isFetched: () => boolean, nowMs: number): Member | undefined {
+  /** A member has a chunk by now. Returns who has given it, if that was held for withholding until now. */
+  covered(chunk: number, by: Member, nowMs: number): Member | undefined {
     const first = this.#alone.get(chunk)
     if (first === undefined || first.member === by) return undefined
     const { member, sinceMs } = first
     this.#alone.delete(chunk)
-    if (isFetched()) return undefined
+    if (this.#isFetching(by, chunk)) return undefined
     this.#spreadOf.set(member, this.#spreadBy(member) + 1)
     this.#spread++
     this.#usualSpreadMs = usualTime(this.#usualSpreadMs, nowMs - sinceMs)
@@ -41,8 +43,8 @@ export class FirstCopies {
   }
 
   /** A member has all chunks. Returns those that were held for withholding until now. */
-  allCovered(by: Member, isFetched: (chunk: number) => boolean, nowMs: number): Member[] {
-    const cleared = [...this.#alone.keys()].map((chunk) => this.covered(chunk, by, () => isFetched(chunk), nowMs))
+  allCovered(by: Member, nowMs: number): Member[] {
+    const cleared = [...this.#alone.keys()].map((chunk) => this.covered(chunk, by, nowMs))
     return cleared.filter((member) => member !== undefined)
   }
 

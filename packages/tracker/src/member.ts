@@ -78,6 +78,11 @@ export interface Lease extends LiveLease {
   readonly kind: LeaseKind
 }
 
+/** Whether a lease is for a chunk, among others. */
+export function isFor({ first, count }: Lease, chunk: number): boolean {
+  return chunk >= first && chunk < first + count
+}
+
 /**
  * Why a lease was granted: nobody had the chunk; the holder of its lease is late; or the books say that the chunk is there, but
  * the holder could not get it.

@@ -2,7 +2,7 @@
 import { ChunkMap } from '@shoal/store'
 import { grantOriginLease, IndexedSet, isLeaseLate, rescueOf, type Random, type SwarmParameters } from '@shoal/swarm'
 import type { Coverage } from './coverage.ts'
-import { isIdle, type Lapse, type Lease, type LeaseKind, type Member } from './member.ts'
+import { isFor, isIdle, type Lapse, type Lease, type LeaseKind, type Member } from './member.ts'
 import type { LapsedMembers } from './lapsed-members.ts'
 import type { RescuedMembers } from './rescued-members.ts'
 
@@ -133,7 +133,7 @@ export class OriginLeases {
 
   /** Whether a member holds a lease of a chunk. */
   isFetching(member: Member, chunk: number): boolean {
-    for (const lease of this.live.values()) if (lease.member === member && includes(lease, chunk)) return true
+    for (const lease of this.live.values()) if (lease.member === member && isFor(lease, chunk)) return true
     return false
   }
 
@@ -290,13 +290,9 @@ export class OriginLeases {
   }
 
   #isLeased(chunk: number): boolean {
-    for (const lease of this.live.values()) if (includes(lease, chunk)) return true
+    for (const lease of this.live.values()) if (isFor(lease, chunk)) return true
     return false
   }
-}
-
-function includes({ first, count }: Lease, chunk: number): boolean {
-  return chunk >= first && chunk < first + count
 }
 
 function chunksOf({ first, count }: Lease): number[] {

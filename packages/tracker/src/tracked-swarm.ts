@@ -13,7 +13,7 @@ import { ChunkMap, chunkCountFor } from '@shoal/store'
 import { chooseNeighbours, isBrought, MemberPool, usualTime, type Random, type SwarmParameters } from '@shoal/swarm'
 import { Coverage } from './coverage.ts'
 import { FirstCopies } from './first-copies.ts'
-import { Member, noteProgress, type Lapse, type Lease, type ZoneLease } from './member.ts'
+import { isFor, Member, noteProgress, type Lapse, type Lease, type ZoneLease } from './member.ts'
 import { OriginLeases, STARVED_SAID_MS, type TakesFirst } from './origin-leases.ts'
 import type { LapsedMembers } from './lapsed-members.ts'
 import type { RescuedMembers } from './rescued-members.ts'
@@ -58,7 +58,7 @@ export class TrackedSwarm {
   readonly #options: TrackedSwarmOptions
   readonly #pool = new MemberPool<Member>()
   readonly #coverage: Coverage
-  readonly #firstCopies = new FirstCopies()
+  readonly #firstCopies: FirstCopies
   readonly #originLeases: OriginLeases
   readonly #zoneLeases: ZoneLeases
 
@@ -75,6 +75,7 @@ export class TrackedSwarm {
     const books = { coverage, members, parameters, leaseIdleMs, random }
     const host = () => this.originHost
     this.#originLeases = new OriginLeases({ ...books, host, rescued, lapsed, onLapse, onCount, isHoarding })
+    this.#firstCopies = new FirstCopies((member, chunk) => this.#originLeases.isFetching(member, chunk))
     this.#zoneLeases = new ZoneLeases({ ...books, pool: this.#pool })
   }
 
@@ -281,12 +282,12 @@ export class TrackedSwarm {
     this.#originLeases.uncovered(chunk)
   }
 
-  #noteFirstCopies({ member, first, count, kind }: Lease, fetched: readonly number[], nowMs: number): void {
+  #noteFirstCopies(lease: Lease, fetched: readonly number[], nowMs: number): void {
+    const { member, kind } = lease
     // What a rescued member fetches others have already.
     if (member.discredited || kind !== 'regular') return
     for (const chunk of fetched) {
-      const isOnlyThere = chunk >= first && chunk < first + count && this.#coverage.copiesOf(chunk) === 1
-      if (isOnlyThere) this.#firstCopies.brought(chunk, member, nowMs)
+      if (isFor(lease, chunk) && this.#coverage.copiesOf(chunk) === 1) this.#firstCopies.brought(chunk, member, nowMs)
     }
   }
 
@@ -323,8 +324,7 @@ export class TrackedSwarm {
     if (member.complete === complete) return
     this.#coverage.setComplete(member, complete)
     if (!complete) return
-    const isFetched = (chunk: number) => this.#originLeases.isFetching(member, chunk)
-    for (const cleared of this.#firstCopies.allCovered(member, isFetched, nowMs)) this.#clear(cleared)
+    for (const cleared of this.#firstCopies.allCovered(member, nowMs)) this.#clear(cleared)
   }
 
   #cover(member: Member, chunk: number, nowMs: number): void {
@@ -332,8 +332,7 @@ export class TrackedSwarm {
     this.#originLeases.fed(member)
     if (member.discredited) return
     this.#originLeases.covered(chunk)
-    const isFetched = () => this.#originLeases.isFetching(member, chunk)
-    const cleared = this.#firstCopies.covered(chunk, member, isFetched, nowMs)
+    const cleared = this.#firstCopies.covered(chunk, member, nowMs)
     if (cleared !== undefined) this.#clear(cleared)
   }
 }

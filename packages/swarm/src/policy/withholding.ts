@@ -7,8 +7,8 @@ const LEAST_COPIES = 3
 const PATIENCE_MS = 2000
 const PATIENCE_FACTOR = 4
 
-/** Chunks that were fetched under leases and told of as fetched. */
-export interface FirstCopies {
+/** What became of chunks that one member, or some, were the first to bring from the origin. */
+export interface SpreadRecord {
   /** Another member has them by now. */
   readonly spread: number
   /** Nobody else has them yet, after `spreadPatienceMs`. */
@@ -29,7 +29,7 @@ export function spreadPatienceMs(usualChunkMs: number, usualSpreadMs: number): n
  * links or processors are slow, or members cannot reach each other, what others brought does not spread either. It may be
  * wrong where only those are slow who would take it: so the first chunk of it that spreads clears the member again.
  */
-export function withholds(member: FirstCopies, others: FirstCopies): boolean {
+export function withholds(member: SpreadRecord, others: SpreadRecord): boolean {
   if (member.spread > 0 || member.alone < LEAST_COPIES) return false
   return others.spread >= LEAST_COPIES && others.spread > 2 * others.alone
 }
