@@ -17,10 +17,10 @@ import type {
 import { chunkSizeFor } from '@shoal/store'
 import { contentGone, type BlobSteps } from './blob-steps.ts'
 import { blobPath } from './layout.ts'
+import type { Referrer } from './manifest-links.ts'
 import type { RepositoryChange } from './notifications/event.ts'
 import type { Places } from './places.ts'
 import { NO_HOLD, Quotas, type Charge, type Hold } from './quotas.ts'
-import type { Referrer } from './repositories.ts'
 
 /** How many repositories are looked through for a blob that a client wants mounted from anywhere. */
 const MAX_MOUNT_CANDIDATES = 1_000

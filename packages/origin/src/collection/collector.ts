@@ -3,8 +3,8 @@
 import type { Digest } from '@shoal/oci'
 import type { Logger } from 'pino'
 import * as layout from '../layout.ts'
+import type { ManifestLink } from '../manifest-links.ts'
 import type { Place } from '../places.ts'
-import type { ManifestLink } from '../repositories.ts'
 import { reachable, readInventories, readNeeds, topDown, type Inventory, type Needs } from './inventory.ts'
 
 export interface CollectionOptions {
