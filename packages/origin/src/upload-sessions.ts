@@ -48,12 +48,12 @@ export class UploadSessions {
     this.#timer.unref()
   }
 
-  /** @param hashing - of no bytes yet */
-  async create(name: string, hashing: BlobHashing): Promise<Session> {
+  /** @param hashing - begins the hashes of no bytes yet */
+  async create(name: string, hashing: () => BlobHashing): Promise<Session> {
     const id = randomUUID()
-    const session = newSession(id, name, hashing)
-    const info: UploadInfo = { name, startedMs: session.lastUsedMs }
+    const info: UploadInfo = { name, startedMs: Date.now() }
     await this.#driver.write(uploadInfoPath(id), Buffer.from(JSON.stringify(info)), { durable: false })
+    const session = newSession(id, name, hashing())
     this.#sessions.set(id, session)
     return session
   }

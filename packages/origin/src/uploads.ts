@@ -158,7 +158,7 @@ export class Uploads {
   }
 
   #create(name: string): Promise<Session> {
-    return this.#sessions.create(name, this.#hashers.create(DEFAULT_PLAN))
+    return this.#sessions.create(name, () => this.#hashers.create(DEFAULT_PLAN))
   }
 
   /** Opens the bytes of an upload for a request that changes them, and keeps in mind which they are afterwards. */
