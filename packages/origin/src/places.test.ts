@@ -4,6 +4,7 @@ import { readdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import bcrypt from 'bcryptjs'
 import { digestOf } from '@shoal/oci'
+import { FolderInUseError } from './storage/folder-claim.ts'
 import { Client, makeImage, startOrigin, temporaryFolder, type Answer, type TestOrigin } from './testing.ts'
 
 interface UsageAnswer {
@@ -146,4 +147,16 @@ test('one folder is not two places', async () => {
   await using folder = await temporaryFolder()
   const places = { x: { directory: folder.path, repositories: ['x'] } }
   await assert.rejects(startOrigin(folder.path, { places }), /the same place/)
+})
+
+test('a folder belongs to one registry at a time, and to the next one when that has ended', async () => {
+  await using folder = await temporaryFolder()
+  const origin = await startPlaced(folder.path)
+  await assert.rejects(startPlaced(folder.path), new FolderInUseError(join(folder.path, 'a')))
+  await assert.rejects(startOrigin(join(folder.path, 'data')), new FolderInUseError(join(folder.path, 'data')))
+  const image = makeImage([1000])
+  assert.equal((await origin.client.pushImage('web', '1', image)).status, 201)
+  await origin[Symbol.asyncDispose]()
+  await using next = await startPlaced(folder.path)
+  assert.equal((await next.client.get('/v2/web/manifests/1')).body.toString(), image.text)
 })

@@ -10,6 +10,7 @@ import type { Hashers } from './hashing/hashers.ts'
 import { Repositories } from './repositories.ts'
 import type { StorageDriver } from './storage/driver.ts'
 import { FilesystemDriver } from './storage/filesystem.ts'
+import { claimFolder } from './storage/folder-claim.ts'
 import { Uploads } from './uploads.ts'
 
 /** Exactly one of `directory` and `bucket` is set. */
@@ -39,6 +40,8 @@ export interface Place {
   readonly uploads: Uploads
   readonly chunkLists: ChunkLists
   readonly retention: Retention
+  /** Others may have the folder. */
+  readonly release: () => Promise<void>
 }
 
 export interface PlacesOptions {
@@ -72,7 +75,7 @@ export class Places {
     this.#otherwise = otherwise
   }
 
-  /** @throws ConfigMistakeError when the settings contradict each other; InvalidRuleError */
+  /** @throws ConfigMistakeError when the settings contradict each other; InvalidRuleError; FolderInUseError */
   static async open(options: PlacesOptions): Promise<Places> {
     const { defaultPlace = DATA_DIRECTORY_PLACE } = options
     const settings = placeSettings(options)
@@ -111,15 +114,20 @@ export class Places {
 async function openPlace(name: string, settings: PlaceSettings, options: PlacesOptions): Promise<Place> {
   const { hashers, onBytes, allowSparseIndexes, uploadExpiryMs: expiryMs } = options
   const logger = options.logger.child({ place: name })
-  const driver = await openDriver(settings, options.isGuest ?? false, logger).catch((error: unknown) => {
+  const { directory, bucket } = settings
+  const isGuest = options.isGuest ?? false
+  const release = bucket === undefined && !isGuest ? await claimFolder(directory as string) : () => Promise.resolve()
+  const driver = await openDriver(settings, isGuest, logger).catch(async (error: unknown) => {
+    await release()
     throw named(name, settings, error)
   })
   const retention = new Retention(driver, options.graceMs)
   const chunkLists = new ChunkLists(driver, hashers)
   return {
     name,
-    kind: settings.bucket === undefined ? 'directory' : 'bucket',
+    kind: bucket === undefined ? 'directory' : 'bucket',
     driver,
+    release,
     chunkLists,
     retention,
     repositories: new Repositories({ driver, allowSparseIndexes, retention }),
@@ -151,10 +159,11 @@ function named(name: string, { credentialsFile }: PlaceSettings, error: unknown)
 }
 
 async function closeAll(places: readonly Place[]): Promise<void> {
-  for (const { uploads, chunkLists, driver } of places) {
+  for (const { uploads, chunkLists, driver, release } of places) {
     await uploads.close()
     await chunkLists.idle()
     await driver.close()
+    await release()
   }
 }
 
