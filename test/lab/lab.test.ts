@@ -1,6 +1,6 @@
 // The lab itself, without any Shoal in it: rates, counters, cuts, freezes and what is left behind.
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
+import { spawn, spawnSync } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync } from 'node:fs'
 import { join } from 'node:path'
@@ -10,7 +10,7 @@ import { KiB, MiB } from '../support/images.ts'
 import { requires } from '../support/requirements.ts'
 import { until } from '../support/until.ts'
 import { withLab } from './lab.ts'
-import { listNamespaces, parseRate } from './network.ts'
+import { hasCubic, listNamespaces, parseRate } from './network.ts'
 import { cleanStaleRuns, Run } from './runs.ts'
 
 test('rates are read as people write them', () => {
@@ -64,6 +64,12 @@ test('a lab shapes, counts, cuts, freezes, and leaves nothing behind', async (t)
     assert.equal(await lab.origin.contentBytesSent(), image.totalBytes)
     const { sentBytes } = lab.counters().get('origin') ?? { sentBytes: 0 }
     assert.ok(sentBytes >= image.totalBytes && sentBytes < 1.1 * image.totalBytes, `${sentBytes} over the link`)
+
+    // Whatever the machine is tuned to.
+    const route = spawnSync('ip', ['-n', first.link.namespace, 'route', 'get', second.link.address], {
+      encoding: 'utf8',
+    })
+    if (hasCubic()) assert.match(route.stdout, /congctl cubic/)
 
     // Each node has a rate of its own, and nothing is faster than its rate.
     first.link.shape({ rateBits: 200e6 })

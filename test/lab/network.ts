@@ -1,6 +1,7 @@
 // Networks for the lab: every node in a network namespace of its own, joined by a bridge in a hub namespace, each link
 // with its own rate each way. Nothing is added to the machine's own network.
 import { spawnSync } from 'node:child_process'
+import { readFileSync } from 'node:fs'
 import { findProgram } from '../support/requirements.ts'
 
 /** A command that builds or changes the lab's network failed. */
@@ -142,6 +143,28 @@ export class Link {
   }
 }
 
+/** Whether this kernel can do what Linux does by default. */
+export function hasCubic(): boolean {
+  return readFileSync('/proc/sys/net/ipv4/tcp_available_congestion_control', 'utf8').split(/\s/).includes('cubic')
+}
+
+/**
+ * What the machine at large is tuned to must not decide a measurement: cubic is what Linux does by itself. By the routes, as a
+ * namespace is refused what the machine does not allow to everybody (tcp_allowed_congestion_control). Trains of packets are longer than
+ * by default, also on slow links: one machine carries all of them.
+ */
+function tuneAsByDefault(namespace: string, address: string): void {
+  if (hasCubic()) {
+    ipBatch(namespace, [
+      `route change 10.77.0.0/16 dev eth0 proto kernel scope link src ${address} congctl cubic`,
+      'route change local 127.0.0.1 dev lo table local proto kernel scope host src 127.0.0.1 congctl cubic',
+    ])
+  }
+  spawnSync(findProgram('ip') ?? 'ip', [
+    ...['netns', 'exec', namespace, 'sh', '-c', 'echo 16 > /proc/sys/net/ipv4/tcp_min_tso_segs'],
+  ])
+}
+
 /** Bytes that wait in front of a link of this rate: 50 ms, as in a good switch, and never less than a few packet trains. */
 export function queueBytes(rateBits: number): number {
   return Math.round(Math.max(256 * 1024, (rateBits / 8000) * 50))
@@ -183,13 +206,9 @@ export class LabNetwork {
       `link set ${port} up`,
     ])
     ipBatch(namespace, ['link set lo up', `addr add ${address}/16 dev eth0`, 'link set eth0 up'])
+    tuneAsByDefault(namespace, address)
     const link = new Link(name, address, namespace, this.#hub, port, this.canDelay)
     this.#links.set(name, { link, port })
-    // What the machine at large is tuned to must not decide a measurement; cubic is what Linux does by itself.
-    spawnSync(findProgram('ip') ?? 'ip', [
-      ...['netns', 'exec', namespace, 'sh', '-c'],
-      'cd /proc/sys/net/ipv4 && echo cubic > tcp_congestion_control && echo 16 > tcp_min_tso_segs',
-    ])
     link.shape(shaping)
     return link
   }
