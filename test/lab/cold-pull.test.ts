@@ -7,6 +7,8 @@ import { requires } from '../support/requirements.ts'
 import { withLab, type PushedImage } from './lab.ts'
 
 const ROUNDS = 7
+/** While others have the processors, no round may be short: then it takes more of them. */
+const MOST_ROUNDS = 30
 const LAYERS = [6 * MiB, 2 * MiB, 4 * KiB]
 
 const CASES = [
@@ -26,8 +28,11 @@ for (const { name, bootstrapPeers, rate } of CASES) {
       const firstBytes: number[] = []
       const push = (round: number): Promise<PushedImage> =>
         lab.pushImage({ name: `cold${round}`, seed: `${name}${round}`, layers: LAYERS })
+      // What others do on the machine comes on top, and of that the shortest round has the least.
+      const shortest = () => [Math.min(...straight), Math.min(...through)] as const
+      const limitMs = () => Math.max(1.3 * shortest()[0], shortest()[0] + 150)
       // The first of each warms up what is not measured: code, connections, caches of the origin.
-      for (let round = 0; round <= ROUNDS; round++) {
+      for (let round = 0; round <= MOST_ROUNDS; round++) {
         const image = await push(round)
         const direct = await lab.straightDownload(image)
         const agent = await lab.agent(0).pull(image)
@@ -36,13 +41,12 @@ for (const { name, bootstrapPeers, rate } of CASES) {
         straight.push(direct.durationMs)
         through.push(agent.durationMs)
         firstBytes.push(agent.firstByteMs)
+        if (round >= ROUNDS && shortest()[1] <= limitMs()) break
       }
-      // What others do on the machine comes on top, and of that the shortest round has the least.
-      const [directMs, agentMs] = [Math.min(...straight), Math.min(...through)]
-      const limitMs = Math.max(1.3 * directMs, directMs + 150)
-      const figures = `straight ${directMs.toFixed(0)} ms, through the agent ${agentMs.toFixed(0)} ms`
-      t.diagnostic(`${figures} (first byte ${Math.min(...firstBytes).toFixed(0)} ms), limit ${limitMs.toFixed(0)} ms`)
-      assert.ok(agentMs <= limitMs, `${figures}, limit ${limitMs.toFixed(0)} ms`)
+      const [directMs, agentMs] = shortest()
+      const figures = `straight ${directMs.toFixed(0)} ms, through the agent ${agentMs.toFixed(0)} ms, ${straight.length} rounds`
+      t.diagnostic(`${figures} (first byte ${Math.min(...firstBytes).toFixed(0)} ms), limit ${limitMs().toFixed(0)} ms`)
+      assert.ok(agentMs <= limitMs(), `${figures}, limit ${limitMs().toFixed(0)} ms`)
     })
   })
 }
