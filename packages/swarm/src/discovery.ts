@@ -237,8 +237,9 @@ export class Discovery implements TrackerSession {
   }
 
   #isStarved(): boolean {
-    const { board, neighbourhood } = this.#download
-    for (const neighbour of neighbourhood.all()) if (neighbour.outstanding > 0) return false
+    const { board } = this.#download
+    // What has come and is not written yet counts, too: it waits for this node's own rate or disk.
+    for (const { peerId } of board.pending()) if (peerId !== undefined) return false
     return board.open.count > 0
   }
 

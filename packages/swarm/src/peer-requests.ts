@@ -98,6 +98,12 @@ export class PeerRequests {
     const hash = book.hash(chunk)!
     const into = buffer.subarray(0, chunkLength(partial.sizeBytes, chunk))
     let kept = false
+    let isAnswered = false
+    // Checking and writing take as long as the bytes took: meanwhile the peer is asked for the next chunk.
+    const answered = () => {
+      if (!isAnswered) neighbour.outstanding--
+      isAnswered = true
+    }
     try {
       const outcome = await context.transfer.fetch(neighbour.address, {
         digest,
@@ -126,6 +132,8 @@ export class PeerRequests {
         if (neighbour.missed >= MAX_MISSED) this.#download.giveUp(neighbour.peerId, 'missing')
       } else {
         request.isReceived = true
+        answered()
+        this.#download.wake()
         await context.limits.download(into.length, signal)
         if (!this.#download.isOver) kept = await this.#download.keeper.keepFromPeer(neighbour, chunk, into, hash)
         if (kept) {
@@ -141,7 +149,7 @@ export class PeerRequests {
       if (!signal.aborted && !(error instanceof TransferError)) throw error
       this.#failed(neighbour, startedMs, signal.aborted ? signal.reason : error)
     } finally {
-      neighbour.outstanding--
+      answered()
       context.pool.give(buffer)
       board.end(request, performance.now(), kept)
       context.budget.give(this.#download)

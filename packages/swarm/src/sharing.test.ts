@@ -4,6 +4,7 @@ import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import test from 'node:test'
 import { setTimeout as delay } from 'node:timers/promises'
+import type { TransferPlane } from '@shoal/network'
 import { until, meetAll, readAll, startNode, startNodes } from './testing/cluster.ts'
 import { MemoryOrigin } from './testing/origin.ts'
 
@@ -28,6 +29,35 @@ test('a node serves chunks of a blob that it is still fetching', async (t) => {
   await Promise.all([a.done, b.done])
   assert.deepEqual(await second!.bytes(digest), origin.content(digest))
   assert.equal(origin.sentBytes, origin.size(digest))
+})
+
+test('a peer is asked for the next chunks while those that have come are checked and written', async (t) => {
+  const origin = new MemoryOrigin()
+  const digest = origin.add(8 * CHUNK)
+  let asked = 0
+  const transfer = (honest: TransferPlane): TransferPlane => {
+    const fetch = honest.fetch.bind(honest)
+    honest.fetch = (...request) => {
+      asked++
+      return fetch(...request)
+    }
+    return honest
+  }
+  const [first, second] = [await startNode(t), await startNode(t, { transfer })]
+  await meetAll([first, second])
+  await first.fetch(origin, digest)
+  const download = await second.download(origin, digest, false)
+  const written = Promise.withResolvers<void>()
+  const keep = download.keeper.keepFromPeer.bind(download.keeper)
+  download.keeper.keepFromPeer = async (...chunk) => {
+    await written.promise
+    return keep(...chunk)
+  }
+  await until(() => asked >= 3, 'the only peer was asked for the third chunk')
+  assert.equal(download.partial.chunks.count, 0)
+  written.resolve()
+  await download.done
+  assert.deepEqual(await second.bytes(digest), origin.content(digest))
 })
 
 test('what a node fetches from a slow origin without a tracker it claims again while bytes come', async (t) => {
