@@ -45,3 +45,36 @@ test('a starved node whose neighbourhood is full says that it is starved', async
   await node.download(origin, origin.add(MIB))
   await until(() => told.some(({ type }) => type === 'tracker-peers-wanted'), 'the tracker is told')
 })
+
+test('a node that waits for its own disk is not starved, though no peer owes it anything', async (t) => {
+  const { address, told } = await startMiser(t)
+  const [first, second] = [await startNode(t), await startNode(t, { trackers: [address] })]
+  await until(() => isTracked(second), 'the tracker is in charge')
+  await second.meet(first)
+  const origin = new MemoryOrigin()
+  const digest = origin.add(12 * MIB)
+  await first.fetch(origin, digest)
+  const download = await second.download(origin, digest, false)
+  const written = Promise.withResolvers<void>()
+  const keep = download.keeper.keepFromPeer.bind(download.keeper)
+  let come = 0
+  download.keeper.keepFromPeer = async (...chunk) => {
+    come++
+    await written.promise
+    return keep(...chunk)
+  }
+  const { pipeline } = download.context.parameters
+  await until(() => come === pipeline, 'all that may be under way has come')
+  told.length = 0
+  // It is told of each second, and whoever is starved says so at least as often.
+  await until(
+    () => told.filter(({ type }) => type === 'tracker-progress').length >= 3,
+    'the tracker is told how far it is',
+  )
+  assert.deepEqual(
+    told.filter(({ type }) => type === 'tracker-peers-wanted'),
+    [],
+  )
+  written.resolve()
+  await download.done
+})
