@@ -53,6 +53,8 @@ export function chooseRequest(
   const duplicate = want.open.count === 0
   const wanted = duplicate ? want.late : want.open
   if (wanted.count === 0) return undefined
+  // One that has everything is all there is: then order spoils nothing for others, and the whole can be hashed on the way.
+  const chance = neighbours.length === 1 && neighbours[0]!.chunks.isFull ? NONE : random
   const candidates = candidatesFor(neighbours.length)
   let count = 0
   for (let index = 0; index < neighbours.length; index++) {
@@ -66,12 +68,15 @@ export function chooseRequest(
     const index = candidates[at]!
     const neighbour = neighbours[index]!
     const from = neighbour.remote === true ? (want.across ?? wanted) : wanted
-    const chunk = chooseChunk(neighbour.chunks, from, want, parameters, random)
+    const chunk = chooseChunk(neighbour.chunks, from, want, parameters, chance)
     if (chunk >= 0) return { neighbour: index, chunk, duplicate }
     candidates[at] = candidates[--count]!
   }
   return undefined
 }
+
+/** No chance: always the first of equals. */
+const NONE: Random = () => 0
 
 /** The rarest wanted chunk that is offered, ties random; from the front window for a share of the requests. */
 export function chooseChunk(
