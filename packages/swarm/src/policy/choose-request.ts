@@ -53,8 +53,8 @@ export function chooseRequest(
   const duplicate = want.open.count === 0
   const wanted = duplicate ? want.late : want.open
   if (wanted.count === 0) return undefined
-  // One that has everything is all there is: then order spoils nothing for others, and the whole can be hashed on the way.
-  const chance = neighbours.length === 1 && neighbours[0]!.chunks.isFull ? NONE : random
+  // Where all have everything nothing is rare, and nobody gains by what this node has: in order, the whole is hashed on the way.
+  const chance = neighbours.every(({ chunks }) => chunks.isFull) ? NONE : random
   const candidates = candidatesFor(neighbours.length)
   let count = 0
   for (let index = 0; index < neighbours.length; index++) {
