@@ -93,7 +93,7 @@ export function sendBlobBody(
       remaining -= piece.length
       options.onBytes(piece.length)
       if (remaining === 0) {
-        response.end(piece)
+        response.end(piece, () => source.recycle?.(piece))
         watchClient()
       } else if (!response.write(piece, () => source.recycle?.(piece))) {
         source.pause()

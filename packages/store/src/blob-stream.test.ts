@@ -5,7 +5,7 @@ import { Writable } from 'node:stream'
 import { test } from 'node:test'
 import { setImmediate as turn } from 'node:timers/promises'
 import fc from 'fast-check'
-import { STREAM_BUFFER_BYTES } from './blob-stream.ts'
+import { STREAM_BUFFER_BYTES, type BlobStream } from './blob-stream.ts'
 import { assertBytes, readAll, storeBlob, testBlob, testStore, writeAll } from './store-fixture.ts'
 
 test('a range of a stored blob is exactly that, in buffers of a MiB', async (t) => {
@@ -36,6 +36,33 @@ test('a range of a stored blob is exactly that, in buffers of a MiB', async (t) 
   await assert.rejects(readAll(stored.createReadStream({ signal })), { name: 'AbortError' })
   stored.release()
   assert.equal(await store.delete(blob.digest), true, 'all streams have let go')
+})
+
+test('what comes back is filled again or freed, and what is of others is left alone', async (t) => {
+  const store = await testStore(t)
+  const blob = testBlob(3_500_000)
+  await storeBlob(store, blob)
+  const stored = (await store.open(blob.digest))!
+  const whole = stored.createReadStream() as BlobStream
+  const given: Buffer[] = []
+  for await (const piece of whole as AsyncIterable<Buffer>) {
+    assert.ok(piece.length > 0)
+    given.push(piece)
+    if (given.length === 1) whole.recycle(piece)
+  }
+  // The first one came back while the stream still read.
+  assert.equal(new Set(given.map(({ buffer }) => buffer)).size, 3)
+  for (const piece of given) whole.recycle(piece)
+  assert.deepEqual(
+    given.map(({ length }) => length),
+    [0, 0, 0, 0],
+  )
+  const small = stored.createReadStream({ end: 9 }) as BlobStream
+  const [piece] = (await small.toArray()) as [Buffer]
+  const others = Buffer.from('shares its memory with others')
+  for (const each of [piece, others, Buffer.alloc(10), Buffer.concat([others, others])]) small.recycle(each)
+  assert.deepEqual([piece.length, others.toString()], [0, 'shares its memory with others'])
+  stored.release()
 })
 
 test('a reader that stands still stops the reading', async (t) => {

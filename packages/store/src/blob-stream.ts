@@ -1,6 +1,6 @@
 // A readable stream over a blob, whole or arriving. It reads a MiB at a time: measured best for serving.
 import { addAbortSignal, Readable } from 'node:stream'
-import { READ_BUFFER_OFFSET_BYTES, readBuffer } from '@shoal/oci'
+import { freeReadBuffer, READ_BUFFER_OFFSET_BYTES, readBuffer } from '@shoal/oci'
 import type { ReadOptions } from './store.ts'
 
 /** Largest buffer that a stream hands out, and how far it reads ahead of its consumer. */
@@ -71,18 +71,17 @@ export class BlobStream extends Readable {
   }
 
   /**
-   * Takes back a buffer that this stream gave out, when its bytes have left: it is filled again. Whoever does not call
-   * this keeps the buffer.
+   * Takes back a buffer that this stream gave out, when its bytes have left: it is filled again, or freed. Whoever does not
+   * call this keeps the buffer.
    */
   recycle(piece: Buffer): void {
-    const whole = piece.buffer
-    if (
-      whole.byteLength !== STREAM_BUFFER_BYTES + READ_BUFFER_OFFSET_BYTES ||
-      this.#kept.length >= KEPT_BUFFERS ||
-      this.destroyed
-    )
-      return
-    this.#kept.push(Buffer.from(whole as ArrayBuffer, READ_BUFFER_OFFSET_BYTES))
+    const { buffer, byteOffset, byteLength } = piece
+    const isLarge = buffer.byteLength === STREAM_BUFFER_BYTES + READ_BUFFER_OFFSET_BYTES
+    // `read()` may have joined several pieces, in memory that belongs to others, too.
+    const isOwn = byteOffset === READ_BUFFER_OFFSET_BYTES && (isLarge || buffer.byteLength === byteOffset + byteLength)
+    if (!isOwn) return
+    if (this.destroyed || !isLarge || this.#kept.length >= KEPT_BUFFERS) freeReadBuffer(piece)
+    else this.#kept.push(Buffer.from(buffer as ArrayBuffer, READ_BUFFER_OFFSET_BYTES))
   }
 
   #buffer(left: number): Buffer {
@@ -97,7 +96,7 @@ export class BlobStream extends Readable {
       this.#reading = false
       this.#destroyed?.()
     }
-    if (this.destroyed) return
+    if (this.destroyed) return freeReadBuffer(buffer)
     if (!valid) return this._read()
     this.position += buffer.byteLength
     this.push(buffer)
@@ -109,6 +108,7 @@ export class BlobStream extends Readable {
     this.#cancelWait?.()
     this.#cancelWait = undefined
     const finish = () => {
+      for (const buffer of this.#kept.splice(0)) freeReadBuffer(buffer)
       this.#source.release()
       callback(error)
     }
