@@ -1,3 +1,4 @@
+export { BlobStream, type StreamSource } from './blob-stream.ts'
 export { freeBytes, piecesOf } from './byte-pieces.ts'
 export * from './chunk-geometry.ts'
 export * from './chunk-hasher.ts'

@@ -4,12 +4,11 @@ import { randomUUID } from 'node:crypto'
 import { constants } from 'node:fs'
 import { mkdir, open, readdir, readFile, rename, rm, stat, unlink, utimes, type FileHandle } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
-import { Readable } from 'node:stream'
+import type { Readable } from 'node:stream'
 import { OciError } from '@shoal/oci'
+import { BlobStream, type StreamSource } from '@shoal/store'
 import type { ListedEntry, ObjectStat, StorageDriver, StoredFile, StoredObject, UploadFile } from './driver.ts'
 
-/** Measured: 64 KiB costs twice the CPU of 1 MiB on the way from disk to socket. */
-const READ_BUFFER_BYTES = 1024 * 1024
 /** A small object is written in much less, so a temporary file of this age is what a crash has left. */
 const LEFT_OVER_MS = 3_600_000
 
@@ -81,7 +80,7 @@ export class FilesystemDriver implements StorageDriver {
   }
 
   async openRead(path: string, start: number, end: number): Promise<Readable> {
-    return new FileRange(await open(join(this.#root, path), 'r'), start, end)
+    return rangeOf(await open(join(this.#root, path), 'r'), start, end)
   }
 
   async openFile(path: string): Promise<StoredFile> {
@@ -164,41 +163,25 @@ export class FilesystemDriver implements StorageDriver {
 }
 
 /** Reads a part of a file, a MiB at a time, with a handle that it closes. */
-class FileRange extends Readable {
-  readonly #file: FileHandle
-  readonly #end: number
-  #position: number
-
-  constructor(file: FileHandle, start: number, end: number) {
-    super({ highWaterMark: READ_BUFFER_BYTES })
-    this.#file = file
-    this.#position = start
-    this.#end = end
+/** Bytes of an open file, which is closed with the stream. */
+function rangeOf(file: FileHandle, start: number, end: number): Readable {
+  const source: StreamSource = {
+    sizeBytes: end + 1,
+    readable: (_position, most) => most,
+    wait: () => () => undefined,
+    read: async (into, position) => {
+      for (let done = 0; done < into.byteLength;) {
+        const { bytesRead } = await file.read(into, done, into.byteLength - done, position + done)
+        if (bytesRead === 0) throw new Error('the file ends before its size')
+        done += bytesRead
+      }
+      return true
+    },
+    settled: () => true,
+    // Nothing was written to it.
+    release: () => void file.close().catch(() => undefined),
   }
-
-  override _read(): void {
-    const length = Math.min(READ_BUFFER_BYTES, this.#end - this.#position + 1)
-    if (length <= 0) {
-      this.push(null)
-      return
-    }
-    const buffer = Buffer.allocUnsafeSlow(length)
-    this.#file.read(buffer, 0, length, this.#position).then(
-      ({ bytesRead }) => {
-        this.#position += bytesRead
-        if (bytesRead === 0) this.destroy(new Error('the file ends before its size'))
-        else this.push(bytesRead === length ? buffer : buffer.subarray(0, bytesRead))
-      },
-      (error: unknown) => this.destroy(error as Error),
-    )
-  }
-
-  override _destroy(error: Error | null, done: (error?: Error | null) => void): void {
-    this.#file.close().then(
-      () => done(error),
-      (failure: unknown) => done(error ?? (failure as Error)),
-    )
-  }
+  return new BlobStream(source, { start, end })
 }
 
 class UploadOnDisk implements UploadFile {
@@ -245,7 +228,7 @@ class UploadOnDisk implements UploadFile {
   }
 
   async stream(): Promise<Readable> {
-    return new FileRange(await open(this.#path, 'r'), 0, this.#sizeBytes - 1)
+    return rangeOf(await open(this.#path, 'r'), 0, this.#sizeBytes - 1)
   }
 
   async promote(path: string): Promise<void> {
