@@ -15,6 +15,7 @@ import { peakMemory } from './peak-memory.ts'
 import { registry, registryMemory } from './registry.ts'
 import { rollingUpdate } from './rolling.ts'
 import { coldRollouts } from './rollout.ts'
+import { trackerMemory } from './tracker-memory.ts'
 import { tracker } from './tracker.ts'
 import { transfer } from './transfer.ts'
 
@@ -33,6 +34,7 @@ sections (all of them if none is named):
   liars     what one agent of eight that lies costs a cold rollout, for each kind of lie
   liars-wide  the same with an origin that has four times a node's rate
   tracker   messages of 1000 to 15 000 nodes against one tracker
+  tracker-memory  what a tracker takes for what 15 000 nodes have in their stores
   dht       announcing and finding among 10, 30 and 60 processes
   registry  a layer of 1 GB pushed to Shoal's registry and pulled, beside docker-registry
   registry-memory  peak memory of the registry while a large layer goes in and out, with a folder and a bucket
@@ -66,6 +68,7 @@ const SECTIONS: Record<string, (options: Options) => Promise<SectionResult>> = {
   liars: ({ rounds = 1 }) => liars(rounds, 'narrow'),
   'liars-wide': ({ rounds = 1 }) => liars(rounds, 'wide'),
   tracker: () => tracker(),
+  'tracker-memory': () => trackerMemory(),
   dht: () => dht(),
   registry: ({ rounds = 3 }) => registry(rounds),
   'registry-memory': ({ gib }) => registryMemory(gib),
