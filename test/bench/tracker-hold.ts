@@ -1,6 +1,6 @@
 // Tells a tracker's decisions of what the nodes of a cluster have in their stores, as they do after it was restarted. A process of
 // its own, with --expose-gc: with the number of nodes and of blobs as arguments it tells its parent what that takes.
-import type { ControlChannel } from '@shoal/network'
+import { decodeControlMessage, encodeControlMessage, type ControlChannel } from '@shoal/network'
 import { digestOf } from '@shoal/oci'
 import { Coordinator } from '@shoal/tracker'
 import { createTrackerMetrics } from '@shoal/tracker/metrics'
@@ -13,7 +13,7 @@ export interface Held {
   memberships: number
   heapBytes: number
   residentBytes: number
-  /** Processor time of the decisions, microseconds for each membership. */
+  /** Processor time to read it and to enter it, microseconds for each membership. */
   joinMicroseconds: number
   /** Of one node that goes, milliseconds. */
   leaveMilliseconds: number
@@ -34,16 +34,20 @@ function hold(nodes: number, blobs: number): Held {
   const logger = pino({ level: 'silent' })
   const coordinator = new Coordinator({ originConcurrency: 32, leaseIdleMs: 2000, tagTtlMs: 1000, logger, metrics })
   const digests = Array.from({ length: blobs }, (_, number) => digestOf(`blob ${number}`))
+  const told = encodeControlMessage({
+    type: 'tracker-holdings',
+    blobs: digests.map((digest) => ({ digest, sizeBytes: 64 * MiB })),
+  })
   const channels = Array.from({ length: nodes }, (_, number) => nodeOf(number))
-  const has = { type: 'tracker-join', sizeBytes: 64 * MiB, originHost: 'r.example', complete: true } as const
   const collect = globalThis.gc
   if (collect === undefined) throw new Error('to be run with --expose-gc')
   collect()
   const before = process.memoryUsage()
   const cpu = process.cpuUsage()
-  for (const channel of channels)
-    for (const digest of digests)
-      coordinator.receive(channel, { ...has, digest, chunks: new Uint8Array(), leaseCredit: 0 })
+  for (const channel of channels) {
+    const message = decodeControlMessage(told)
+    if (message !== undefined) coordinator.receive(channel, message)
+  }
   const { user, system } = process.cpuUsage(cpu)
   collect()
   const after = process.memoryUsage()

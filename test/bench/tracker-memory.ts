@@ -39,7 +39,7 @@ export async function trackerMemory(): Promise<SectionResult> {
     title: 'What a tracker takes for what nodes have',
     method:
       `${NODES} nodes tell of whole blobs, each of the same ones, as they do when a tracker was restarted (an agent tells of a thousand ` +
-      'at most). Decisions only: what connections take comes on top.',
+      'at most, in one message). What connections take comes on top.',
     columns: [
       ...['blobs of each node', 'memberships, millions', 'heap MB', 'resident MB', 'bytes each'],
       ...['processor time of each, µs', 'a node goes, ms'],

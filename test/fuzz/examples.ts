@@ -26,6 +26,7 @@ export const controlMessages: ControlMessage[] = [
   { type: 'claim', digest, indices: [1, 9], active: true },
   { type: 'tag-query', requestId: 1, reference: 'ghcr.io/org/app:1' },
   { type: 'tracker-join', digest, sizeBytes: 9, originHost: 'ghcr.io', chunks: map, complete: false, leaseCredit: 2 },
+  { type: 'tracker-holdings', blobs: [{ digest, sizeBytes: 9 }] },
   { type: 'tracker-peers-wanted', digest, exclude: ['12D3KooWabc'] },
   { type: 'tracker-peers', digest, sizeBytes: 9, members: 2, peers: [node, node] },
   { type: 'lease-grant', digest, leaseId: 3, first: 0, count: 8, idleLimitMs: 2000, source: undefined },

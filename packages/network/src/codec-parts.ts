@@ -37,6 +37,7 @@ export const LIMITS = {
   referenceBytes: 1024,
   errorCodeBytes: 128,
   reasonBytes: 1024,
+  holdings: 1024,
   preheatIdBytes: 64,
   platformBytes: 128,
 } as const

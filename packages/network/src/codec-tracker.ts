@@ -13,6 +13,7 @@ import {
   writeBool,
   writeBytes,
   writeDigest,
+  writeEach,
   writeIndices,
   writeProse,
   writeString,
@@ -21,6 +22,7 @@ import {
 } from './codec-parts.ts'
 import { InvalidMessageError } from './errors.ts'
 import type {
+  Holding,
   LeaseDone,
   LeaseGrant,
   LeaseProgress,
@@ -30,6 +32,7 @@ import type {
   TagAsk,
   TagLookup,
   TagResult,
+  TrackerHoldings,
   TrackerJoin,
   TrackerLeave,
   TrackerPeers,
@@ -68,6 +71,35 @@ export const trackerJoin: Codec<TrackerJoin> = {
       else if (field === 6) message.leaseCredit = reader.uint(UINT32)
     }
     return { ...message, digest: required(message.digest) }
+  },
+}
+
+const holding: Codec<Holding> = {
+  write({ digest, sizeBytes }, writer) {
+    writeDigest(writer, 1, digest)
+    writeUint(writer, 2, sizeBytes)
+  },
+  read(reader) {
+    let digest: Digest | '' = ''
+    let sizeBytes = 0
+    for (let field = reader.next(); field !== 0; field = reader.next()) {
+      if (field === 1) digest = readDigest(reader)
+      else if (field === 2) sizeBytes = reader.uint()
+    }
+    return { digest: required(digest), sizeBytes }
+  },
+}
+
+export const trackerHoldings: Codec<TrackerHoldings> = {
+  write(message, writer) {
+    writeEach(writer, 1, message.blobs, LIMITS.holdings, holding.write)
+  },
+  read(reader) {
+    const message: TrackerHoldings = { type: 'tracker-holdings', blobs: [] }
+    for (let field = reader.next(); field !== 0; field = reader.next()) {
+      if (field === 1) readInto(reader, message.blobs, LIMITS.holdings, holding.read)
+    }
+    return message
   },
 }
 

@@ -90,6 +90,10 @@ const KINDS: { [K in ControlMessage['type']]: fc.Arbitrary<Extract<ControlMessag
     complete: bool,
     leaseCredit: uint32,
   }),
+  'tracker-holdings': record({
+    type: is('tracker-holdings'),
+    blobs: fc.array(record({ digest, sizeBytes: size }), { maxLength: 5 }),
+  }),
   'tracker-leave': record({ type: is('tracker-leave'), digest }),
   'tracker-peers-wanted': record({
     type: is('tracker-peers-wanted'),
@@ -271,6 +275,12 @@ suite('control codec', () => {
     writer.writeMessage(field, (_, inner) => write(inner), undefined)
     return writer.finish()
   }
+  const held = (writer: PbfWriter): void =>
+    writer.writeMessage(
+      1,
+      (_, v) => v.writeBytesField(1, Buffer.concat([Buffer.from([0x12, 32]), Buffer.alloc(32)])),
+      undefined,
+    )
   const ofLength = (bytes: number[]): Uint8Array => Uint8Array.from(bytes)
   const refused: [string, Uint8Array][] = [
     ['no digest', raw(4, () => undefined)],
@@ -282,6 +292,8 @@ suite('control codec', () => {
     ['digest as a number', raw(4, (w) => w.writeVarintField(1, 5))],
     ['too large an index', raw(6, (w) => w.writePackedVarint(2, [LIMITS.index + 1]))],
     ['too many indices', raw(6, (w) => w.writePackedVarint(2, new Array<number>(LIMITS.indices + 1).fill(0)))],
+    ['too many holdings', raw(32, (w) => new Array(LIMITS.holdings + 1).fill(0).forEach(() => held(w)))],
+    ['a holding without a digest', raw(32, (w) => w.writeMessage(1, (_, v) => v.writeVarintField(2, 5), undefined))],
     ['too long a text', raw(8, (w) => w.writeStringField(2, 'x'.repeat(LIMITS.referenceBytes + 1)))],
     ['a text that is not UTF-8', raw(8, (w) => w.writeBytesField(2, Buffer.from([0xff, 0xfe, 0xfd])))],
     ['a number above 2^53', raw(8, (w) => w.writeBytesField(1, Buffer.alloc(0)))],
@@ -309,6 +321,7 @@ suite('control codec', () => {
       { type: 'lost', digest, indices: [-1] },
       { type: 'lost', digest, indices: [LIMITS.index + 1] },
       { type: 'lost', digest, indices: [0.5] },
+      { type: 'tracker-holdings', blobs: new Array(LIMITS.holdings + 1).fill({ digest, sizeBytes: 1 }) },
       { type: 'tag-query', requestId: Number.NaN, reference: 'x' },
       { type: 'tag-query', requestId: 1, reference: 'x'.repeat(LIMITS.referenceBytes + 1) },
       {

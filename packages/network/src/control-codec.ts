@@ -40,6 +40,7 @@ const KINDS: Kinds = {
   'preheat-order': { field: 29, codec: preheat.preheatOrder },
   'preheat-cancel': { field: 30, codec: preheat.preheatCancel },
   'preheat-report': { field: 31, codec: preheat.preheatReport },
+  'tracker-holdings': { field: 32, codec: tracker.trackerHoldings },
 }
 
 const READERS = new Map<number, (reader: ProtoReader) => ControlMessage>(

@@ -145,6 +145,18 @@ export interface TrackerJoin {
   leaseCredit: number
 }
 
+/** What the sender has whole: as many TrackerJoin, in one message. Only to trackers of version 2 or later. */
+export interface TrackerHoldings {
+  type: 'tracker-holdings'
+  blobs: Holding[]
+}
+
+/** A blob that a node has whole. */
+export interface Holding {
+  digest: Digest
+  sizeBytes: number
+}
+
 export interface TrackerLeave {
   type: 'tracker-leave'
   digest: Digest
@@ -304,6 +316,7 @@ export type ControlMessage =
   | TagQuery
   | TagKnown
   | TrackerJoin
+  | TrackerHoldings
   | TrackerLeave
   | TrackerPeersWanted
   | TrackerPeers
@@ -323,4 +336,6 @@ export type ControlMessage =
 /** Largest control message in bytes; what is longer closes the channel. */
 export const MAX_CONTROL_MESSAGE_BYTES = 1024 * 1024
 /** Version of the control protocol that this code speaks. */
-export const CONTROL_VERSION = 1
+export const CONTROL_VERSION = 2
+/** From this one on a tracker knows TrackerHoldings. */
+export const HOLDINGS_VERSION = 2

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict'
 import test, { type TestContext } from 'node:test'
-import type { ControlMessage, ControlPlane } from '@shoal/network'
+import { HOLDINGS_VERSION, type ControlMessage, type ControlPlane } from '@shoal/network'
 import { digestOf, type Digest } from '@shoal/oci'
 import { pino } from 'pino'
 import { FakeChannel } from './testing/channels.ts'
@@ -13,11 +13,13 @@ const digests = Array.from({ length: 40 }, (_, at) => digestOf(`blob ${at}`))
 class FakeTrackers {
   readonly channels = new Map<string, FakeChannel>()
   readonly down = new Set<string>()
+  /** Of the protocol that they speak. */
+  version = 1
 
   get control(): ControlPlane {
     const channelTo = async (address: string) => {
       if (this.down.has(address)) throw new Error('nobody there')
-      const channel = new FakeChannel(`tracker at ${address}`)
+      const channel = new FakeChannel(`tracker at ${address}`, '', this.version)
       this.channels.set(address, channel)
       return channel
     }
@@ -57,8 +59,9 @@ class FakeSession implements TrackerSession {
   }
 }
 
-async function setUp(t: TestContext, addresses: string[], holdings: Digest[] = []) {
+async function setUp(t: TestContext, addresses: string[], holdings: Digest[] = [], version = 1) {
   const trackers = new FakeTrackers()
+  trackers.version = version
   const client = new TrackerClient({
     control: trackers.control,
     addresses,
@@ -149,6 +152,16 @@ test('trackers are told of whole blobs, each of its own, and inherit those of on
   await connected(['b'])
   const all = new Set([...toldB, ...told(b)])
   assert.equal(all.size, digests.length)
+})
+
+test('a tracker that can is told of all whole blobs in one message, an older one of each', async (t) => {
+  const blobs = digests.map((digest) => ({ digest, sizeBytes: 1 }))
+  const { trackers } = await setUp(t, ['a'], digests, HOLDINGS_VERSION)
+  assert.deepEqual(trackers.channels.get('a')!.sent, [{ type: 'tracker-holdings', blobs }])
+  const { trackers: older } = await setUp(t, ['a'], digests, HOLDINGS_VERSION - 1)
+  assert.deepEqual(told(older.channels.get('a')!), digests)
+  const { trackers: ofNothing } = await setUp(t, ['a'], [], HOLDINGS_VERSION)
+  assert.deepEqual(ofNothing.channels.get('a')!.sent, [])
 })
 
 test('what is not here any more all trackers are told, whoever is in charge', async (t) => {

@@ -2,7 +2,8 @@
 // to the next when one is lost. What a tracker knows is soft: after every reconnect the sessions join again.
 import { setTimeout as delay } from 'node:timers/promises'
 import type { Digest } from '@shoal/oci'
-import type { ControlChannel, ControlMessage, ControlPlane, LeaseGrant, TrackerPeers } from '@shoal/network'
+import { HOLDINGS_VERSION, type ControlChannel, type ControlMessage, type ControlPlane } from '@shoal/network'
+import type { Holding, LeaseGrant, TrackerPeers } from '@shoal/network'
 import type { Logger } from 'pino'
 import { rendezvousWeight, textHash } from './policy/index.ts'
 import { TagAsker } from './tag-asker.ts'
@@ -22,14 +23,14 @@ export interface TrackerClientOptions {
   /** `host:port` or multiaddr of each tracker. */
   addresses: readonly string[]
   /** Whole blobs of this node, the most recently used first: trackers are told of them after every connect. */
-  holdings: () => Iterable<{ digest: Digest; sizeBytes: number }>
+  holdings: () => Iterable<Holding>
   logger: Logger
 }
 
 const DIAL_TIMEOUT_MS = 3000
 const RETRY_MIN_MS = 200
 const RETRY_MAX_MS = 5000
-/** Whole blobs that a tracker is told of; older ones are found through the DHT. */
+/** Whole blobs that a tracker is told of, in one message; older ones are found through the DHT. */
 const TOLD_HOLDINGS = 1000
 
 interface TrackerLink {
@@ -176,13 +177,16 @@ export class TrackerClient {
   }
 
   #tellHoldings(link: TrackerLink, isItsOwn: (digest: Digest) => boolean): void {
-    let told = 0
+    const { channel } = link
+    if (channel === undefined) return
+    const told: Holding[] = []
     for (const { digest, sizeBytes } of this.#options.holdings()) {
-      if (told >= TOLD_HOLDINGS) return
-      if (!isItsOwn(digest)) continue
-      told++
-      link.channel?.send(holding(digest, sizeBytes))
+      if (told.length >= TOLD_HOLDINGS) break
+      if (isItsOwn(digest)) told.push({ digest, sizeBytes })
     }
+    if (channel.hello.version < HOLDINGS_VERSION)
+      for (const { digest, sizeBytes } of told) channel.send(holding(digest, sizeBytes))
+    else if (told.length > 0) channel.send({ type: 'tracker-holdings', blobs: told })
   }
 
   async #keepConnected(link: TrackerLink): Promise<void> {

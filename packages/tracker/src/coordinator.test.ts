@@ -56,6 +56,27 @@ test('a member is answered with neighbours and, if there is something to fetch, 
   )
 })
 
+test('what a node has whole it may say in one message: each blob of it is as if it had joined', async (t) => {
+  const coordinator = setUp(t, 8)
+  const [one, two] = channels(2) as [FakeChannel, FakeChannel]
+  const held = [blob('a'), blob('b')].map((digest) => ({ digest, sizeBytes: 10 * CHUNK }))
+  coordinator.receive(one, { type: 'tracker-holdings', blobs: [...held, { digest: blob('c'), sizeBytes: 0 }] })
+  await turn()
+  assert.deepEqual(one.sent, [], 'it is asked for nothing, and a blob of no bytes is no question')
+  for (const { digest } of held) {
+    coordinator.receive(two, join(digest, 10))
+    await turn()
+    assert.deepEqual(
+      two.take('tracker-peers')[0]?.peers.map(({ peerId }) => peerId),
+      ['peer0'],
+    )
+    assert.deepEqual(two.take('lease-grant'), [])
+  }
+  coordinator.left(one)
+  await turn()
+  assert.ok(two.take('lease-grant').length > 0, 'nobody has it any more')
+})
+
 test('an origin has no more leases out than allowed, over all its blobs; others have their own', async (t) => {
   const coordinator = setUp(t, 3)
   const nodes = channels(12)

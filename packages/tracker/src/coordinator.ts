@@ -1,6 +1,6 @@
 // Turns the messages of agents into entries in the books, and the books' decisions into messages.
 import type { Digest } from '@shoal/oci'
-import type { ControlChannel, ControlMessage, PeerReport, TrackerJoin } from '@shoal/network'
+import type { ControlChannel, ControlMessage, Holding, PeerReport, TrackerJoin } from '@shoal/network'
 import { DEFAULT_PARAMETERS, type SwarmParameters } from '@shoal/swarm'
 import type { Logger } from 'pino'
 import type { TrackerMetrics } from './metrics.ts'
@@ -27,6 +27,7 @@ const REPORT_TTL_MS = 600_000
 const REPORTS_NEEDED = 2
 /** What agents report of peers that do not deliver what they say they have: that is no proof of a lie. */
 const UNDELIVERED = 'undelivered'
+const NO_CHUNKS = new Uint8Array()
 
 export interface CoordinatorOptions {
   /** Leases outstanding per origin host at most; fewer while the origin is slow. */
@@ -97,6 +98,9 @@ export class Coordinator {
       case 'tracker-join':
         this.#join(channel, message, now)
         break
+      case 'tracker-holdings':
+        for (const blob of message.blobs) this.#holds(channel, blob, now)
+        break
       case 'tracker-leave': {
         const swarm = this.swarms.ofMember(message.digest, channel.peerId)
         if (swarm !== undefined) this.#leave(swarm, channel.peerId, now)
@@ -154,6 +158,13 @@ export class Coordinator {
     }
     if (!message.complete) this.#sendPeers(swarm, member, new Set(), this.#parameters.introducedNeighbours)
     this.#leases.grantSoon(swarm)
+  }
+
+  #holds(channel: ControlChannel, { digest, sizeBytes }: Holding, nowMs: number): void {
+    // Of no bytes it would be a question.
+    if (sizeBytes === 0) return
+    const whole = { originHost: '', chunks: NO_CHUNKS, complete: true, leaseCredit: 0 }
+    this.#join(channel, { type: 'tracker-join', digest, sizeBytes, ...whole }, nowMs)
   }
 
   /** A node is the first to tell of a blob, or of another size of one. Undefined when it has told of too many. */

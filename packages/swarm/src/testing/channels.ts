@@ -13,10 +13,10 @@ export class FakeChannel implements ControlChannel {
   onMessage: (message: ControlMessage) => void = () => undefined
   readonly #close: () => void
 
-  constructor(peerId: string, zone = '') {
+  constructor(peerId: string, zone = '', version = 1) {
     this.peerId = peerId
     const node = { peerId, multiaddrs: [], transfer: '', zone }
-    this.hello = { type: 'hello', version: 1, agent: 'test', node }
+    this.hello = { type: 'hello', version, agent: 'test', node }
     const { promise, resolve } = Promise.withResolvers<void>()
     this.closed = promise
     this.#close = resolve
